@@ -1,0 +1,52 @@
+# Everything here sets itself up: `make demo` and `make test` work in a fresh clone.
+# PYTHON: any interpreter >= 3.11.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: demo test test-engines bench check lint types docs lock clean help
+
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+
+## make demo          simulated engine, real proxy, live numbers in this terminal
+demo: $(STAMP)
+	@$(BIN)/inferwatch demo
+
+## make test          unit, property, end-to-end and chaos tests (no engine needed)
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2 -q --ignore=tests/engines
+
+## make test-engines  real vLLM on the CPU, exact token counts and bytes (about 10 minutes the first time)
+test-engines: $(STAMP)
+	tests/engines/run.sh
+
+## make bench         CPU per event, latency, memory: direct, nginx, vllm-router, LiteLLM, Inferwatch
+bench: $(STAMP)
+	bench/run.sh
+
+## make check         format, lint, types, import contracts, generated pages
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m inferwatch_collectors.docs --check
+
+## make docs          write the generated reference pages
+docs: $(STAMP)
+	$(BIN)/python -m inferwatch_collectors.docs
+
+## make lock          pin the dependencies anew
+lock: $(STAMP)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+	  --no-annotate --group dev pyproject.toml -o requirements/dev.txt
+
+$(STAMP): pyproject.toml requirements/dev.txt scripts/bootstrap
+	@scripts/bootstrap "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .venv-* build dist

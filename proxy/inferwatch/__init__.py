@@ -1,0 +1,3 @@
+"""Inferwatch: a sidecar that watches self-hosted language models."""
+
+__version__ = "0.1.0"

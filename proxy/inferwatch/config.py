@@ -1,0 +1,355 @@
+"""Configuration: declared once, as data. Flags > environment > YAML file > defaults.
+
+The structs below are the only place where a key, its default, its bounds and its meaning are written; the loader, the
+reference page (`docs/configuration.md`) and the error messages are derived from them.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+import yaml
+from msgspec import Meta
+
+ENV_PREFIX: Final = "INFERWATCH__"
+
+Seconds = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class ConfigError(ValueError):
+    """The configuration is wrong; the message is one line and names the key."""
+
+
+class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The inference server behind us."""
+
+    url: Annotated[str, Meta(description="Where the engine listens: `http://host:port` or `https://host:port`.")] = (
+        "http://127.0.0.1:8000"
+    )
+    engine: Annotated[
+        Literal["auto", "vllm", "unknown"],
+        Meta(description="What the engine is. `auto` asks it; `unknown` forwards and asks it for nothing."),
+    ] = "auto"
+    connect_timeout_s: Annotated[Seconds, Meta(description="To open a connection; then the client gets a 504.")] = 10.0
+    first_byte_timeout_s: Annotated[
+        Seconds,
+        Meta(description="From the end of the request to the reply's head. A plain reply has no head before its end."),
+    ] = 3600.0
+    idle_timeout_s: Annotated[Seconds, Meta(description="Between two reads of a reply.")] = 600.0
+    total_timeout_s: Annotated[Seconds, Meta(description="For a request from end to end.")] = 86400.0
+    max_idle_connections: Annotated[int, Meta(ge=0, description="Kept open for the next request, per worker.")] = 256
+    idle_connection_s: Annotated[
+        Seconds, Meta(description="A pooled connection is closed after this; uvicorn itself closes at 5 s.")
+    ] = 4.0
+    tls_ca_file: Annotated[str, Meta(description="Trusts this CA instead of the system's, for `https`.")] = ""
+    tls_verify: Annotated[bool, Meta(description="Check the engine's certificate.")] = True
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        parts = urlsplit(self.url)
+        return parts.port or (443 if parts.scheme == "https" else 80)
+
+    @property
+    def tls(self) -> bool:
+        return urlsplit(self.url).scheme == "https"
+
+
+class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """TLS towards the clients."""
+
+    cert_file: Annotated[str, Meta(description="PEM certificate chain; empty: plain HTTP.")] = ""
+    key_file: Annotated[str, Meta(description="PEM key of that certificate.")] = ""
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a client may send."""
+
+    max_request_bytes: Annotated[Count, Meta(description="Largest request body; above it the client gets a 413.")] = (
+        256 * 1024 * 1024
+    )
+    buffer_request_bytes: Annotated[
+        Count,
+        Meta(description="Bodies up to this are read whole before they are sent on (and can be sent again)."),
+    ] = 1024 * 1024
+    max_header_bytes: Annotated[Count, Meta(description="Longest request line or header field.")] = 256 * 1024
+    max_headers: Annotated[Count, Meta(description="Most header fields in a request.")] = 256
+    client_idle_s: Annotated[Seconds, Meta(description="An idle keep-alive connection of a client is closed.")] = 75.0
+
+
+class Usage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Asking the engine for token counts that the client did not ask for."""
+
+    ask: Annotated[
+        bool, Meta(description="Ask engines that can for continuous usage, and take it out of the reply again.")
+    ] = True
+
+
+class Tap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """From the relay to the collector."""
+
+    flush_interval_s: Annotated[Seconds, Meta(description="Copies are sent in batches this often.")] = 0.05
+    max_pending_bytes: Annotated[
+        Count,
+        Meta(description="Copies waiting for the collector, per worker; above it copies are dropped and counted."),
+    ] = 32 * 1024 * 1024
+    max_pending_closes: Annotated[
+        Count, Meta(description="Finished requests waiting in memory, per worker; above it they go to the spool file.")
+    ] = 10_000
+    max_spool_bytes: Annotated[Count, Meta(description="Largest spool file, per worker.")] = 1024 * 1024 * 1024
+    max_body_bytes: Annotated[int, Meta(ge=0, description="Longest part of a request body that is mirrored.")] = (
+        4 * 1024 * 1024
+    )
+
+
+class Drain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What happens at SIGTERM."""
+
+    delay_s: Annotated[
+        float, Meta(ge=0, description="Not ready, but still accepting: time for load balancers to notice.")
+    ] = 0.0
+    timeout_s: Annotated[
+        Seconds, Meta(description="Open requests may take this long to finish; then they are cut.")
+    ] = 600.0
+
+
+class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who pays."""
+
+    key_file: Annotated[
+        str,
+        Meta(
+            description="Secret for the keyed hash of API keys; empty: one is made in `state_dir` at the first start."
+        ),
+    ] = ""
+    trusted_peers: Annotated[
+        tuple[str, ...],
+        Meta(description="Networks whose `x-inferwatch-tenant` header is believed, as `address/length`."),
+    ] = ()
+
+
+class Trace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Trace context."""
+
+    mint: Annotated[
+        bool, Meta(description="Give requests without `traceparent` a new one, so that engine spans can be joined.")
+    ] = False
+
+
+class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Bounds of the exposition."""
+
+    max_models: Annotated[Count, Meta(description="Label values of `model`; more become `other`.")] = 100
+    max_tenants: Annotated[Count, Meta(description="Label values of `tenant`; more become `other`.")] = 500
+
+
+class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The durable record of requests."""
+
+    retention_days: Annotated[Count, Meta(description="Finished requests are kept this long.")] = 35
+    max_rows: Annotated[Count, Meta(description="And no more than this many of them.")] = 5_000_000
+
+
+class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What goes to stdout and stderr."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="Of the operational log.")] = "info"
+    requests: Annotated[bool, Meta(description="One JSON line per finished request on stdout: metadata only.")] = True
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The whole configuration."""
+
+    listen: Annotated[str, Meta(description="Data port, `host:port`. No path on it is ours.")] = "0.0.0.0:8080"
+    admin: Annotated[str, Meta(description="Admin port: `/metrics`, `/healthz`, `/readyz`, …")] = "127.0.0.1:9480"
+    workers: Annotated[int, Meta(ge=1, le=256, description="Relay processes that share the data port.")] = 1
+    state_dir: Annotated[
+        str,
+        Meta(description="Ledger, spool and key; empty: `$STATE_DIRECTORY`, or a folder per data port in the user's."),
+    ] = ""
+    upstream: Upstream = Upstream()
+    tls: Tls = Tls()
+    limits: Limits = Limits()
+    usage: Usage = Usage()
+    tap: Tap = Tap()
+    drain: Drain = Drain()
+    identity: Identity = Identity()
+    trace: Trace = Trace()
+    metrics: Metrics = Metrics()
+    ledger: Ledger = Ledger()
+    log: Log = Log()
+
+
+# Taken up by a running process on SIGHUP; the rest needs a restart, and the log says so.
+RELOADABLE: Final = frozenset({"upstream", "limits", "usage", "drain", "identity", "trace", "log"})
+
+
+def load(
+    path: str | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Config:
+    """Merge file, environment and flags (dotted keys: `{"upstream.url": …}`) into a checked Config.
+
+    Raises:
+        ConfigError: one line that names the key (or the file) and what is wrong with it.
+    """
+    tree = _read_file(path) if path else {}
+    known = {key for key, _ in keys()}
+    for name, value in sorted((os.environ if environ is None else environ).items()):
+        if name.startswith(ENV_PREFIX):
+            key = name.removeprefix(ENV_PREFIX).lower().replace("__", ".")
+            if key not in known:
+                raise ConfigError(f"environment {name}: there is no key `{key}`")
+            _put(tree, key, value)
+    for key, value in (flags or {}).items():
+        if value is not None:
+            _put(tree, key, value)
+    _split_lists(tree)
+    try:
+        config = msgspec.convert(tree, Config, strict=False)
+    except msgspec.ValidationError as error:
+        raise ConfigError(_reword(str(error))) from None
+    _check(config)
+    return config
+
+
+def parse_address(key: str, text: str) -> tuple[str, int]:
+    """Split `host:port`; `:port` means all interfaces, `[::1]:port` is IPv6.
+
+    Raises:
+        ConfigError: naming `key`.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"{key}: expected `host:port`, got `{text}`")
+    return host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port)
+
+
+def redacted(config: Config) -> dict[str, Any]:
+    """Return the configuration for people to read. Keys live in files, so only a password in a URL needs hiding."""
+    tree: dict[str, Any] = msgspec.to_builtins(config)
+    parts = urlsplit(config.upstream.url)
+    if parts.password or parts.username:
+        tree["upstream"]["url"] = parts._replace(netloc=f"***@{parts.hostname}:{config.upstream.port}").geturl()
+    return tree
+
+
+def keys() -> Iterator[tuple[str, "msgspec.inspect.Field"]]:
+    """Yield every key with its declaration, in the order of the reference page."""
+    info = msgspec.inspect.type_info(Config)
+    assert isinstance(info, msgspec.inspect.StructType)
+    yield from _walk(info, "")
+
+
+def reference() -> str:
+    """Return `docs/configuration.md`."""
+    lines = [
+        "# Configuration",
+        "",
+        "Generated from `proxy/inferwatch/config.py`; do not edit.",
+        "",
+        "Flags win over the environment, the environment over the file (`--config`), the file over the defaults.",
+        f"The environment variable of `upstream.url` is `{ENV_PREFIX}UPSTREAM__URL`, and so on.",
+        f"SIGHUP or `POST /-/reload` takes up {', '.join(f'`{name}`' for name in sorted(RELOADABLE))};",
+        "anything else needs a restart.",
+        "",
+        "| key | default | meaning |",
+        "|---|---|---|",
+    ]
+    for key, field in keys():
+        default = "" if field.default in ("", ()) else f"`{_plain(field.default)}`"
+        lines.append(f"| `{key}` | {default} | {_description(field)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _walk(info: "msgspec.inspect.StructType", prefix: str) -> Iterator[tuple[str, "msgspec.inspect.Field"]]:
+    for field in info.fields:
+        if isinstance(field.type, msgspec.inspect.StructType):
+            yield from _walk(field.type, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, field
+
+
+def _description(field: "msgspec.inspect.Field") -> str:
+    if isinstance(field.type, msgspec.inspect.Metadata):
+        return str((field.type.extra_json_schema or {}).get("description", ""))
+    return ""
+
+
+def _plain(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _read_file(path: str) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path}: not YAML: {' '.join(str(error).split())}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"--config {path}: expected a mapping of keys, got {type(tree).__name__}")
+    return tree
+
+
+def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for name in path:
+        child = tree.setdefault(name, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"{name}: expected a section, got `{child}`")
+        tree = child
+    tree[last] = value
+
+
+def _split_lists(tree: dict[str, Any]) -> None:
+    """Let a list be written as `a, b` in the environment, on the command line and in the file."""
+    peers = tree.get("identity", {}).get("trusted_peers") if isinstance(tree.get("identity"), dict) else None
+    if isinstance(peers, str):
+        tree["identity"]["trusted_peers"] = [part.strip() for part in peers.split(",") if part.strip()]
+
+
+def _reword(message: str) -> str:
+    """Turn msgspec's "Expected `float`, got `str` - at `$.upstream.url`" into "upstream.url: expected …"."""
+    text, marker, where = message.partition(" - at `$.")
+    if not marker:
+        return message[0].lower() + message[1:]
+    return f"{where.rstrip('`')}: {text[0].lower()}{text[1:]}"
+
+
+def _check(config: Config) -> None:
+    import ipaddress  # only here: 3 ms that no other path needs
+
+    parse_address("listen", config.listen)
+    parse_address("admin", config.admin)
+    try:
+        parts = urlsplit(config.upstream.url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.path in ("", "/")
+        usable = usable and parts.port != 0 and not parts.query
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(f"upstream.url: expected `http://host:port` without a path, got `{config.upstream.url}`")
+    if bool(config.tls.cert_file) != bool(config.tls.key_file):
+        raise ConfigError("tls.key_file: `tls.cert_file` and `tls.key_file` go together")
+    for key in ("tls.cert_file", "tls.key_file", "upstream.tls_ca_file", "identity.key_file"):
+        section, name = key.split(".")
+        file = getattr(getattr(config, section), name)
+        if file and not os.access(file, os.R_OK):
+            raise ConfigError(f"{key}: cannot read `{file}`")
+    for peer in config.identity.trusted_peers:
+        try:
+            ipaddress.ip_network(peer, strict=False)
+        except ValueError:
+            raise ConfigError(f"identity.trusted_peers: `{peer}` is not a network") from None

@@ -1,0 +1,111 @@
+"""What Inferwatch knows of one finished request: one immutable record, the only thing that sinks ever see.
+
+Unknown is None (promise 6): a count that nobody reported is not 0.
+"""
+
+import enum
+
+import msgspec
+
+
+class Outcome(enum.StrEnum):
+    """How a request ended. The values are public: they are label values of `inferwatch_requests_total`."""
+
+    OK = "ok"  # the engine answered in full, status below 400
+    CLIENT_ABORT = "client_abort"  # the client hung up first
+    UPSTREAM_ERROR = "upstream_error"  # no answer, or a status of 500 and above
+    STREAM_ERROR = "stream_error"  # an error or a cut after the status line had gone out
+    REJECTED = "rejected"  # refused as the client's fault: by the engine (4xx) or by a limit of ours
+    INTERRUPTED = "interrupted"  # our own relay died under it
+
+
+class ErrorType(enum.StrEnum):
+    """Why. A closed set: it becomes a label and OpenTelemetry's `error.type`."""
+
+    NONE = ""
+    CONNECT_FAILED = "connect_failed"
+    CONNECT_TIMEOUT = "connect_timeout"
+    FIRST_BYTE_TIMEOUT = "first_byte_timeout"
+    IDLE_TIMEOUT = "idle_timeout"
+    TOTAL_TIMEOUT = "total_timeout"
+    UPSTREAM_RESET = "upstream_reset"  # closed or reset before the answer was complete
+    UPSTREAM_PROTOCOL = "upstream_protocol"  # what came was not HTTP
+    ENGINE_4XX = "engine_4xx"
+    ENGINE_5XX = "engine_5xx"
+    ENGINE_EVENT = "engine_event"  # an error event inside a 200 stream
+    NO_FINISH = "no_finish"  # the stream ended in good form but no choice had finished
+    MALFORMED_REQUEST = "malformed_request"
+    REQUEST_TOO_LARGE = "request_too_large"
+    RELAY_DIED = "relay_died"
+    INTERNAL = "internal"  # a fault of ours; must stay 0
+
+
+class TokenSource(enum.StrEnum):
+    """Where the token counts come from, best first."""
+
+    FINAL_USAGE = "final_usage"
+    CONTINUOUS_USAGE = "continuous_usage"
+    TIMINGS = "timings"
+    DETAILS = "details"
+    HEADERS = "headers"
+    CHUNK_ESTIMATE = "chunk_estimate"
+    NONE = "none"
+
+
+class TokenClass(enum.StrEnum):
+    """What the first generated token was."""
+
+    REASONING = "reasoning"
+    ANSWER = "answer"
+    TOOL_CALL = "tool_call"
+
+
+class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One finished request. Times are seconds from arrival unless said otherwise."""
+
+    request_id: str
+    wall_ns: int  # Unix time of arrival
+    tenant: str
+    model: str  # as requested; "" if unknown
+    operation: str  # OpenTelemetry gen_ai.operation.name, or "other"
+    route: str  # from a closed set, "other" for the rest; never the raw path
+    method: str
+    stream: bool
+    outcome: Outcome
+    status: int  # sent to the client; 0: none
+    error: ErrorType = ErrorType.NONE
+
+    prompt_tokens: int | None = None  # includes cached
+    cached_tokens: int | None = None
+    completion_tokens: int | None = None  # includes reasoning
+    reasoning_tokens: int | None = None
+    token_source: TokenSource = TokenSource.NONE
+    choices: int = 0  # choices seen in the answer
+    finish_reasons: tuple[str, ...] = ()
+
+    duration_s: float
+    sent_s: float | None = None  # the request was with the engine
+    head_s: float | None = None  # response head; not a token
+    ttft_s: float | None = None  # first generated token of any class
+    ttft_answer_s: float | None = None  # first token of the visible answer
+    first_token: TokenClass | None = None
+    first_token_missing: str = ""  # why there is no ttft_s, when a generating stream had none
+    gap_count: int = 0  # tokens after the first of each choice, with a measured gap
+    gap_sum_s: float = 0.0
+    gap_max_s: float = 0.0
+    stalled_s: float = 0.0  # the client read too slowly
+
+    events: int = 0
+    request_bytes: int = 0
+    response_bytes: int = 0
+    dropped_bytes: int = 0  # not mirrored: what depends on content may be missing
+    retried: bool = False
+
+    engine_id: str = ""  # the id in the engine's answer
+    engine_model: str = ""  # the model in the engine's answer
+    trace_id: str = ""
+    span_id: str = ""
+    parent_span_id: str = ""
+    user: str = ""
+    feature: str = ""
+    session: str = ""

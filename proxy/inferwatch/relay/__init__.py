@@ -1,0 +1,1 @@
+"""The data plane: lets every byte through, notes when it came, and mirrors it to the collector."""

@@ -1,0 +1,144 @@
+"""Which engine is behind us, as far as the relay must know: may it be asked for continuous usage?
+
+Asked once when the engine comes up, and again after it was unreachable (another engine, or another version, may be there). A
+request that comes before the answer is known waits for it briefly: one round trip, once in the life of an engine.
+"""
+
+import asyncio
+import logging
+from typing import Final
+
+import msgspec
+
+from inferwatch.record import ErrorType
+from inferwatch.relay.upstream import ConnectError, Connection, Header, Pool
+from inferwatch.relay.usage_filter import Fingerprint
+
+log = logging.getLogger(__name__)
+
+# vLLM takes a minute to load a model; asking once a second costs nothing and misses little.
+RETRY_S: Final = 1.0
+REPLY_TIMEOUT_S: Final = 5.0
+# How long a first request may wait for the answer; a loopback round trip is under a millisecond.
+FIRST_REQUEST_WAIT_S: Final = 0.25
+MAX_REPLY_BYTES: Final = 64 * 1024
+
+_decode = msgspec.json.Decoder(dict[str, object]).decode
+
+
+class Engine:
+    """What is known of the engine."""
+
+    def __init__(self, configured: str) -> None:
+        self._configured = configured
+        self.name = "" if configured == "auto" else configured
+        self.fingerprint = Fingerprint()
+        self._known = asyncio.Event()
+        self._wanted = asyncio.Event()
+        self._wanted.set()
+        if self.name:
+            self._known.set()
+
+    @property
+    def takes_continuous_usage(self) -> bool:
+        return self.name == "vllm"
+
+    async def known(self) -> None:
+        """Wait a moment for the first answer."""
+        if not self._known.is_set():
+            try:
+                async with asyncio.timeout(FIRST_REQUEST_WAIT_S):
+                    await self._known.wait()
+            except TimeoutError:
+                # The engine is slow to say who it is: go on without asking it for anything, and do not wait again.
+                self._known.set()
+
+    def unreachable(self) -> None:
+        """A connection failed: whoever answers next may be another."""
+        self.fingerprint.value = None
+        self._wanted.set()
+
+    async def run(self, pool: Pool) -> None:
+        """Find out, and again whenever the engine was gone."""
+        if self._configured != "auto":
+            return
+        while True:
+            await self._wanted.wait()
+            answer = await self._ask(pool)
+            if answer is None:
+                await asyncio.sleep(RETRY_S)
+                continue
+            self._wanted.clear()
+            if answer != self.name:
+                log.info("engine_detected name=%s", answer)
+            self.name = answer
+            self._known.set()
+
+    async def _ask(self, pool: Pool) -> str | None:
+        """vLLM answers `/version` with `{"version": "…"}`, without a key even when the API needs one."""
+        try:
+            async with asyncio.timeout(REPLY_TIMEOUT_S):
+                status, body = await fetch(pool, b"/version")
+        except (ConnectError, ConnectionError, TimeoutError):
+            return None
+        if status == 200:  # noqa: PLR2004
+            try:
+                version = _decode(body)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                return "unknown"
+            if set(version) == {"version"} and isinstance(version["version"], str):
+                return "vllm"
+        return "unknown" if status < 500 else None  # noqa: PLR2004 - 5xx: still starting
+
+
+class _Answer:
+    """A sink that gathers a small reply."""
+
+    def __init__(self) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.status = 0
+        self.data = bytearray()
+
+    def informational(self, status: int, reason: bytes, headers: list[Header]) -> None:
+        pass
+
+    def head(self, stamp_ns: int, status: int, reason: bytes, headers: list[Header], has_body: bool) -> None:
+        self.status = status
+
+    def upgraded(self, stamp_ns: int, reason: bytes, headers: list[Header], rest: bytes) -> None:
+        self.failed(ErrorType.UPSTREAM_PROTOCOL)
+
+    def body(self, stamp_ns: int, data: bytes) -> None:
+        if len(self.data) < MAX_REPLY_BYTES:
+            self.data += data
+
+    def complete(self, trailers: list[Header]) -> None:
+        if not self.done.done():
+            self.done.set_result(None)
+
+    def failed(self, error: ErrorType) -> None:
+        if not self.done.done():
+            self.done.set_exception(ConnectionError(error.value))
+
+    def stale(self) -> None:
+        self.failed(ErrorType.UPSTREAM_RESET)
+
+
+async def fetch(pool: Pool, path: bytes) -> tuple[int, bytes]:
+    """GET `path` from the engine on a connection of its own.
+
+    Raises:
+        ConnectError, ConnectionError: no connection, or no proper reply.
+    """
+    connection: Connection = await pool.connect()
+    answer = _Answer()
+    try:
+        connection.begin(answer, is_head_request=False)
+        connection.write(
+            b"GET %b HTTP/1.1\r\nHost: %b:%d\r\nAccept: application/json\r\nConnection: close\r\n\r\n"
+            % (path, pool.host.encode(), pool.port)
+        )
+        await answer.done
+    finally:
+        connection.abort()
+    return answer.status, bytes(answer.data)

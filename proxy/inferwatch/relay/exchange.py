@@ -1,0 +1,231 @@
+"""One request on its way through the relay: the reply is written to the client as the engine's reads come in.
+
+The handler coroutine sleeps from the moment the request is sent. It is woken only when there is something to decide: the reply
+is over, the client reads too slowly, or a reused connection turned out to be dead. Chunks of a stream wake nobody.
+"""
+
+import asyncio
+import time
+from typing import Final
+
+from inferwatch.config import Upstream
+from inferwatch.record import ErrorType
+from inferwatch.relay import heads
+from inferwatch.relay.observer import Observer
+from inferwatch.relay.upstream import Connection, Header
+from inferwatch.relay.usage_filter import Fingerprint
+
+# Unsent bytes per client above which the engine's socket is paused: as much as asyncio's own default, two hundred events.
+HIGH_WATER_BYTES: Final = 64 * 1024
+
+LAST_CHUNK: Final = b"0\r\n"
+
+
+class Refused(Exception):
+    """We refuse the request as the client's fault."""
+
+    def __init__(self, status: int, message: str, error: ErrorType) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.error = error
+
+
+class Exchange:
+    """The reply side of one request; implements `upstream.Sink`."""
+
+    __slots__ = (
+        "_chunked",
+        "_fingerprint",
+        "_paused_ns",
+        "_waiter",
+        "_write",
+        "arrival_ns",
+        "blocked",
+        "client_11",
+        "client_keep_alive",
+        "closed",
+        "connection",
+        "error",
+        "finished",
+        "head_ns",
+        "head_written",
+        "is_head_request",
+        "observer",
+        "refusal",
+        "resumed_ns",
+        "retried",
+        "sent_ns",
+        "stalled_ns",
+        "status",
+        "transport",
+        "tunnel_rest",
+        "went_stale",
+    )
+
+    def __init__(
+        self,
+        observer: Observer,
+        transport: asyncio.Transport,
+        *,
+        arrival_ns: int,
+        is_head_request: bool,
+        client_11: bool,
+        client_keep_alive: bool,
+        fingerprint: Fingerprint,
+    ) -> None:
+        self.observer = observer
+        self.transport = transport
+        self._write = transport.write
+        self._fingerprint = fingerprint
+        self.arrival_ns = arrival_ns
+        self.is_head_request = is_head_request
+        self.client_11 = client_11
+        self.client_keep_alive = client_keep_alive
+        self.connection: Connection | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._chunked = False
+        self._paused_ns = 0
+        self.sent_ns = self.head_ns = self.resumed_ns = self.stalled_ns = 0
+        self.status = 0
+        self.head_written = self.retried = self.closed = False
+        self.refusal: Refused | None = None  # while a large body was being passed on
+        self.finished = self.blocked = self.went_stale = False
+        self.error = ErrorType.NONE
+        self.tunnel_rest: bytes | None = None  # set by a 101
+
+    async def wait(self) -> None:
+        """Sleep until `finished`, `blocked` or `went_stale`."""
+        while not (self.finished or self.blocked or self.went_stale):
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    # upstream.Sink
+
+    def informational(self, status: int, reason: bytes, headers: list[Header]) -> None:
+        if self.client_11:
+            self._write(heads.reply(status, reason, headers, drop_length=False, extra=b""))
+
+    def head(self, stamp_ns: int, status: int, reason: bytes, headers: list[Header], has_body: bool) -> None:
+        self.head_ns = stamp_ns
+        self.status = status
+        edited = self.observer.head(stamp_ns, status, headers, self._fingerprint)
+        framed = False
+        if has_body and not edited:
+            framed = any(name.lower() == b"content-length" for name, _ in headers)
+        extra = b""
+        if has_body and not framed:
+            if self.client_11:
+                self._chunked = True
+                extra = b"Transfer-Encoding: chunked\r\n"
+            else:
+                self.client_keep_alive = False  # to HTTP/1.0 the end of the connection is the end of the body
+        if not self.client_keep_alive:
+            extra += b"Connection: close\r\n"
+        elif not self.client_11:
+            extra += b"Connection: keep-alive\r\n"
+        self.head_written = True
+        self._write(heads.reply(status, reason, headers, drop_length=edited, extra=extra))
+
+    def upgraded(self, stamp_ns: int, reason: bytes, headers: list[Header], rest: bytes) -> None:
+        self.head_ns = stamp_ns
+        self.status = 101
+        self.observer.head(stamp_ns, 101, headers, self._fingerprint)
+        upgrade = next((value for name, value in headers if name.lower() == b"upgrade"), b"")
+        extra = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade
+        self.head_written = True
+        self._write(heads.reply(101, reason, headers, drop_length=False, extra=extra))
+        self.tunnel_rest = rest
+        self.finished = True
+        self._wake()
+
+    def body(self, stamp_ns: int, data: bytes) -> None:
+        data = self.observer.body(stamp_ns, data)
+        if not data:
+            return
+        if self._chunked:
+            self._write(b"%x\r\n%b\r\n" % (len(data), data))
+        else:
+            self._write(data)
+        if self.transport.get_write_buffer_size() > HIGH_WATER_BYTES and not self.blocked:
+            self._block(stamp_ns)
+
+    def complete(self, trailers: list[Header]) -> None:
+        if self.blocked and self.connection is not None and not self.connection.transport.is_closing():
+            self.connection.transport.resume_reading()  # it is the pool's now, and must notice when it dies
+        self._write_rest()
+        if self._chunked:
+            lines = b"".join([b"%b: %b\r\n" % field for field in trailers])
+            self._write(LAST_CHUNK + lines + b"\r\n")
+        self.finished = True
+        self._wake()
+
+    def failed(self, error: ErrorType) -> None:
+        self.error = error
+        if self.head_written:
+            self._write_rest()
+        self.finished = True
+        self._wake()
+
+    def stale(self) -> None:
+        self.went_stale = True
+        self._wake()
+
+    # the slow client
+
+    def _block(self, stamp_ns: int) -> None:
+        """Stop reading from the engine until the client has caught up."""
+        if self.connection is not None and not self.connection.transport.is_closing():
+            self.connection.transport.pause_reading()
+        self._paused_ns = stamp_ns
+        self.blocked = True
+        self._wake()
+
+    def unblock(self) -> None:
+        """The client has caught up."""
+        now_ns = time.monotonic_ns()
+        self.stalled_ns += now_ns - self._paused_ns
+        self.resumed_ns = now_ns
+        self.blocked = False
+        if not self.finished and self.connection is not None and not self.connection.transport.is_closing():
+            self.connection.transport.resume_reading()
+
+    # ends that do not come from the engine
+
+    def overdue(self, now_ns: int, settings: Upstream) -> ErrorType | None:
+        """Return the time-out that has passed, if any."""
+        if self.finished or self.connection is None:
+            return None
+        if now_ns - self.arrival_ns > settings.total_timeout_s * 1e9:
+            return ErrorType.TOTAL_TIMEOUT
+        if not self.head_ns:
+            waiting = self.sent_ns and now_ns - self.sent_ns > settings.first_byte_timeout_s * 1e9
+            return ErrorType.FIRST_BYTE_TIMEOUT if waiting else None
+        last_ns = max(self.head_ns, self.observer.last_body_ns, self.resumed_ns)
+        if not self.blocked and now_ns - last_ns > settings.idle_timeout_s * 1e9:
+            return ErrorType.IDLE_TIMEOUT
+        return None
+
+    def give_up(self, error: ErrorType) -> None:
+        """A time-out: stop the engine, and let the handler tell the client."""
+        if not self.finished:
+            self.hang_up()
+            self.failed(error)
+
+    def hang_up(self) -> None:
+        """Close the engine's connection, so that it stops generating. A finished one is the pool's again."""
+        connection, self.connection = self.connection, None
+        if connection is not None and (not self.finished or self.tunnel_rest is not None):
+            connection.abort()
+
+    def _write_rest(self) -> None:
+        rest = self.observer.end()
+        if rest and self.head_written:
+            self._write(b"%x\r\n%b\r\n" % (len(rest), rest) if self._chunked else rest)

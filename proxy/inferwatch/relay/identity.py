@@ -1,0 +1,74 @@
+"""Who sent a request: a name that is safe to store, never the key itself."""
+
+import hashlib
+import ipaddress
+from typing import Final
+
+from inferwatch.relay.heads import RequestHead
+
+ANONYMOUS: Final = "anonymous"
+
+# 40 bits: a collision among 10,000 keys has a chance of 1 in 20,000, and the label stays short.
+HASH_BYTES: Final = 5
+
+# Names given in headers become labels and columns.
+MAX_NAME_BYTES: Final = 128
+
+_KEY_HEADERS: Final = (b"authorization", b"x-api-key", b"api-key")
+
+# Distinct keys whose hash is remembered; a client that sends random keys must not fill memory.
+MAX_REMEMBERED: Final = 4096
+
+
+class Identity:
+    """Keyed hashes of API keys, and names from trusted peers."""
+
+    def __init__(self, secret: bytes, trusted_peers: tuple[str, ...]) -> None:
+        if len(secret) < 16:  # noqa: PLR2004 - 128 bits, below which a keyed hash can be searched
+            raise ValueError(f"secret of {len(secret)} bytes, expected at least 16")
+        self._secret = hashlib.blake2b(secret, digest_size=32, person=b"inferwatch-key").digest()
+        self._trusted = [ipaddress.ip_network(peer, strict=False) for peer in trusted_peers]
+        self._hashes: dict[bytes, str] = {}
+        self._peers: dict[str, bool] = {}
+
+    def tenant(self, head: RequestHead, remote: str | None) -> str:
+        """Return the tenant's name: from the header of a trusted peer, else the hash of the API key."""
+        named = head.ours.get(b"tenant")
+        if named and self._is_trusted(remote):
+            return clean(named)
+        for header in _KEY_HEADERS:
+            key = head.named.get(header)
+            if key:
+                return self._hash(key.removeprefix(b"Bearer ").removeprefix(b"bearer ").strip())
+        return ANONYMOUS
+
+    def _hash(self, key: bytes) -> str:
+        known = self._hashes.get(key)
+        if known is None:
+            digest = hashlib.blake2b(key, digest_size=HASH_BYTES, key=self._secret).hexdigest()
+            known = f"key-{digest}"
+            if len(self._hashes) >= MAX_REMEMBERED:
+                self._hashes.clear()
+            self._hashes[key] = known
+        return known
+
+    def _is_trusted(self, remote: str | None) -> bool:
+        if not self._trusted or not remote:
+            return False
+        known = self._peers.get(remote)
+        if known is None:
+            try:
+                address = ipaddress.ip_address(remote)
+            except ValueError:
+                return False
+            known = any(address in network for network in self._trusted)
+            if len(self._peers) >= MAX_REMEMBERED:
+                self._peers.clear()
+            self._peers[remote] = known
+        return known
+
+
+def clean(value: bytes) -> str:
+    """Return a header value as a name: printable, bounded."""
+    text = value[:MAX_NAME_BYTES].decode("utf-8", "replace").strip()
+    return "".join(char if char.isprintable() else "?" for char in text)

@@ -1,0 +1,269 @@
+"""The relay's end of the tap: batches of frames to the collector, never a wait.
+
+Three things pile up here, each bounded:
+
+* copies of replies (`reads`): above `max_pending_bytes`, or without a collector, they are dropped and counted;
+* finished requests that the collector has not acknowledged: kept for resending, and above `max_pending_closes` moved to the
+  spool file, from which the collector takes them when it is back;
+* bytes in the socket's write buffer: while they are above the same bound, batches wait.
+
+Opens, heads and closes of requests are never dropped but for one case, a full spool, and that is counted in `lost`.
+"""
+
+import asyncio
+import itertools
+import logging
+import os
+import secrets
+import time
+from collections import deque
+from pathlib import Path
+from typing import Final, cast
+
+from inferwatch import tap
+from inferwatch.config import Tap
+from inferwatch.relay.observer import Observer
+from inferwatch.relay.spool import SpoolWriter
+from inferwatch.tasks import TaskSet
+
+log = logging.getLogger(__name__)
+
+# Reconnect quickly after a restart, which takes the collector half a second, but do not spin.
+RECONNECT_MIN_S: Final = 0.05
+RECONNECT_MAX_S: Final = 1.0
+
+# A frame's own cost beside its data, for the bound on memory.
+READ_OVERHEAD_BYTES: Final = 100
+
+# Closes per spool write: large enough to be rare, small enough to be short.
+SPOOL_BATCH: Final = 500
+
+
+class Mirror(asyncio.Protocol):
+    """One per relay process. Also the protocol of its current connection."""
+
+    def __init__(self, settings: Tap, *, worker: int, socket_path: Path, spool_dir: Path, tasks: TaskSet) -> None:
+        self._settings = settings
+        self._worker = worker
+        self._socket_path = socket_path
+        self._tasks = tasks
+        self.boot = secrets.token_hex(8)
+        self._ids = itertools.count(1)
+        self._seq = itertools.count(1)
+        self._spool = SpoolWriter(spool_dir, self.boot, settings.max_spool_bytes)
+
+        self._opens: list[tap.Open] = []
+        self._heads: list[tap.Head] = []
+        self._reads: list[tap.Read] = []
+        self._closes: list[tap.Close] = []
+        self._closed_observers: list[Observer] = []
+        self._pending_bytes = 0
+        self._flush_due = False
+
+        self._open: dict[int, Observer] = {}
+        self._unacked: deque[tuple[int, Observer, tap.Close]] = deque()
+        self._transport: asyncio.Transport | None = None
+        self._reader = tap.relay_side()
+        self._lost_connection = asyncio.Event()
+        self._acked = asyncio.Event()
+        self._closing = False
+
+        self.dropped_bytes = 0
+        self.dropped_reads = 0
+        self.spooled = 0
+        self._refused = 0
+        self.observer_errors = 0
+
+    # what observers say
+
+    def next_id(self) -> tuple[int, str]:
+        """Return the id of a new request on this connection, and its id for ever."""
+        number = next(self._ids)
+        return number, f"{self.boot}{number:08x}"
+
+    def opened(self, observer: Observer, frame: tap.Open) -> None:
+        self._open[observer.id] = observer
+        self._opens.append(frame)
+        self._pending_bytes += len(frame.body)
+        self._schedule()
+
+    def head(self, observer: Observer, frame: tap.Head) -> None:
+        self._heads.append(frame)
+        self._schedule()
+
+    def read(self, observer: Observer, stamp_ns: int, data: bytes) -> None:
+        """Copy one read of a reply, or drop it. Called for every read of every stream."""
+        if self._transport is None or self._pending_bytes > self._settings.max_pending_bytes:
+            self._drop(observer, stamp_ns, len(data))
+            return
+        observer.gap_marked = False
+        self._reads.append((observer.id, stamp_ns, data))
+        self._pending_bytes += len(data) + READ_OVERHEAD_BYTES
+        if not self._flush_due:
+            self._schedule()
+
+    def closed(self, observer: Observer, frame: tap.Close) -> None:
+        self._open.pop(observer.id, None)
+        self._closes.append(frame)
+        self._closed_observers.append(observer)
+        self._schedule()
+
+    def _drop(self, observer: Observer, stamp_ns: int, size: int) -> None:
+        self.dropped_bytes += size
+        self.dropped_reads += 1
+        observer.dropped_bytes += size
+        if not observer.gap_marked and self._transport is not None:
+            observer.gap_marked = True
+            self._reads.append((observer.id, stamp_ns, b""))
+
+    # sending
+
+    def _schedule(self) -> None:
+        if not self._flush_due:
+            self._flush_due = True
+            asyncio.get_running_loop().call_later(self._settings.flush_interval_s, self._flush_on_time)
+
+    def _flush_on_time(self) -> None:
+        self._flush_due = False
+        self.flush()
+
+    def flush(self, stats: tap.Stats | None = None) -> None:
+        """Send what has gathered. Without a collector only closes are kept."""
+        transport = self._transport
+        if transport is None:
+            self._keep_without_collector()
+            return
+        if transport.get_write_buffer_size() > self._settings.max_pending_bytes:
+            self._schedule()
+            return
+        if not (self._opens or self._heads or self._reads or self._closes or stats):
+            return
+        seq = next(self._seq)
+        for observer, frame in zip(self._closed_observers, self._closes, strict=True):
+            self._unacked.append((seq, observer, frame))
+        transport.write(tap.encode(tap.Batch(seq, self._opens, self._heads, self._reads, self._closes, stats)))
+        self._start_afresh()
+        if len(self._unacked) > self._settings.max_pending_closes:
+            self._spool_oldest()
+
+    def _start_afresh(self) -> None:
+        self._opens, self._heads, self._reads, self._closes, self._closed_observers = [], [], [], [], []
+        self._pending_bytes = 0
+
+    def _keep_without_collector(self) -> None:
+        """Opens and heads are made again from the observers that are still open; reads are lost and counted already."""
+        for observer, frame in zip(self._closed_observers, self._closes, strict=True):
+            self._unacked.append((0, observer, frame))
+        for read in self._reads:
+            if (still_open := self._open.get(read[0])) is not None:
+                still_open.dropped_bytes += len(read[2])
+            self.dropped_bytes += len(read[2])
+            self.dropped_reads += 1
+        self._start_afresh()
+        if len(self._unacked) > self._settings.max_pending_closes:
+            self._spool_oldest()
+
+    def _spool_oldest(self) -> None:
+        count = min(max(len(self._unacked) - self._settings.max_pending_closes, SPOOL_BATCH), len(self._unacked))
+        entries = [self._unacked.popleft() for _ in range(count)]
+        message = _resent(0, entries)
+        if self._spool.put(tap.encode(message), count):
+            self.spooled += count
+        else:
+            self._refused += count
+            log.error("spool_full lost_requests=%d", self.lost)
+
+    # the connection
+
+    async def run(self) -> None:
+        """Keep a connection to the collector, for as long as the relay lives."""
+        delay_s = RECONNECT_MIN_S
+        while not self._closing:
+            try:
+                await asyncio.get_running_loop().create_unix_connection(lambda: self, str(self._socket_path))
+            except OSError:
+                await asyncio.sleep(delay_s)
+                delay_s = min(delay_s * 2, RECONNECT_MAX_S)
+                continue
+            delay_s = RECONNECT_MIN_S
+            await self._lost_connection.wait()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._keep_without_collector()
+        self._transport = writer = cast("asyncio.Transport", transport)  # uvloop's are no subclasses of asyncio's
+        self._reader = tap.relay_side()
+        self._lost_connection.clear()
+        writer.write(tap.encode(tap.Hello(tap.PROTOCOL_VERSION, self._worker, os.getpid(), self.boot)))
+        self._resend()
+        self._spool.hand_over()
+
+    def _resend(self) -> None:
+        """Tell a new collector (or the same, after a broken connection) all it may not know."""
+        entries = list(self._unacked)
+        self._unacked.clear()
+        for start in range(0, len(entries), SPOOL_BATCH):
+            part = entries[start : start + SPOOL_BATCH]
+            message = _resent(next(self._seq), part)
+            self._unacked.extend((message.seq, observer, frame) for _, observer, frame in part)
+            self._write(message)
+        opens = [observer.open_frame(resumed=True) for observer in self._open.values()]
+        if opens:
+            self._write(tap.Batch(next(self._seq), opens, [], [], []))
+
+    def _write(self, message: tap.Batch) -> None:
+        assert self._transport is not None
+        self._transport.write(tap.encode(message))
+
+    def data_received(self, data: bytes) -> None:
+        for message in self._reader.feed(data):
+            if isinstance(message, tap.Ack):
+                unacked = self._unacked
+                while unacked and unacked[0][0] <= message.seq:
+                    unacked.popleft()
+                self._acked.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        for observer in self._open.values():
+            observer.gap_marked = False
+        self._lost_connection.set()
+
+    # the end
+
+    async def close(self, timeout_s: float) -> None:
+        """Send everything, wait for the acknowledgement, say goodbye; spool what is left."""
+        deadline_s = time.monotonic() + timeout_s
+        self.flush()
+        while self._unacked and (left_s := deadline_s - time.monotonic()) > 0:
+            self._acked.clear()
+            try:
+                await asyncio.wait_for(self._acked.wait(), min(left_s, 0.1))
+            except TimeoutError:
+                self.flush()
+        self._closing = True
+        while self._unacked:
+            self._spool_oldest()
+        await self._spool.close()
+        if self._transport is not None:
+            self._transport.write(tap.encode(tap.Bye()))
+            self._transport.close()
+        self._lost_connection.set()
+
+    @property
+    def lost(self) -> int:
+        """Finished requests that found neither memory nor disk."""
+        return self._refused + self._spool.lost
+
+    @property
+    def open_requests(self) -> int:
+        return len(self._open)
+
+    @property
+    def pending_bytes(self) -> int:
+        buffered = self._transport.get_write_buffer_size() if self._transport is not None else 0
+        return self._pending_bytes + buffered
+
+
+def _resent(seq: int, entries: list[tuple[int, Observer, tap.Close]]) -> tap.Batch:
+    opens = [observer.open_frame(resumed=True) for _, observer, _ in entries]
+    return tap.Batch(seq, opens, [], [], [frame for _, _, frame in entries])

@@ -1,0 +1,246 @@
+"""The fence: everything the relay does for the sake of watching, kept apart from the traffic.
+
+Each request has one Observer. It takes out of the reply what we asked for, keeps in O(1) memory what is needed to book the
+request whatever happens to the collector, and hands copies to the mirror. A fault in here is counted and ends the watching of
+that request; the bytes go on as they came. This is the relay's only `except Exception`.
+"""
+
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+from inferwatch.record import ErrorType, Outcome
+from inferwatch.relay import heads
+from inferwatch.relay.upstream import Header
+from inferwatch.relay.usage_filter import Fingerprint, Hide, UsageFilter
+from inferwatch.relay.usage_request import Facts
+from inferwatch.tap import Close, Head, Open
+
+if TYPE_CHECKING:
+    from inferwatch.relay.mirror import Mirror
+
+log = logging.getLogger(__name__)
+
+# The end of a reply is kept for finish reasons and usage when copies were dropped: the finish event, the usage-only event and
+# [DONE] may be three reads, and a usage object is within the last 2 kB of a plain reply.
+TAIL_READS: Final = 4
+TAIL_READ_BYTES: Final = 2048
+
+# After a fault the same fault is likely to come again with every request; the counter has them all, the log the first ones.
+MAX_LOGGED_FAULTS: Final = 10
+
+
+class Subject:
+    """What is known of a request when it is admitted."""
+
+    __slots__ = (
+        "arrival_ns",
+        "feature",
+        "headers",
+        "method",
+        "parent_span_id",
+        "path",
+        "session",
+        "span_id",
+        "tenant",
+        "trace_id",
+        "user",
+        "wall_ns",
+    )
+
+    def __init__(self, *, arrival_ns: int, method: str, path: str, tenant: str, headers: dict[str, str]) -> None:
+        self.arrival_ns = arrival_ns
+        self.wall_ns = time.time_ns() - (time.monotonic_ns() - arrival_ns)
+        self.method = method
+        self.path = path
+        self.tenant = tenant
+        self.headers = headers
+        self.trace_id = self.span_id = self.parent_span_id = ""
+        self.user = self.feature = self.session = ""
+
+
+class Observer:
+    """The watching of one request."""
+
+    __slots__ = (
+        "_body_bytes",
+        "_broken",
+        "_facts",
+        "_filter",
+        "_first_body_ns",
+        "_head_ns",
+        "_last_body_ns",
+        "_mirror",
+        "_plain_fingerprint",
+        "_reads",
+        "_response_bytes",
+        "_sent_ns",
+        "_status",
+        "_subject",
+        "_tail",
+        "asked_usage",
+        "dropped_bytes",
+        "gap_marked",
+        "id",
+        "is_open",
+        "request_id",
+    )
+
+    def __init__(self, mirror: "Mirror", subject: Subject) -> None:
+        self._mirror = mirror
+        self._subject = subject
+        self.id, self.request_id = mirror.next_id()
+        self._facts = Facts()
+        self._filter: UsageFilter | None = None
+        self._plain_fingerprint: Fingerprint | None = None
+        self._tail: list[bytes] = []
+        self._body_bytes = 0
+        self._sent_ns = self._head_ns = self._first_body_ns = self._last_body_ns = 0
+        self._reads = self._response_bytes = self._status = 0
+        self.dropped_bytes = 0
+        self.gap_marked = False  # the collector knows that copies are missing here
+        self.asked_usage = False
+        self.is_open = False
+        self._broken = False
+
+    @property
+    def last_body_ns(self) -> int:
+        return self._last_body_ns
+
+    def opened(self, facts: Facts, body: bytes, body_bytes: int, sent_ns: int, *, asked_usage: bool) -> None:
+        """The request is known; `body` as the client sent it, as far as it is mirrored."""
+        try:
+            self._facts = facts
+            self._body_bytes = body_bytes
+            self._sent_ns = sent_ns
+            self.asked_usage = asked_usage
+            self.is_open = True
+            self._mirror.opened(self, self.open_frame(body))
+        except Exception as error:  # noqa: BLE001 - the fence
+            self._fault("open", error)
+
+    def open_frame(self, body: bytes = b"", *, resumed: bool = False) -> Open:
+        """Return the frame that introduces this request, also again after a reconnect."""
+        subject = self._subject
+        facts = self._facts
+        return Open(
+            id=self.id,
+            request_id=self.request_id,
+            wall_ns=subject.wall_ns,
+            arrival_ns=subject.arrival_ns,
+            sent_ns=self._sent_ns,
+            method=subject.method,
+            path=subject.path,
+            tenant=subject.tenant,
+            model=facts.model,
+            stream=facts.stream,
+            asked_usage=self.asked_usage,
+            choices=facts.choices,
+            headers=subject.headers,
+            body=body,
+            body_bytes=self._body_bytes,
+            trace_id=subject.trace_id,
+            span_id=subject.span_id,
+            parent_span_id=subject.parent_span_id,
+            user=subject.user,
+            feature=subject.feature,
+            session=subject.session,
+            resumed=resumed,
+        )
+
+    def sent(self, facts: Facts, body_bytes: int, stamp_ns: int) -> None:
+        """A streamed body has been sent to its end."""
+        self._facts = facts
+        self._body_bytes = body_bytes
+        self._sent_ns = stamp_ns
+
+    def hide(self, hide: Hide, fingerprint: Fingerprint) -> None:
+        """Take usage out of the reply."""
+        self._filter = UsageFilter(hide, several_choices=self._facts.choices != 1, fingerprint=fingerprint)
+
+    def head(self, stamp_ns: int, status: int, headers: list[Header], fingerprint: Fingerprint) -> bool:
+        """The reply's head. Returns whether the body will be edited, so that its length is not the engine's."""
+        try:
+            self._head_ns = stamp_ns
+            self._status = status
+            mirrored = heads.mirrored_reply(headers)
+            is_stream = mirrored.get("content-type", "").startswith("text/event-stream")
+            if not is_stream or "content-encoding" in mirrored:
+                self._filter = None
+            if not is_stream and fingerprint.value is None and status == 200:
+                self._plain_fingerprint = fingerprint
+            self._mirror.head(self, Head(self.id, stamp_ns, status, mirrored))
+        except Exception as error:  # noqa: BLE001 - the fence
+            self._fault("head", error)
+        return self._filter is not None
+
+    def body(self, stamp_ns: int, data: bytes) -> bytes:
+        """One read of the reply. Returns what the client may see of it now."""
+        try:
+            self._last_body_ns = stamp_ns
+            if not self._reads:
+                self._first_body_ns = stamp_ns
+            self._reads += 1
+            self._response_bytes += len(data)
+            tail = self._tail
+            tail.append(data if len(data) <= TAIL_READ_BYTES else data[-TAIL_READ_BYTES:])
+            if len(tail) > TAIL_READS:
+                del tail[0]
+            if not self._broken:
+                self._mirror.read(self, stamp_ns, data)
+            if self._filter is not None:
+                return self._filter.feed(data)
+        except Exception as error:  # noqa: BLE001 - the fence
+            return self._fault_in_body(data, error)
+        return data
+
+    def end(self) -> bytes:
+        """The body ended, or broke off: return what was still held back."""
+        try:
+            if self._plain_fingerprint is not None:
+                self._plain_fingerprint.learn(b"".join(self._tail))
+            return self._filter.finish() if self._filter is not None else b""
+        except Exception as error:  # noqa: BLE001 - the fence
+            return self._fault_in_body(b"", error)
+
+    def closed(self, outcome: Outcome, error: ErrorType, *, status: int, stalled_ns: int, retried: bool) -> None:
+        """The request is over."""
+        try:
+            if not self.is_open:  # refused before it was introduced
+                self.opened(self._facts, b"", self._body_bytes, 0, asked_usage=False)
+            self.is_open = False
+            self._mirror.closed(
+                self,
+                Close(
+                    id=self.id,
+                    stamp_ns=time.monotonic_ns(),
+                    outcome=outcome,
+                    error=error,
+                    status=status,
+                    head_ns=self._head_ns,
+                    first_body_ns=self._first_body_ns,
+                    last_body_ns=self._last_body_ns,
+                    reads=self._reads,
+                    response_bytes=self._response_bytes,
+                    dropped_bytes=self.dropped_bytes,
+                    stalled_ns=stalled_ns,
+                    retried=retried,
+                    usages=self._filter.usages if self._filter is not None else {},
+                    tail=b"".join(self._tail),
+                ),
+            )
+            self._tail = []
+        except Exception as fault:  # noqa: BLE001 - the fence
+            self._fault("close", fault)
+
+    def _fault_in_body(self, data: bytes, error: Exception) -> bytes:
+        held, self._filter = self._filter, None
+        self._fault("body", error)
+        return (held.unshown() if held is not None else b"") + data
+
+    def _fault(self, stage: str, error: Exception) -> None:
+        self._broken = True
+        self._mirror.observer_errors += 1
+        if self._mirror.observer_errors <= MAX_LOGGED_FAULTS:
+            # The type only: a message may quote the request.
+            log.error("observer_fault stage=%s type=%s", stage, type(error).__name__)

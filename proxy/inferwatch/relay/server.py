@@ -1,0 +1,447 @@
+"""The way of one request: admit, forward, watch the end. Read `Relay.handle` downwards.
+
+The client's side is aiohttp's low-level server: its parser, limits, keep-alive, TLS and shutdown. The reply does not pass
+through aiohttp's writer: `Exchange` writes the engine's head and body straight to the client's transport, so nothing in
+it is reordered, renamed or added.
+"""
+
+import asyncio
+import logging
+import time
+from typing import Any, Final, cast
+
+from aiohttp import web
+from aiohttp.http import HttpVersion11
+
+from inferwatch.config import Config
+from inferwatch.record import ErrorType, Outcome
+from inferwatch.relay import errors, heads, trace_context, usage_request
+from inferwatch.relay.engine_probe import Engine
+from inferwatch.relay.exchange import HIGH_WATER_BYTES, Exchange, Refused
+from inferwatch.relay.identity import ANONYMOUS, Identity, clean
+from inferwatch.relay.mirror import Mirror
+from inferwatch.relay.observer import Observer, Subject
+from inferwatch.relay.tunnel import ClientTunnel
+from inferwatch.relay.upstream import ConnectError, Connection, Pool
+from inferwatch.relay.usage_filter import Hide
+from inferwatch.relay.usage_request import Facts
+
+log = logging.getLogger(__name__)
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+# Routes that take `stream_options`, behind any prefix.
+_USAGE_ROUTES: Final = ("/chat/completions", "/completions")
+
+_JSON_BODY: Final = b"application/json"
+
+SWITCHING_PROTOCOLS: Final = 101
+HTTP_BAD_REQUEST: Final = 400
+
+
+class Done(web.StreamResponse):
+    """Tells aiohttp that the reply has been written."""
+
+    def __init__(self, *, keep_alive: bool) -> None:
+        super().__init__()
+        self._keeps_alive = keep_alive
+
+    @property
+    def keep_alive(self) -> bool:
+        return self._keeps_alive
+
+    async def prepare(self, request: web.BaseRequest) -> Any:
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        return None
+
+
+class Relay:
+    """Everything the requests of one relay process share."""
+
+    def __init__(self, config: Config, *, pool: Pool, engine: Engine, identity: Identity, mirror: Mirror) -> None:
+        self.config = config
+        self.pool = pool
+        self.engine = engine
+        self.identity = identity
+        self.mirror = mirror
+        self.active: set[Exchange] = set()
+        self.retries = 0
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Relay one request; aiohttp calls this."""
+        arrival_ns = time.monotonic_ns()
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError
+        head = heads.RequestHead(request.raw_headers)
+        subject = self._subject(request, head, arrival_ns)
+        observer = Observer(self.mirror, subject)
+        exchange = Exchange(
+            observer,
+            transport,
+            arrival_ns=arrival_ns,
+            is_head_request=request.method == "HEAD",
+            client_11=request.version >= HttpVersion11,
+            client_keep_alive=request.keep_alive,
+            fingerprint=self.engine.fingerprint,
+        )
+        self.active.add(exchange)
+        try:
+            await self._serve(request, head, exchange)
+            if exchange.tunnel_rest is not None:
+                await self._tunnel(request, exchange)
+            return self._conclude(request, exchange)
+        except Refused as refusal:
+            return self._refuse(request, exchange, refusal)
+        except asyncio.CancelledError:
+            self._cancelled(request, exchange)
+            raise
+        finally:
+            self.active.discard(exchange)
+            exchange.hang_up()
+            if not exchange.closed:
+                self._close(exchange, Outcome.INTERRUPTED, ErrorType.INTERNAL)
+
+    def _subject(self, request: web.BaseRequest, head: heads.RequestHead, arrival_ns: int) -> Subject:
+        subject = Subject(
+            arrival_ns=arrival_ns,
+            method=request.method,
+            path=heads.path_of(request.raw_path),
+            tenant=self.identity.tenant(head, request.remote),
+            headers=head.mirrored,
+        )
+        if head.ours:
+            subject.user = clean(head.ours.get(b"user", b""))
+            subject.feature = clean(head.ours.get(b"feature", b""))
+            subject.session = clean(head.ours.get(b"session", b""))
+        traceparent = head.named.get(b"traceparent")
+        context = trace_context.join(traceparent) if traceparent else None
+        if context is None and not traceparent and self.config.trace.mint:
+            context = trace_context.mint()
+        if context is not None:
+            head.without(b"traceparent")
+            head.trace_line = context.header
+            subject.trace_id = context.trace_id
+            subject.span_id = context.span_id
+            subject.parent_span_id = context.parent_span_id
+        return subject
+
+    async def _serve(self, request: web.BaseRequest, head: heads.RequestHead, exchange: Exchange) -> None:
+        if request.method == "CONNECT":
+            raise Refused(405, "CONNECT is for forward proxies", ErrorType.MALFORMED_REQUEST)
+        length = request.content_length
+        limit = self.config.limits.max_request_bytes
+        if length is not None and length > limit:
+            raise _too_large(length, limit)
+        if head.expects_continue and exchange.client_11 and not request.content.is_eof():
+            exchange.transport.write(CONTINUE)
+        buffered = b""
+        if request.body_exists and not head.upgrade:
+            buffered, complete = await self._read_body(request)
+            if not complete:
+                await self._stream(request, head, exchange, buffered)
+                return
+        await self._buffered(request, head, exchange, buffered)
+
+    async def _read_body(self, request: web.BaseRequest) -> tuple[bytes, bool]:
+        """Read the body, or its beginning if it is longer than what is buffered."""
+        content = request.content
+        limit = self.config.limits.buffer_request_bytes
+        if content.is_eof():  # came with the head, as small ones do
+            return await content.readany() if not content.at_eof() else b"", True
+        parts: list[bytes] = []
+        size = 0
+        while not content.at_eof():
+            part = await self._read_some(request)
+            parts.append(part)
+            size += len(part)
+            if size > limit:
+                return b"".join(parts), False
+        return b"".join(parts), True
+
+    async def _read_some(self, request: web.BaseRequest) -> bytes:
+        try:
+            async with asyncio.timeout(self.config.limits.client_idle_s):
+                return await request.content.readany()
+        except TimeoutError:
+            raise Refused(408, "the request body did not arrive in time", ErrorType.MALFORMED_REQUEST) from None
+        except web.RequestPayloadError:
+            raise Refused(400, "the request body is not well-formed HTTP", ErrorType.MALFORMED_REQUEST) from None
+
+    async def _buffered(
+        self, request: web.BaseRequest, head: heads.RequestHead, exchange: Exchange, body: bytes
+    ) -> None:
+        """A request whose body is at hand: edit it if usage must be asked for, send it, and again if need be."""
+        sent = body
+        facts = Facts()
+        hide: Hide | None = None
+        if body and _is_json(head):
+            read = usage_request.read(body)
+            if read is not None:
+                facts, options = read
+                if facts.stream and await self._may_ask(request):
+                    edit = usage_request.edit(body, options)
+                    if edit is not None:
+                        sent, hide = edit.apply(body), edit.hide
+        extra = b"Content-Length: %d\r\n" % len(sent) if body or request.content_length is not None else b""
+        if head.upgrade:
+            extra = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade
+        message = self._request_head(request, head, extra, edited=hide is not None) + sent
+        observer = exchange.observer
+        connection = self.pool.take() if not head.upgrade else None
+        if connection is None:
+            connection = await self._connect(exchange)
+        while connection is not None:
+            self._send(exchange, connection, message)
+            if not observer.is_open:
+                mirrored = body[: self.config.tap.max_body_bytes]
+                observer.opened(facts, mirrored, len(body), exchange.sent_ns, asked_usage=hide is not None)
+                if hide is not None:
+                    observer.hide(hide, self.engine.fingerprint)
+            await self._await_reply(request, exchange)
+            if not exchange.went_stale:
+                return
+            # The engine closed the idle connection just as we took it; nothing of the request was answered.
+            exchange.went_stale = False
+            exchange.retried = True
+            self.retries += 1
+            connection = await self._connect(exchange)
+
+    async def _stream(
+        self, request: web.BaseRequest, head: heads.RequestHead, exchange: Exchange, beginning: bytes
+    ) -> None:
+        """A request too large to buffer: pass it on as it comes, on a connection that cannot be stale."""
+        ask = _is_json(head) and await self._may_ask(request)
+        edit = usage_request.StreamedEdit(ask=ask)
+        connection = await self._connect(exchange)
+        if connection is None:
+            return
+        # Until the body is through, a reply ends the connection: what follows on it would be the rest of the body.
+        keep_alive, exchange.client_keep_alive = exchange.client_keep_alive, False
+        first = edit.feed(beginning)
+        message = self._request_head(request, head, b"Transfer-Encoding: chunked\r\n", edited=ask)
+        self._send(exchange, connection, message + _chunk(first))
+        exchange.sent_ns = 0  # not before its end
+        exchange.observer.opened(
+            edit.facts(), beginning[: self.config.tap.max_body_bytes], len(beginning), 0, asked_usage=ask
+        )
+        async with asyncio.TaskGroup() as group:
+            upload = group.create_task(self._upload(request, exchange, edit, len(beginning), keep_alive=keep_alive))
+            await self._await_reply(request, exchange)
+            upload.cancel()
+        if exchange.refusal is not None and not exchange.head_written:
+            raise exchange.refusal
+
+    async def _upload(
+        self,
+        request: web.BaseRequest,
+        exchange: Exchange,
+        edit: usage_request.StreamedEdit,
+        size: int,
+        *,
+        keep_alive: bool,
+    ) -> None:
+        limit = self.config.limits.max_request_bytes
+        connection = exchange.connection
+        assert connection is not None
+        try:
+            while not request.content.at_eof():
+                part = await self._read_some(request)
+                size += len(part)
+                if size > limit:
+                    raise _too_large(size, limit)
+                connection.write(_chunk(edit.feed(part)))
+                await connection.drain()
+        except Refused as refusal:
+            exchange.refusal = refusal
+            exchange.give_up(refusal.error)
+            return
+        end = edit.finish()
+        if edit.hide is not None:
+            exchange.observer.hide(edit.hide, self.engine.fingerprint)
+        connection.write(_chunk(end) + b"0\r\n\r\n")
+        exchange.sent_ns = time.monotonic_ns()
+        exchange.observer.sent(edit.facts(), size, exchange.sent_ns)
+        if not exchange.head_written:
+            exchange.client_keep_alive = keep_alive
+
+    async def _connect(self, exchange: Exchange) -> Connection | None:
+        """Open a connection; None when the exchange has failed with it."""
+        try:
+            return await self.pool.connect()
+        except ConnectError as failure:
+            self.engine.unreachable()
+            exchange.failed(failure.error)
+            return None
+
+    def _send(self, exchange: Exchange, connection: Connection, message: bytes) -> None:
+        connection.begin(exchange, is_head_request=exchange.is_head_request)
+        exchange.connection = connection
+        connection.write(message)
+        exchange.sent_ns = time.monotonic_ns()
+
+    async def _await_reply(self, request: web.BaseRequest, exchange: Exchange) -> None:
+        """Sleep until the reply is over, letting a slow client catch up whenever it must."""
+        while True:
+            await exchange.wait()
+            if not exchange.blocked:
+                return
+            while exchange.transport.get_write_buffer_size() > HIGH_WATER_BYTES and request.transport is not None:
+                await request.writer.drain()
+                await asyncio.sleep(0)
+            exchange.unblock()
+
+    def _request_head(self, request: web.BaseRequest, head: heads.RequestHead, extra: bytes, *, edited: bool) -> bytes:
+        if edited:
+            # A compressed reply cannot be edited; engines do not compress streams, so nothing changes for the client.
+            head.without(b"accept-encoding")
+        host = self.pool.host.encode() if self.config.upstream.tls else None
+        target = heads.origin_form(request.raw_path)
+        return heads.request(request.method.encode(), target, head, host=host, extra=head.trace_line + extra)
+
+    async def _may_ask(self, request: web.BaseRequest) -> bool:
+        if not self.config.usage.ask or not heads.path_of(request.raw_path).endswith(_USAGE_ROUTES):
+            return False
+        await self.engine.known()
+        return self.engine.takes_continuous_usage
+
+    async def _tunnel(self, request: web.BaseRequest, exchange: Exchange) -> None:
+        """After a 101, until either side hangs up (which cancels us)."""
+        connection = exchange.connection
+        assert connection is not None
+        connection.tunnel = exchange.transport
+        if exchange.tunnel_rest:
+            exchange.transport.write(exchange.tunnel_rest)
+        cast("Any", request.protocol).set_parser(ClientTunnel(connection))
+        await asyncio.get_running_loop().create_future()
+
+    # the end
+
+    def _conclude(self, request: web.BaseRequest, exchange: Exchange) -> Done:
+        if exchange.error is ErrorType.NONE:
+            self._close(exchange, Outcome.OK, ErrorType.NONE)
+            return Done(keep_alive=exchange.client_keep_alive)
+        if exchange.head_written:
+            # The client must see what the engine did: a reply that breaks off.
+            exchange.transport.close()
+            self._close(exchange, Outcome.STREAM_ERROR, exchange.error)
+            return Done(keep_alive=False)
+        status, message = errors.for_error(exchange.error)
+        done = self._write_error(request, exchange, status, message)
+        self._close(exchange, Outcome.UPSTREAM_ERROR, exchange.error)
+        return done
+
+    def _refuse(self, request: web.BaseRequest, exchange: Exchange, refusal: Refused) -> Done:
+        done = self._write_error(request, exchange, refusal.status, refusal.message)
+        self._close(exchange, Outcome.REJECTED, refusal.error)
+        return done
+
+    def _cancelled(self, request: web.BaseRequest, exchange: Exchange) -> None:
+        """The client hung up; or we are shutting down and its time is over."""
+        exchange.hang_up()
+        if exchange.status == SWITCHING_PROTOCOLS:
+            self._close(exchange, Outcome.OK, ErrorType.NONE)
+        elif request.transport is None:
+            self._close(exchange, Outcome.CLIENT_ABORT, ErrorType.NONE)
+        else:
+            self._close(exchange, Outcome.INTERRUPTED, ErrorType.NONE)
+
+    def _write_error(self, request: web.BaseRequest, exchange: Exchange, status: int, message: str) -> Done:
+        exchange.status = status
+        exchange.head_written = True
+        keep_alive = exchange.client_keep_alive and request.content.is_eof()
+        path = heads.path_of(request.raw_path)
+        if request.transport is not None:
+            with_body = not exchange.is_head_request
+            exchange.transport.write(errors.reply(status, message, path, keep_alive=keep_alive, with_body=with_body))
+        return Done(keep_alive=keep_alive)
+
+    def _close(self, exchange: Exchange, outcome: Outcome, error: ErrorType) -> None:
+        exchange.closed = True
+        exchange.observer.closed(
+            outcome, error, status=exchange.status, stalled_ns=exchange.stalled_ns, retried=exchange.retried
+        )
+
+    def sweep(self, now_ns: int) -> None:
+        """Enforce the time-outs of everything in flight; called about once a second."""
+        settings = self.config.upstream
+        for exchange in list(self.active):
+            error = exchange.overdue(now_ns, settings)
+            if error is not None:
+                exchange.give_up(error)
+        self.pool.sweep(now_ns / 1e9)
+
+    def malformed(self, remote: str | None) -> None:
+        """aiohttp refused something as HTTP: book that it happened."""
+        subject = Subject(arrival_ns=time.monotonic_ns(), method="", path="", tenant=ANONYMOUS, headers={})
+        observer = Observer(self.mirror, subject)
+        observer.closed(Outcome.REJECTED, ErrorType.MALFORMED_REQUEST, status=400, stalled_ns=0, retried=False)
+
+
+class RelayProtocol(web.RequestHandler):
+    """aiohttp's connection handler, but for errors of its own: they too have the engine's shape, and are booked."""
+
+    __slots__ = ("relay",)
+
+    relay: Relay
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        transport = request.transport
+        if status == HTTP_BAD_REQUEST:
+            self.relay.malformed(request.remote)
+            if transport is not None:
+                transport.write(
+                    errors.reply(400, "not a well-formed HTTP request", "", keep_alive=False, with_body=True)
+                )
+        else:
+            # A fault of ours. What has been written cannot be taken back; the record says `internal`.
+            log.error("handler_fault type=%s", type(exc).__name__)
+        if transport is not None:
+            transport.close()
+        return Done(keep_alive=False)
+
+
+class RelayServer(web.Server):
+    """aiohttp's low-level server with our connection handler."""
+
+    def __init__(self, relay: Relay) -> None:
+        limits = relay.config.limits
+        self._relay = relay
+        self._settings: dict[str, Any] = {
+            "access_log": None,
+            "auto_decompress": False,
+            "keepalive_timeout": limits.client_idle_s,
+            "max_line_size": limits.max_header_bytes,
+            "max_field_size": limits.max_header_bytes,
+            "max_headers": limits.max_headers,
+        }
+        super().__init__(relay.handle, handler_cancellation=True, **self._settings)
+
+    def __call__(self) -> web.RequestHandler:
+        protocol = RelayProtocol(self, loop=asyncio.get_running_loop(), **self._settings)
+        protocol.relay = self._relay
+        return protocol
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+
+
+def _is_json(head: heads.RequestHead) -> bool:
+    """Whether to look into the body. A missing type counts: vLLM takes it for JSON too. A compressed body stays closed."""
+    kind = head.named.get(b"content-type", _JSON_BODY)
+    return kind.startswith(_JSON_BODY) and b"content-encoding" not in head.named
+
+
+def _too_large(size: int, limit: int) -> Refused:
+    return Refused(
+        413, f"request body of at least {size} bytes, expected no more than {limit}", ErrorType.REQUEST_TOO_LARGE
+    )

@@ -1,0 +1,73 @@
+"""Where finished requests go when there is no collector and memory is full: a file beside the ledger.
+
+The file is a run of tap messages, `<boot>-<n>.spool`; handed over, it is renamed to `.ready`. Writing happens in one thread, in
+order, so that a slow disk delays nobody; the queue to that thread is bounded by the size limit of the file.
+"""
+
+import asyncio
+import contextlib
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import IO
+
+
+class SpoolWriter:
+    """Appends messages for the collector to find."""
+
+    def __init__(self, folder: Path, boot: str, max_bytes: int) -> None:
+        self._folder = folder
+        self._boot = boot
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._number = 0
+        self._used = False
+        self._file: IO[bytes] | None = None
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
+        self._failing = False
+        self.lost = 0  # requests that the disk refused
+
+    def put(self, message: bytes, requests: int) -> bool:
+        """Queue one message; False if there is no room for it. `requests` are counted as lost if the disk refuses."""
+        if self._bytes + len(message) > self._max_bytes or self._failing:
+            return False
+        self._bytes += len(message)
+        self._used = True
+        self._thread.submit(self._append, message, requests)
+        return True
+
+    def hand_over(self) -> None:
+        """Give the file to the collector, and begin another the next time."""
+        if self._used:
+            self._used = False
+            self._thread.submit(self._rename)
+
+    async def close(self) -> None:
+        """Write out and hand over."""
+        self.hand_over()
+        done: Future[None] = self._thread.submit(lambda: None)
+        await asyncio.wrap_future(done)
+        self._thread.shutdown(wait=False)
+
+    def _append(self, message: bytes, requests: int) -> None:
+        try:
+            if self._file is None:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                self._file = self._path("spool").open("ab", buffering=0)
+            self._file.write(message)
+        except OSError:
+            self._failing = True
+            self.lost += requests
+
+    def _rename(self) -> None:
+        if self._file is None:
+            return
+        with contextlib.suppress(OSError):
+            self._file.close()
+            self._path("spool").rename(self._path("ready"))
+            self._bytes = 0
+        self._file = None
+        self._number += 1
+        self._failing = False
+
+    def _path(self, suffix: str) -> Path:
+        return self._folder / f"{self._boot}-{self._number}.{suffix}"

@@ -1,0 +1,330 @@
+"""The engine's side of the relay: one protocol on httptools, and the pool of its idle connections.
+
+A connection serves one sink at a time. Everything happens inside `data_received`: the read is stamped, parsed, and handed
+to the sink, which writes it to the client at once; no task wakes up for a chunk of a stream.
+
+httptools knows neither HEAD nor the end of a body that ends with the connection, so both are decided here. A new parser
+is made for each request: it costs a microsecond and nothing of one reply can leak into the next.
+"""
+
+import asyncio
+import contextlib
+import ssl
+import time
+from collections import deque
+from typing import Final, Protocol, cast
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+
+from inferwatch.record import ErrorType
+
+Header = tuple[bytes, bytes]
+
+# An engine's head is a few hundred bytes; this only stops a runaway peer from filling memory before the head is complete.
+MAX_HEAD_BYTES: Final = 1024 * 1024
+
+# Unsent bytes of a tunnel towards the client above which it is cut: nothing in it can be paused message by message.
+MAX_TUNNEL_BYTES: Final = 16 * 1024 * 1024
+
+NO_BODY_STATUS: Final = frozenset({204, 304})
+
+
+class Sink(Protocol):
+    """Who receives a reply. The calls come in this order; nothing follows `complete`, `failed` or `stale`."""
+
+    def informational(self, status: int, reason: bytes, headers: list[Header]) -> None:
+        """A 1xx other than 100 and 101."""
+
+    def head(self, stamp_ns: int, status: int, reason: bytes, headers: list[Header], has_body: bool) -> None:
+        """The final head."""
+
+    def upgraded(self, stamp_ns: int, reason: bytes, headers: list[Header], rest: bytes) -> None:
+        """101: the connection is the sink's from now on; `rest` came right behind the head."""
+
+    def body(self, stamp_ns: int, data: bytes) -> None:
+        """One read's worth of body."""
+
+    def complete(self, trailers: list[Header]) -> None:
+        """The reply ended in good form."""
+
+    def failed(self, error: ErrorType) -> None:
+        """The connection broke, or what came was not HTTP."""
+
+    def stale(self) -> None:
+        """A reused connection died before any byte of the reply: the request may be sent again."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection to the engine."""
+
+    __slots__ = (
+        "_body",
+        "_complete",
+        "_drained",
+        "_has_body",
+        "_head_bytes",
+        "_headers",
+        "_headers_done",
+        "_is_head_request",
+        "_parser",
+        "_pool",
+        "_reason",
+        "_reused",
+        "_sink",
+        "_status",
+        "_until_eof",
+        "idle_since_s",
+        "transport",
+        "tunnel",
+    )
+
+    transport: asyncio.Transport
+
+    def __init__(self, pool: "Pool") -> None:
+        self._pool = pool
+        self._sink: Sink | None = None
+        self._reused = False
+        self._drained: asyncio.Future[None] | None = None
+        self._body: list[bytes] = []
+        self.tunnel: asyncio.Transport | None = None  # after an upgrade: the client's transport
+        self.idle_since_s = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses of asyncio's
+
+    def begin(self, sink: Sink, *, is_head_request: bool) -> None:
+        """Expect the reply to a request for `sink`."""
+        self._sink = sink
+        self._is_head_request = is_head_request
+        self._parser = HttpResponseParser(self)
+        self._headers: list[Header] = []
+        self._headers_done = self._complete = self._until_eof = False
+        self._has_body = True
+        self._reason = b""
+        self._status = 0
+        self._head_bytes = 0
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the engine takes more of a streamed request body."""
+        if self._drained is not None:
+            await self._drained
+
+    def pause_writing(self) -> None:
+        self._drained = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+        self._drained = None
+
+    def abort(self) -> None:
+        """Give the request up: the engine sees the hang-up at once and stops generating."""
+        self._sink = None
+        self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if self.tunnel is not None:
+            self.tunnel.write(data)
+            if self.tunnel.get_write_buffer_size() > MAX_TUNNEL_BYTES:
+                self.transport.abort()
+            return
+        sink = self._sink
+        if sink is None:  # nobody asked: an idle connection that talks is out of step
+            self.transport.abort()
+            return
+        stamp_ns = time.monotonic_ns()
+        if not self._headers_done:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self._fail(ErrorType.UPSTREAM_PROTOCOL)
+                return
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            self._sink = None
+            sink.upgraded(stamp_ns, self._reason, self._headers, data[upgrade.args[0] :])
+            return
+        except HttpParserError:
+            if not self._complete:
+                self._flush_body(sink, stamp_ns)
+                self._fail(ErrorType.UPSTREAM_PROTOCOL)
+                return
+            self._until_eof = True  # the reply stands, but what follows it is not HTTP: never reuse
+        if self._body:
+            self._flush_body(sink, stamp_ns)
+        if self._complete and self._sink is not None:
+            self._release(sink)
+
+    def _flush_body(self, sink: Sink, stamp_ns: int) -> None:
+        parts = self._body
+        if parts:
+            data = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
+            sink.body(stamp_ns, data)
+
+    def _release(self, sink: Sink) -> None:
+        """The reply is complete: keep the connection for the next request, if both sides may."""
+        self._sink = None
+        trailers, self._headers = self._headers, []
+        if self._until_eof or not self._parser.should_keep_alive():
+            self.transport.close()
+        else:
+            self._pool.put(self)
+        sink.complete(trailers)
+
+    def _fail(self, error: ErrorType) -> None:
+        sink, self._sink = self._sink, None
+        self.transport.abort()
+        if sink is not None:
+            sink.failed(error)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._pool.forget(self)
+        self.resume_writing()
+        if self.tunnel is not None:
+            self.tunnel.close()
+        sink, self._sink = self._sink, None
+        if sink is None:
+            return
+        if self._headers_done and self._until_eof and exc is None:
+            sink.complete([])
+        elif self._reused and self._head_bytes == 0:
+            sink.stale()
+        else:
+            sink.failed(ErrorType.UPSTREAM_RESET)
+
+    # httptools callbacks
+
+    def on_status(self, status: bytes) -> None:
+        self._reason += status
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        sink = self._sink
+        if sink is None:
+            return
+        self._status = status = self._parser.get_status_code()
+        if status == 101:
+            return  # feed_data raises HttpParserUpgrade next
+        headers, self._headers = self._headers, []
+        if 100 <= status < 200:
+            if status != 100:  # our own 100 Continue has been sent long ago
+                sink.informational(status, self._reason, headers)
+            return
+        self._headers_done = True
+        self._has_body = not (self._is_head_request or status in NO_BODY_STATUS)
+        self._until_eof = self._has_body and not _is_framed(headers)
+        sink.head(time.monotonic_ns(), status, self._reason, headers, self._has_body)
+        if not self._has_body:
+            # The parser would wait for the body that Content-Length announces; the reply is over here.
+            self._complete = True
+
+    def on_body(self, body: bytes) -> None:
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        if self._headers_done:
+            self._complete = True
+        else:  # an informational reply; the final one follows
+            self._headers = []
+            self._reason = b""
+
+
+def _is_framed(headers: list[Header]) -> bool:
+    return any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in headers)
+
+
+class ConnectError(Exception):
+    """No connection to the engine. `error` says why, for the record and the reply."""
+
+    def __init__(self, error: ErrorType) -> None:
+        super().__init__(error.value)
+        self.error = error
+
+
+class Pool:
+    """Idle connections to one engine, the youngest first: the old ones then grow idle and are closed.
+
+    There is no limit on the number in use: the engine queues, and only it can do so well.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        *,
+        tls: ssl.SSLContext | None,
+        max_idle: int,
+        idle_s: float,
+        connect_timeout_s: float,
+    ) -> None:
+        self.host = host
+        self.port = port
+        self._tls = tls
+        self._max_idle = max_idle
+        self._idle_s = idle_s
+        self._connect_timeout_s = connect_timeout_s
+        self._idle: deque[Connection] = deque()
+        self.connects = 0
+        self.connect_errors = 0
+
+    @property
+    def idle(self) -> int:
+        return len(self._idle)
+
+    def take(self) -> Connection | None:
+        """Return an idle connection, or None."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.transport.is_closing():
+                connection._reused = True  # noqa: SLF001 - the pool is the other half of the connection
+                return connection
+        return None
+
+    async def connect(self) -> Connection:
+        """Open a new connection.
+
+        Raises:
+            ConnectError: refused, unreachable, not resolvable, bad TLS, or too slow.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                _, connection = await loop.create_connection(
+                    lambda: Connection(self), self.host, self.port, ssl=self._tls
+                )
+        except TimeoutError:
+            self.connect_errors += 1
+            raise ConnectError(ErrorType.CONNECT_TIMEOUT) from None
+        except OSError:  # includes ssl.SSLError and socket.gaierror
+            self.connect_errors += 1
+            raise ConnectError(ErrorType.CONNECT_FAILED) from None
+        self.connects += 1
+        return connection
+
+    def put(self, connection: Connection) -> None:
+        """Take a connection back after a complete reply."""
+        if len(self._idle) >= self._max_idle or connection.transport.is_closing():
+            connection.transport.close()
+            return
+        connection.idle_since_s = time.monotonic()
+        self._idle.append(connection)
+
+    def forget(self, connection: Connection) -> None:
+        """The connection died."""
+        with contextlib.suppress(ValueError):
+            self._idle.remove(connection)
+
+    def sweep(self, now_s: float) -> None:
+        """Close what has been idle for too long."""
+        while self._idle and now_s - self._idle[0].idle_since_s > self._idle_s:
+            self._idle.popleft().transport.close()
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().transport.close()

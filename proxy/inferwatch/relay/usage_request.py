@@ -1,0 +1,208 @@
+"""Ask the engine for continuous usage where the client did not, by splicing bytes into the request body.
+
+A client that hangs up in mid-stream leaves exact counts behind only if the engine sent them with every event. Nothing is
+re-serialised: the body the engine parses is the client's, but for one member. Asked only where it cannot hurt: `stream` is
+true (vLLM answers 400 to `stream_options` otherwise), the engine is known to take it, and the client's own
+`stream_options`, if any, is an object we understand. Whatever else is in it stays.
+"""
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from inferwatch.relay.json_scan import ObjectScanner
+from inferwatch.relay.usage_filter import Hide
+
+_BOTH: Final = b'"stream_options":{"include_usage":true,"continuous_usage_stats":true}'
+_OPTIONS: Final = b"stream_options"
+_WANTED: Final = frozenset({_OPTIONS})
+_SCAN_WANTED: Final = frozenset({_OPTIONS, b"stream", b"model", b"n", b"prompt"})
+
+# What vLLM takes for true in `stream` (pydantic's lax booleans), seen on the wire.
+_TRUE_WORDS: Final = frozenset({"1", "on", "t", "true", "y", "yes"})
+
+# A list of more prompts than this is still booked right; only the relay's note of the number stops here.
+MAX_CHOICES: Final = 65536
+
+
+class Facts(msgspec.Struct, frozen=True):
+    """What the relay needs to know of a request body."""
+
+    model: str = ""
+    stream: bool = False
+    choices: int = 1  # n × prompts; 0: unknown
+
+
+class Edit(msgspec.Struct, frozen=True):
+    """Replace body[start:end] by `insert`; `hide` is what to take out of the reply again."""
+
+    start: int
+    end: int
+    insert: bytes
+    hide: Hide
+
+    def apply(self, body: bytes) -> bytes:
+        return body[: self.start] + self.insert + body[self.end :]
+
+
+class _Body(msgspec.Struct):
+    model: Any = None
+    stream: Any = None
+    stream_options: Raw | UnsetType = UNSET
+    n: Any = None
+    prompt: Raw | UnsetType = UNSET
+
+
+_decode_body = msgspec.json.Decoder(_Body).decode
+_decode_options = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_list = msgspec.json.Decoder(list[Raw]).decode
+
+
+def read(body: bytes) -> tuple[Facts, bytes | None] | None:
+    """Return the facts and the client's own `stream_options` (None: absent). None if the body is no JSON object."""
+    try:
+        decoded = _decode_body(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    options = None if isinstance(decoded.stream_options, UnsetType) else bytes(decoded.stream_options)
+    prompt = b"" if isinstance(decoded.prompt, UnsetType) else decoded.prompt
+    return _facts(decoded.model, decoded.stream, decoded.n, prompt), options
+
+
+def edit(body: bytes, options: bytes | None) -> Edit | None:
+    """Return the edit for a streaming request, or None if there is nothing (or nothing safe) to ask."""
+    if options is None:
+        closing = len(body.rstrip(b" \t\r\n")) - 1
+        return Edit(closing, closing, b"," + _BOTH, Hide.ALL)
+    wish = _wish(options)
+    if wish is None:
+        return None
+    scanner = ObjectScanner(_WANTED)
+    scanner.feed(body)
+    member = scanner.members.get(_OPTIONS)
+    if scanner.broken or member is None:
+        return None
+    value, hide = wish
+    return Edit(member.start, member.end, value, hide)
+
+
+def _wish(options: bytes) -> tuple[bytes, Hide] | None:
+    """Return the `stream_options` to send instead of the client's, or None to leave it alone.
+
+    vLLM needs `include_usage` for continuous usage. What an object without `include_usage` means differs between its
+    versions (true once, false in 0.32), so that one is left alone.
+    """
+    if options.strip() == b"null":
+        return _BOTH.partition(b":")[2], Hide.ALL
+    try:
+        wish = _decode_options(options)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    include = wish.get("include_usage", "")
+    continuous = wish.get("continuous_usage_stats", False)
+    if not isinstance(include, bool | None) or not isinstance(continuous, bool | None):
+        return None
+    if include and continuous:
+        return None
+    wish["include_usage"] = True
+    wish["continuous_usage_stats"] = True
+    return msgspec.json.encode(wish), Hide.CONTINUOUS if include else Hide.ALL
+
+
+def _facts(model: Any, stream: Any, n: Any, prompt: "Raw | bytes") -> Facts:
+    return Facts(
+        model=model if isinstance(model, str) else "",
+        stream=_is_true(stream),
+        choices=min(
+            _prompts(bytes(memoryview(prompt)[:64]), prompt) * (n if type(n) is int and n > 0 else 1), MAX_CHOICES
+        ),
+    )
+
+
+def _is_true(value: Any) -> bool:
+    if isinstance(value, str):
+        return value.lower() in _TRUE_WORDS
+    return value is True or (type(value) is int and value == 1)
+
+
+def _prompts(start: bytes, prompt: "Raw | bytes") -> int:
+    """A list of strings or of token lists is many prompts; a string, or a list of token ids, is one."""
+    start = start.lstrip()
+    if not start.startswith(b"[") or not start[1:].lstrip().startswith((b'"', b"[")):
+        return 1
+    try:
+        return max(len(_decode_list(prompt)), 1)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return 1
+
+
+class StreamedEdit:
+    """The same for a body too large to wait for: pieces in, pieces out, holding back only what may have to change.
+
+    Held are the last closing brace with what follows it, and the value of `stream_options` while it is incomplete. When
+    `stream` comes behind `stream_options`, the value is replaced before we know: without `stream` the engine refuses
+    either.
+    """
+
+    __slots__ = ("_ask", "_held", "_offset", "_replaced", "_scanner", "hide")
+
+    def __init__(self, *, ask: bool) -> None:
+        self._ask = ask
+        self._scanner = ObjectScanner(_SCAN_WANTED)
+        self._held = b""
+        self._offset = 0  # of the first held byte
+        self._replaced = False
+        self.hide: Hide | None = None
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what may go to the engine."""
+        scanner = self._scanner
+        scanner.feed(data)
+        data = self._held + data
+        cut = len(data)
+        if not scanner.broken:
+            if scanner.open_value is not None and scanner.open_value[0] == _OPTIONS:
+                cut = scanner.open_value[1] - self._offset
+            elif scanner.closing >= 0:
+                cut = scanner.closing - self._offset
+        out, self._held = data[:cut], data[cut:]
+        start, self._offset = self._offset, self._offset + cut
+        member = scanner.members.get(_OPTIONS)
+        if member is None or self._replaced or not self._ask:
+            return out
+        self._replaced = True
+        wish = _wish(member.value) if member.value is not None else None
+        if wish is None:
+            return out
+        value, self.hide = wish
+        return out[: member.start - start] + value + out[member.end - start :]
+
+    def finish(self) -> bytes:
+        """Return the end of the body."""
+        scanner, held = self._scanner, self._held
+        self._held = b""
+        asks = self._ask and not scanner.broken and scanner.closing >= 0 and self.facts().stream
+        if not asks:
+            self.hide = None
+        elif _OPTIONS not in scanner.members:
+            self.hide = Hide.ALL
+            return b"," + _BOTH + held
+        return held
+
+    def facts(self) -> Facts:
+        """Return what the members seen so far say."""
+        members = self._scanner.members
+
+        def value(key: bytes) -> Any:
+            member = members.get(key)
+            if member is None or member.value is None:
+                return None
+            try:
+                return msgspec.json.decode(member.value)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                return None
+
+        facts = _facts(value(b"model"), value(b"stream"), value(b"n"), b"")
+        # A prompt may be a list longer than what is kept of it: then the number of choices is unknown.
+        return Facts(facts.model, facts.stream, 0) if b"prompt" in members else facts

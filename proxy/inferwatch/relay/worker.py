@@ -1,0 +1,215 @@
+"""One relay process: wiring, the once-a-second chores, reload and drain.
+
+It is started by the supervisor with a listening socket and a control channel, and lives until the channel ends or tells it to
+drain. Nothing in here is on the way of a request.
+"""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+import socket
+import ssl
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from inferwatch import tap
+from inferwatch.config import Config, Upstream
+from inferwatch.control import Channel
+from inferwatch.relay.engine_probe import Engine
+from inferwatch.relay.identity import Identity
+from inferwatch.relay.mirror import Mirror
+from inferwatch.relay.server import Relay, RelayServer
+from inferwatch.relay.upstream import Pool
+from inferwatch.tasks import TaskSet
+
+log = logging.getLogger(__name__)
+
+# Connections that wait to be accepted while a worker starts or is busy for a moment; the kernel caps it at somaxconn.
+BACKLOG: Final = 4096
+
+CHORES_S: Final = 1.0
+
+# After the open requests are over: time for the collector to acknowledge them. What is left then goes to the spool.
+TAP_CLOSE_S: Final = 5.0
+
+# Thousands of objects live as long as their streams; collecting them again and again finds nothing and costs pauses.
+GC_THRESHOLDS: Final = (20_000, 50, 100)
+
+
+class Start(msgspec.Struct, frozen=True):
+    """The first control message, from the supervisor."""
+
+    config: Config
+    worker: int
+    tap_socket: str
+    spool_dir: str
+    identity_secret: str  # hex
+
+
+class Worker:
+    """The relay process."""
+
+    def __init__(self, start: Start, channel: Channel) -> None:
+        self._config = start.config
+        self._secret = bytes.fromhex(start.identity_secret)
+        self._channel = channel
+        self._tasks = TaskSet(self._task_failed)
+        self._mirror = Mirror(
+            start.config.tap,
+            worker=start.worker,
+            socket_path=Path(start.tap_socket),
+            spool_dir=Path(start.spool_dir),
+            tasks=self._tasks,
+        )
+        self._engine = Engine(start.config.upstream.engine)
+        self._relay = Relay(
+            start.config,
+            pool=_pool(start.config.upstream),
+            engine=self._engine,
+            identity=Identity(self._secret, start.config.identity.trusted_peers),
+            mirror=self._mirror,
+        )
+        self._probe: asyncio.Task[Any] | None = None
+        self._draining = asyncio.Event()
+        self._lag_max_ns = 0
+        self._connects = self._connect_errors = 0  # of pools that a reload has replaced
+
+    def _task_failed(self, name: str, error: BaseException) -> None:
+        log.error("task_failed name=%s type=%s", name, type(error).__name__)
+
+    async def run(self, listener: socket.socket) -> None:
+        """Serve until told to stop."""
+        server = RelayServer(self._relay)
+        runner = web.ServerRunner(server, handle_signals=False)
+        await runner.setup()
+        site = web.SockSite(runner, listener, ssl_context=_server_tls(self._config), backlog=BACKLOG)
+        await site.start()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._draining.set)
+        self._tasks.spawn(self._mirror.run(), "mirror")
+        self._tasks.spawn(self._listen_to_supervisor(), "control")
+        self._tasks.spawn(self._chores(server), "chores")
+        self._probe = self._tasks.start(self._engine.run(self._relay.pool), "probe")
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        self._channel.send({"ready": True})
+        await self._draining.wait()
+        await self._drain(server, site, runner)
+
+    async def _listen_to_supervisor(self) -> None:
+        async for message in self._channel.messages():
+            if "config" in message:
+                self._reload(msgspec.convert(message["config"], Config))
+            if message.get("drain"):
+                break
+        self._draining.set()  # told to, or the supervisor is gone
+
+    def _reload(self, config: Config) -> None:
+        old, self._config = self._config, config
+        self._relay.config = config
+        self._relay.identity = Identity(self._secret, config.identity.trusted_peers)
+        if config.upstream != old.upstream:
+            pool, self._relay.pool = self._relay.pool, _pool(config.upstream)
+            self._connects += pool.connects
+            self._connect_errors += pool.connect_errors
+            pool.close()
+            self._engine = self._relay.engine = Engine(config.upstream.engine)
+            if self._probe is not None:
+                self._probe.cancel()
+            self._probe = self._tasks.start(self._engine.run(self._relay.pool), "probe")
+
+    async def _chores(self, server: RelayServer) -> None:
+        beat = 0
+        due_s = time.monotonic()
+        while True:
+            due_s += CHORES_S
+            await asyncio.sleep(max(0.0, due_s - time.monotonic()))
+            now_s = time.monotonic()
+            self._lag_max_ns = int(max(0.0, now_s - due_s) * 1e9)
+            due_s = max(due_s, now_s - CHORES_S)
+            beat += 1
+            self._relay.sweep(time.monotonic_ns())
+            self._mirror.flush(self._stats(server))
+            self._channel.send({"beat": beat})
+
+    def _stats(self, server: RelayServer) -> tap.Stats:
+        mirror, pool = self._mirror, self._relay.pool
+        return tap.Stats(
+            stamp_ns=time.monotonic_ns(),
+            cpu_ns=time.process_time_ns(),
+            loop_lag_max_ns=self._lag_max_ns,
+            open_requests=mirror.open_requests,
+            client_connections=len(server.connections),
+            upstream_idle=pool.idle,
+            upstream_connects=self._connects + pool.connects,
+            upstream_connect_errors=self._connect_errors + pool.connect_errors,
+            upstream_retries=self._relay.retries,
+            tap_pending_bytes=mirror.pending_bytes,
+            tap_dropped_bytes=mirror.dropped_bytes,
+            tap_dropped_reads=mirror.dropped_reads,
+            tap_spooled=mirror.spooled,
+            tap_lost=mirror.lost,
+            observer_errors=mirror.observer_errors,
+        )
+
+    async def _drain(self, server: RelayServer, site: web.SockSite, runner: web.ServerRunner) -> None:
+        """No new connections, then no open requests, then the tap."""
+        log.info("draining open_requests=%d", len(self._relay.active))
+        await site.stop()
+        server.pre_shutdown()
+        for exchange in self._relay.active:
+            if not exchange.head_written:
+                exchange.client_keep_alive = False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.drain.timeout_s):
+                while self._relay.active:
+                    await asyncio.sleep(0.02)
+        if self._relay.active:
+            log.warning("drain_cut open_requests=%d", len(self._relay.active))
+        await server.shutdown(0.1)
+        await runner.cleanup()
+        self._relay.pool.close()
+        await self._mirror.close(TAP_CLOSE_S)
+        await self._tasks.close()
+        self._channel.close()
+
+
+def _pool(upstream: Upstream) -> Pool:
+    tls: ssl.SSLContext | None = None
+    if upstream.tls:
+        tls = ssl.create_default_context(cafile=upstream.tls_ca_file or None)
+        if not upstream.tls_verify:
+            tls.check_hostname = False
+            tls.verify_mode = ssl.CERT_NONE
+    return Pool(
+        upstream.host,
+        upstream.port,
+        tls=tls,
+        max_idle=upstream.max_idle_connections,
+        idle_s=upstream.idle_connection_s,
+        connect_timeout_s=upstream.connect_timeout_s,
+    )
+
+
+def _server_tls(config: Config) -> ssl.SSLContext | None:
+    if not config.tls.cert_file:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(config.tls.cert_file, config.tls.key_file)
+    return context
+
+
+async def main(control_fd: int, listen_fd: int) -> None:
+    """Run one relay process on inherited sockets."""
+    channel = await Channel.over(socket.socket(fileno=control_fd))
+    async for message in channel.messages():
+        start = msgspec.convert(message, Start)
+        logging.getLogger().setLevel(start.config.log.level.upper())
+        await Worker(start, channel).run(socket.socket(fileno=listen_fd))
+        return
