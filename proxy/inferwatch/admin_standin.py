@@ -1,6 +1,7 @@
 """Answers on the admin port while the collector is away: `/healthz` by the data path, everything else 503.
 
-Liveness must not depend on the observing side: a probe that fails because the collector restarts would restart the traffic.
+Liveness must not depend on the observing side: a probe that fails because the collector restarts would restart the
+traffic.
 """
 
 import asyncio

@@ -4,6 +4,7 @@ The structs below are the only place where a key, its default, its bounds and it
 reference page (`docs/configuration.md`) and the error messages are derived from them.
 """
 
+import ipaddress
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -329,8 +330,6 @@ def _reword(message: str) -> str:
 
 
 def _check(config: Config) -> None:
-    import ipaddress  # only here: 3 ms that no other path needs
-
     parse_address("listen", config.listen)
     parse_address("admin", config.admin)
     try:

@@ -1,8 +1,8 @@
 """The channel between the supervisor and a child: one JSON object a line over an inherited socket pair.
 
-Down: `{"config": …}` (first message, and after each reload), `{"drain": true}`, `{"stop": true}`, `{"reloaded": error}`.
-Up: `{"ready": true}`, `{"beat": n}`, `{"reload": true}`. When the other end is gone the channel ends: a child without a
-supervisor drains and exits, so nothing outlives its parent.
+Down: `{"config": …}` (first message, and after each reload), `{"drain": true}`, `{"stop": true}`, `{"reloaded":
+error}`. Up: `{"ready": true}`, `{"beat": n}`, `{"reload": true}`. When the other end is gone the channel ends: a
+child without a supervisor drains and exits, so nothing outlives its parent.
 """
 
 import asyncio

@@ -1,9 +1,10 @@
 """`inferwatch serve`: holds the sockets, starts both planes, restarts what dies, drains at SIGTERM, reloads at SIGHUP.
 
-The listening sockets belong to the supervisor and are inherited by the children. A relay that dies leaves its socket behind:
-connections wait in its backlog for the next one instead of being refused. While the collector is away the supervisor itself
-answers on the admin port, so that a liveness probe sees the data path, not the state of the observing side.
-Nothing here is on the way of a request or of a token; it must only never die, so it is small and imports little.
+The listening sockets belong to the supervisor and are inherited by the children. A relay that dies leaves its socket
+behind: connections wait in its backlog for the next one instead of being refused. While the collector is away the
+supervisor itself answers on the admin port, so that a liveness probe sees the data path, not the state of the
+observing side. Nothing here is on the way of a request or of a token; it must only never die, so it is small and
+imports little.
 """
 
 import asyncio
@@ -370,7 +371,7 @@ def _state_dir(loaded: Config) -> Path:
 
 def _socket_dir(state_dir: Path) -> Path:
     """Return where the tap's socket goes: a Unix socket's path has 107 bytes at most, so not in a deep state folder."""
-    if len(str(state_dir / "tap.sock").encode()) <= 100:  # noqa: PLR2004
+    if len(str(state_dir / "tap.sock").encode()) <= 100:
         return state_dir
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or "/run/user/0")
     if not os.access(runtime, os.W_OK):
@@ -397,7 +398,7 @@ def _secret(loaded: Config, state_dir: Path) -> bytes:
         secret = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"identity.key_file: {path}: {error.strerror}") from None
-    if len(secret.strip()) < 16:  # noqa: PLR2004 - 128 bits, below which a keyed hash can be searched
+    if len(secret.strip()) < 16:
         raise ConfigError(f"identity.key_file: {path} holds {len(secret.strip())} bytes, expected at least 16")
     return secret
 

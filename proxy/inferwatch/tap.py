@@ -3,12 +3,13 @@
 One relay process keeps one connection. It sends `Hello`, then numbered `Batch`es, and `Bye` before a clean exit. The
 collector answers `Ack(seq)` once everything up to that batch is durable. The rules that make loss impossible:
 
-* `reads` (copies of the answer) may be dropped when the collector is slow or gone. A read with empty data marks the place
-  where a copy is missing, so that a parser can find its feet again.
-* `opens`, `heads` and `closes` are never dropped. The relay keeps each `Close`, with its `Open`, until it is acknowledged,
-  and sends both again after a reconnect; the collector ignores a `request_id` that it has booked already.
-* `Close` alone is enough to book a request: it carries the last usage the engine reported and the end of the answer, kept
-  by the relay in O(1) memory. Copies make the record richer, never more right.
+* `reads` (copies of the answer) may be dropped when the collector is slow or gone. A read with empty data marks the
+  place where a copy is missing, so that a parser can find its feet again.
+* `opens`, `heads` and `closes` are never dropped. The relay keeps each `Close`, with its `Open`, until it is
+  acknowledged, and sends both again after a reconnect; the collector ignores a `request_id` that it has booked
+  already.
+* `Close` alone is enough to book a request: it carries the last usage the engine reported and the end of the answer,
+  kept by the relay in O(1) memory. Copies make the record richer, never more right.
 * A connection that ends without `Bye` and is not taken up again is a dead relay: its open requests are `interrupted`.
 
 All stamps are CLOCK_MONOTONIC nanoseconds, which every process of one host shares.

@@ -1,7 +1,8 @@
 """Which engine is behind us, as far as the relay must know: may it be asked for continuous usage?
 
-Asked once when the engine comes up, and again after it was unreachable (another engine, or another version, may be there). A
-request that comes before the answer is known waits for it briefly: one round trip, once in the life of an engine.
+Asked once when the engine comes up, and again after it was unreachable (another engine, or another version, may be
+there). A request that comes before the answer is known waits for it briefly: one round trip, once in the life of an
+engine.
 """
 
 import asyncio
@@ -81,14 +82,14 @@ class Engine:
                 status, body = await fetch(pool, b"/version")
         except (ConnectError, ConnectionError, TimeoutError):
             return None
-        if status == 200:  # noqa: PLR2004
+        if status == 200:
             try:
                 version = _decode(body)
             except (msgspec.DecodeError, UnicodeDecodeError):
                 return "unknown"
             if set(version) == {"version"} and isinstance(version["version"], str):
                 return "vllm"
-        return "unknown" if status < 500 else None  # noqa: PLR2004 - 5xx: still starting
+        return "unknown" if status < 500 else None
 
 
 class _Answer:

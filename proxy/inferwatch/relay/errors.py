@@ -1,4 +1,5 @@
-"""Replies of our own, in the shape the engine's clients already understand. They say whose fault it is and leak nothing."""
+"""Replies of our own, in the shape the engine's clients already understand. They say whose fault it is and leak
+nothing."""
 
 from typing import Final
 
@@ -47,7 +48,7 @@ def for_error(error: ErrorType) -> tuple[int, str]:
 def reply(status: int, message: str, path: str, *, keep_alive: bool, with_body: bool) -> bytes:
     """Return a complete reply: OpenAI's error object as vLLM fills it, Anthropic's on its route."""
     if path.endswith("/messages"):
-        kind = "invalid_request_error" if status < 500 else "api_error"  # noqa: PLR2004
+        kind = "invalid_request_error" if status < 500 else "api_error"
         content: object = {"type": "error", "error": {"type": kind, "message": message}}
     else:
         kind = _TYPE.get(status, "BadRequestError")

@@ -1,7 +1,8 @@
 """One request on its way through the relay: the reply is written to the client as the engine's reads come in.
 
-The handler coroutine sleeps from the moment the request is sent. It is woken only when there is something to decide: the reply
-is over, the client reads too slowly, or a reused connection turned out to be dead. Chunks of a stream wake nobody.
+The handler coroutine sleeps from the moment the request is sent. It is woken only when there is something to decide:
+the reply is over, the client reads too slowly, or a reused connection turned out to be dead. Chunks of a stream wake
+nobody.
 """
 
 import asyncio
@@ -15,13 +16,14 @@ from inferwatch.relay.observer import Observer
 from inferwatch.relay.upstream import Connection, Header
 from inferwatch.relay.usage_filter import Fingerprint
 
-# Unsent bytes per client above which the engine's socket is paused: as much as asyncio's own default, two hundred events.
+# Unsent bytes per client above which the engine's socket is paused: as much as asyncio's own default, two hundred
+# events.
 HIGH_WATER_BYTES: Final = 64 * 1024
 
 LAST_CHUNK: Final = b"0\r\n"
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """We refuse the request as the client's fault."""
 
     def __init__(self, status: int, message: str, error: ErrorType) -> None:
@@ -89,7 +91,7 @@ class Exchange:
         self.sent_ns = self.head_ns = self.resumed_ns = self.stalled_ns = 0
         self.status = 0
         self.head_written = self.retried = self.closed = False
-        self.refusal: Refused | None = None  # while a large body was being passed on
+        self.refusal: RefusedError | None = None  # while a large body was being passed on
         self.finished = self.blocked = self.went_stale = False
         self.error = ErrorType.NONE
         self.tunnel_rest: bytes | None = None  # set by a 101

@@ -88,9 +88,8 @@ def request(method: bytes, target: bytes, head: RequestHead, *, host: bytes | No
     """Serialise the request head for the engine. `extra` holds complete header lines (framing, trace context)."""
     lines = [b"%b %b HTTP/1.1\r\n" % (method, target)]
     for name, value in head.forwarded:
-        if host is not None and name.lower() == b"host":
-            value = host
-        lines.append(b"%b: %b\r\n" % (name, value))
+        shown = host if host is not None and name.lower() == b"host" else value
+        lines.append(b"%b: %b\r\n" % (name, shown))
     lines.append(extra)
     lines.append(b"\r\n")
     return b"".join(lines)

@@ -24,7 +24,7 @@ class Identity:
     """Keyed hashes of API keys, and names from trusted peers."""
 
     def __init__(self, secret: bytes, trusted_peers: tuple[str, ...]) -> None:
-        if len(secret) < 16:  # noqa: PLR2004 - 128 bits, below which a keyed hash can be searched
+        if len(secret) < 16:
             raise ValueError(f"secret of {len(secret)} bytes, expected at least 16")
         self._secret = hashlib.blake2b(secret, digest_size=32, person=b"inferwatch-key").digest()
         self._trusted = [ipaddress.ip_network(peer, strict=False) for peer in trusted_peers]

@@ -3,8 +3,8 @@
 Three things pile up here, each bounded:
 
 * copies of replies (`reads`): above `max_pending_bytes`, or without a collector, they are dropped and counted;
-* finished requests that the collector has not acknowledged: kept for resending, and above `max_pending_closes` moved to the
-  spool file, from which the collector takes them when it is back;
+* finished requests that the collector has not acknowledged: kept for resending, and above `max_pending_closes` moved
+  to the spool file, from which the collector takes them when it is back;
 * bytes in the socket's write buffer: while they are above the same bound, batches wait.
 
 Opens, heads and closes of requests are never dropped but for one case, a full spool, and that is counted in `lost`.

@@ -1,8 +1,8 @@
 """The fence: everything the relay does for the sake of watching, kept apart from the traffic.
 
-Each request has one Observer. It takes out of the reply what we asked for, keeps in O(1) memory what is needed to book the
-request whatever happens to the collector, and hands copies to the mirror. A fault in here is counted and ends the watching of
-that request; the bytes go on as they came. This is the relay's only `except Exception`.
+Each request has one Observer. It takes out of the reply what we asked for, keeps in O(1) memory what is needed to
+book the request whatever happens to the collector, and hands copies to the mirror. A fault in here is counted and
+ends the watching of that request; the bytes go on as they came. This is the relay's only `except Exception`.
 """
 
 import logging
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# The end of a reply is kept for finish reasons and usage when copies were dropped: the finish event, the usage-only event and
-# [DONE] may be three reads, and a usage object is within the last 2 kB of a plain reply.
+# The end of a reply is kept for finish reasons and usage when copies were dropped: the finish event, the usage-only
+# event and [DONE] may be three reads, and a usage object is within the last 2 kB of a plain reply.
 TAIL_READS: Final = 4
 TAIL_READ_BYTES: Final = 2048
 
-# After a fault the same fault is likely to come again with every request; the counter has them all, the log the first ones.
+# After a fault the same fault is likely to come again with every request; the counter has them all, the log the first
+# ones.
 MAX_LOGGED_FAULTS: Final = 10
 
 

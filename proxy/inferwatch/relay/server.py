@@ -1,8 +1,8 @@
 """The way of one request: admit, forward, watch the end. Read `Relay.handle` downwards.
 
-The client's side is aiohttp's low-level server: its parser, limits, keep-alive, TLS and shutdown. The reply does not pass
-through aiohttp's writer: `Exchange` writes the engine's head and body straight to the client's transport, so nothing in
-it is reordered, renamed or added.
+The client's side is aiohttp's low-level server: its parser, limits, keep-alive, TLS and shutdown. The reply does not
+pass through aiohttp's writer: `Exchange` writes the engine's head and body straight to the client's transport, so
+nothing in it is reordered, renamed or added.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from inferwatch.config import Config
 from inferwatch.record import ErrorType, Outcome
 from inferwatch.relay import errors, heads, trace_context, usage_request
 from inferwatch.relay.engine_probe import Engine
-from inferwatch.relay.exchange import HIGH_WATER_BYTES, Exchange, Refused
+from inferwatch.relay.exchange import HIGH_WATER_BYTES, Exchange, RefusedError
 from inferwatch.relay.identity import ANONYMOUS, Identity, clean
 from inferwatch.relay.mirror import Mirror
 from inferwatch.relay.observer import Observer, Subject
@@ -93,7 +93,7 @@ class Relay:
             if exchange.tunnel_rest is not None:
                 await self._tunnel(request, exchange)
             return self._conclude(request, exchange)
-        except Refused as refusal:
+        except RefusedError as refusal:
             return self._refuse(request, exchange, refusal)
         except asyncio.CancelledError:
             self._cancelled(request, exchange)
@@ -130,7 +130,7 @@ class Relay:
 
     async def _serve(self, request: web.BaseRequest, head: heads.RequestHead, exchange: Exchange) -> None:
         if request.method == "CONNECT":
-            raise Refused(405, "CONNECT is for forward proxies", ErrorType.MALFORMED_REQUEST)
+            raise RefusedError(405, "CONNECT is for forward proxies", ErrorType.MALFORMED_REQUEST)
         length = request.content_length
         limit = self.config.limits.max_request_bytes
         if length is not None and length > limit:
@@ -166,9 +166,9 @@ class Relay:
             async with asyncio.timeout(self.config.limits.client_idle_s):
                 return await request.content.readany()
         except TimeoutError:
-            raise Refused(408, "the request body did not arrive in time", ErrorType.MALFORMED_REQUEST) from None
+            raise RefusedError(408, "the request body did not arrive in time", ErrorType.MALFORMED_REQUEST) from None
         except web.RequestPayloadError:
-            raise Refused(400, "the request body is not well-formed HTTP", ErrorType.MALFORMED_REQUEST) from None
+            raise RefusedError(400, "the request body is not well-formed HTTP", ErrorType.MALFORMED_REQUEST) from None
 
     async def _buffered(
         self, request: web.BaseRequest, head: heads.RequestHead, exchange: Exchange, body: bytes
@@ -254,7 +254,7 @@ class Relay:
                     raise _too_large(size, limit)
                 connection.write(_chunk(edit.feed(part)))
                 await connection.drain()
-        except Refused as refusal:
+        except RefusedError as refusal:
             exchange.refusal = refusal
             exchange.give_up(refusal.error)
             return
@@ -333,7 +333,7 @@ class Relay:
         self._close(exchange, Outcome.UPSTREAM_ERROR, exchange.error)
         return done
 
-    def _refuse(self, request: web.BaseRequest, exchange: Exchange, refusal: Refused) -> Done:
+    def _refuse(self, request: web.BaseRequest, exchange: Exchange, refusal: RefusedError) -> Done:
         done = self._write_error(request, exchange, refusal.status, refusal.message)
         self._close(exchange, Outcome.REJECTED, refusal.error)
         return done
@@ -373,7 +373,7 @@ class Relay:
                 exchange.give_up(error)
         self.pool.sweep(now_ns / 1e9)
 
-    def malformed(self, remote: str | None) -> None:
+    def malformed(self) -> None:
         """aiohttp refused something as HTTP: book that it happened."""
         subject = Subject(arrival_ns=time.monotonic_ns(), method="", path="", tenant=ANONYMOUS, headers={})
         observer = Observer(self.mirror, subject)
@@ -396,7 +396,7 @@ class RelayProtocol(web.RequestHandler):
     ) -> web.StreamResponse:
         transport = request.transport
         if status == HTTP_BAD_REQUEST:
-            self.relay.malformed(request.remote)
+            self.relay.malformed()
             if transport is not None:
                 transport.write(
                     errors.reply(400, "not a well-formed HTTP request", "", keep_alive=False, with_body=True)
@@ -436,12 +436,13 @@ def _chunk(data: bytes) -> bytes:
 
 
 def _is_json(head: heads.RequestHead) -> bool:
-    """Whether to look into the body. A missing type counts: vLLM takes it for JSON too. A compressed body stays closed."""
+    """Whether to look into the body. A missing type counts: vLLM takes it for JSON too. A compressed body stays
+    closed."""
     kind = head.named.get(b"content-type", _JSON_BODY)
     return kind.startswith(_JSON_BODY) and b"content-encoding" not in head.named
 
 
-def _too_large(size: int, limit: int) -> Refused:
-    return Refused(
+def _too_large(size: int, limit: int) -> RefusedError:
+    return RefusedError(
         413, f"request body of at least {size} bytes, expected no more than {limit}", ErrorType.REQUEST_TOO_LARGE
     )

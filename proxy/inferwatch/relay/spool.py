@@ -1,7 +1,8 @@
 """Where finished requests go when there is no collector and memory is full: a file beside the ledger.
 
-The file is a run of tap messages, `<boot>-<n>.spool`; handed over, it is renamed to `.ready`. Writing happens in one thread, in
-order, so that a slow disk delays nobody; the queue to that thread is bounded by the size limit of the file.
+The file is a run of tap messages, `<boot>-<n>.spool`; handed over, it is renamed to `.ready`. Writing happens in one
+thread, in order, so that a slow disk delays nobody; the queue to that thread is bounded by the size limit of the
+file.
 """
 
 import asyncio

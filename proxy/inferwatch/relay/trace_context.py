@@ -1,8 +1,8 @@
 """W3C trace context: our own span goes between the caller's and the engine's.
 
-The engine's span must be a child of ours, so its parent id is replaced; trace id, flags and `tracestate` stay the caller's.
-The sampled flag is not touched: with `-00` vLLM makes no span at all, and that is the caller's decision. A header that is not
-valid is passed on as it came.
+The engine's span must be a child of ours, so its parent id is replaced; trace id, flags and `tracestate` stay the
+caller's. The sampled flag is not touched: with `-00` vLLM makes no span at all, and that is the caller's decision. A
+header that is not valid is passed on as it came.
 """
 
 import re

@@ -4,7 +4,8 @@ from typing import Final
 
 from inferwatch.relay.upstream import Connection
 
-# Unsent bytes towards the engine above which a tunnel is cut: uploads through a WebSocket come in frames that are answered.
+# Unsent bytes towards the engine above which a tunnel is cut: uploads through a WebSocket come in frames that are
+# answered.
 MAX_UNSENT_BYTES: Final = 16 * 1024 * 1024
 
 

@@ -1,7 +1,7 @@
 """The engine's side of the relay: one protocol on httptools, and the pool of its idle connections.
 
-A connection serves one sink at a time. Everything happens inside `data_received`: the read is stamped, parsed, and handed
-to the sink, which writes it to the client at once; no task wakes up for a chunk of a stream.
+A connection serves one sink at a time. Everything happens inside `data_received`: the read is stamped, parsed, and
+handed to the sink, which writes it to the client at once; no task wakes up for a chunk of a stream.
 
 httptools knows neither HEAD nor the end of a body that ends with the connection, so both are decided here. A new parser
 is made for each request: it costs a microsecond and nothing of one reply can leak into the next.
@@ -20,7 +20,8 @@ from inferwatch.record import ErrorType
 
 Header = tuple[bytes, bytes]
 
-# An engine's head is a few hundred bytes; this only stops a runaway peer from filling memory before the head is complete.
+# An engine's head is a few hundred bytes; this only stops a runaway peer from filling memory before the head is
+# complete.
 MAX_HEAD_BYTES: Final = 1024 * 1024
 
 # Unsent bytes of a tunnel towards the client above which it is cut: nothing in it can be paused message by message.

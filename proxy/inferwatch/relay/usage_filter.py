@@ -1,15 +1,15 @@
 """Take out of a stream what we asked the engine for, so that the client gets what it would have got without us.
 
-vLLM 0.32, seen on the wire (tests/fixtures/vllm): with continuous usage every event carries `,"usage":{…}` behind `choices`,
-and one event more, with `"choices":[]`, comes before `[DONE]`. That is all, but for one thing: without usage each *finish*
-event carries `,"system_fingerprint":"…"` in the place of the usage; with usage only the usage-only event has it. So for a
-client that asked for nothing, the fingerprint is put back. It is the same for the life of an engine; a stream with one choice
-waits for its own usage-only event (written by the engine in the same breath as the finish event), a stream with several uses
-the one learnt last, or waits for it once.
+vLLM 0.32, seen on the wire (tests/fixtures/vllm): with continuous usage every event carries `,"usage":{…}` behind
+`choices`, and one event more, with `"choices":[]`, comes before `[DONE]`. That is all, but for one thing: without
+usage each *finish* event carries `,"system_fingerprint":"…"` in the place of the usage; with usage only the
+usage-only event has it. So for a client that asked for nothing, the fingerprint is put back. It is the same for the
+life of an engine; a stream with one choice waits for its own usage-only event (written by the engine in the same
+breath as the finish event), a stream with several uses the one learnt last, or waits for it once.
 
-No JSON is parsed. `,"usage":{` cannot occur inside a JSON string (its quotes would be escaped), so finding the bytes is finding
-the key. Events are taken whole; one longer than MAX_HELD_BYTES (log-probabilities) is let through in pieces, holding back
-just what may be the beginning of a usage object. Any split of the bytes gives the same result.
+No JSON is parsed. `,"usage":{` cannot occur inside a JSON string (its quotes would be escaped), so finding the bytes
+is finding the key. Events are taken whole; one longer than MAX_HELD_BYTES (log-probabilities) is let through in
+pieces, holding back just what may be the beginning of a usage object. Any split of the bytes gives the same result.
 """
 
 import enum
@@ -23,7 +23,8 @@ INDEX: Final = b'"index":'
 
 USAGE_ONLY: Final = -1  # key of the event without choices in `usages`
 
-# Ordinary events are under 1 kB, those with log-probabilities some 10 kB. Above this, memory counts for more than simplicity.
+# Ordinary events are under 1 kB, those with log-probabilities some 10 kB. Above this, memory counts for more than
+# simplicity.
 MAX_HELD_BYTES: Final = 64 * 1024
 
 # Held finish events of a stream with several choices, before any fingerprint is known. Then they go without it.

@@ -1,9 +1,9 @@
 """Ask the engine for continuous usage where the client did not, by splicing bytes into the request body.
 
-A client that hangs up in mid-stream leaves exact counts behind only if the engine sent them with every event. Nothing is
-re-serialised: the body the engine parses is the client's, but for one member. Asked only where it cannot hurt: `stream` is
-true (vLLM answers 400 to `stream_options` otherwise), the engine is known to take it, and the client's own
-`stream_options`, if any, is an object we understand. Whatever else is in it stays.
+A client that hangs up in mid-stream leaves exact counts behind only if the engine sent them with every event. Nothing
+is re-serialised: the body the engine parses is the client's, but for one member. Asked only where it cannot hurt:
+`stream` is true (vLLM answers 400 to `stream_options` otherwise), the engine is known to take it, and the client's
+own `stream_options`, if any, is an object we understand. Whatever else is in it stays.
 """
 
 from typing import Any, Final

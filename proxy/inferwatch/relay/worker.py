@@ -1,7 +1,7 @@
 """One relay process: wiring, the once-a-second chores, reload and drain.
 
-It is started by the supervisor with a listening socket and a control channel, and lives until the channel ends or tells it to
-drain. Nothing in here is on the way of a request.
+It is started by the supervisor with a listening socket and a control channel, and lives until the channel ends or
+tells it to drain. Nothing in here is on the way of a request.
 """
 
 import asyncio
