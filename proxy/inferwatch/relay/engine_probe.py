@@ -109,6 +109,9 @@ class _Answer:
     def upgraded(self, stamp_ns: int, reason: bytes, headers: list[Header], rest: bytes) -> None:
         self.failed(ErrorType.UPSTREAM_PROTOCOL)
 
+    def read_done(self) -> None:
+        pass
+
     def body(self, stamp_ns: int, data: bytes) -> None:
         if len(self.data) < MAX_REPLY_BYTES:
             self.data += data

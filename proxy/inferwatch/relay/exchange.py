@@ -39,6 +39,7 @@ class Exchange:
     __slots__ = (
         "_chunked",
         "_fingerprint",
+        "_head",
         "_paused_ns",
         "_waiter",
         "_write",
@@ -87,6 +88,7 @@ class Exchange:
         self.connection: Connection | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._chunked = False
+        self._head = b""  # of the reply, until it is known whether body came with it
         self._paused_ns = 0
         self.sent_ns = self.head_ns = self.resumed_ns = self.stalled_ns = 0
         self.status = 0
@@ -134,7 +136,12 @@ class Exchange:
         elif not self.client_11:
             extra += b"Connection: keep-alive\r\n"
         self.head_written = True
-        self._write(heads.reply(status, reason, headers, drop_length=edited, extra=extra))
+        self._head = heads.reply(status, reason, headers, drop_length=edited, extra=extra)
+
+    def read_done(self) -> None:
+        if self._head:
+            head, self._head = self._head, b""
+            self._write(head)
 
     def upgraded(self, stamp_ns: int, reason: bytes, headers: list[Header], rest: bytes) -> None:
         self.head_ns = stamp_ns
@@ -153,15 +160,18 @@ class Exchange:
         if not data:
             return
         if self._chunked:
-            self._write(b"%x\r\n%b\r\n" % (len(data), data))
-        else:
-            self._write(data)
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        if self._head:  # came with this read: one write, not two
+            data = self._head + data
+            self._head = b""
+        self._write(data)
         if self.transport.get_write_buffer_size() > HIGH_WATER_BYTES and not self.blocked:
             self._block(stamp_ns)
 
     def complete(self, trailers: list[Header]) -> None:
         if self.blocked and self.connection is not None and not self.connection.transport.is_closing():
             self.connection.transport.resume_reading()  # it is the pool's now, and must notice when it dies
+        self.read_done()
         self._write_rest()
         if self._chunked:
             lines = b"".join([b"%b: %b\r\n" % field for field in trailers])
@@ -172,6 +182,7 @@ class Exchange:
     def failed(self, error: ErrorType) -> None:
         self.error = error
         if self.head_written:
+            self.read_done()
             self._write_rest()
         self.finished = True
         self._wake()

@@ -45,6 +45,9 @@ class Sink(Protocol):
     def body(self, stamp_ns: int, data: bytes) -> None:
         """One read's worth of body."""
 
+    def read_done(self) -> None:
+        """The read that completed the head is through."""
+
     def complete(self, trailers: list[Header]) -> None:
         """The reply ended in good form."""
 
@@ -67,6 +70,7 @@ class Connection(asyncio.Protocol):
         "_headers",
         "_headers_done",
         "_is_head_request",
+        "_keep_alive",
         "_parser",
         "_pool",
         "_reason",
@@ -99,7 +103,7 @@ class Connection(asyncio.Protocol):
         self._is_head_request = is_head_request
         self._parser = HttpResponseParser(self)
         self._headers: list[Header] = []
-        self._headers_done = self._complete = self._until_eof = False
+        self._headers_done = self._complete = self._until_eof = self._keep_alive = False
         self._has_body = True
         self._reason = b""
         self._status = 0
@@ -137,7 +141,8 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
             return
         stamp_ns = time.monotonic_ns()
-        if not self._headers_done:
+        in_head = not self._headers_done
+        if in_head:
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._fail(ErrorType.UPSTREAM_PROTOCOL)
@@ -153,9 +158,11 @@ class Connection(asyncio.Protocol):
                 self._flush_body(sink, stamp_ns)
                 self._fail(ErrorType.UPSTREAM_PROTOCOL)
                 return
-            self._until_eof = True  # the reply stands, but what follows it is not HTTP: never reuse
+            self._keep_alive = False  # the reply stands, but what follows it is not HTTP
         if self._body:
             self._flush_body(sink, stamp_ns)
+        if in_head and not self._complete:
+            sink.read_done()
         if self._complete and self._sink is not None:
             self._release(sink)
 
@@ -170,10 +177,10 @@ class Connection(asyncio.Protocol):
         """The reply is complete: keep the connection for the next request, if both sides may."""
         self._sink = None
         trailers, self._headers = self._headers, []
-        if self._until_eof or not self._parser.should_keep_alive():
-            self.transport.close()
-        else:
+        if self._keep_alive:
             self._pool.put(self)
+        else:
+            self.transport.close()
         sink.complete(trailers)
 
     def _fail(self, error: ErrorType) -> None:
@@ -224,6 +231,7 @@ class Connection(asyncio.Protocol):
         if not self._has_body:
             # The parser would wait for the body that Content-Length announces; the reply is over here.
             self._complete = True
+            self._keep_alive = self._parser.should_keep_alive()
 
     def on_body(self, body: bytes) -> None:
         self._body.append(body)
@@ -231,6 +239,8 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if self._headers_done:
             self._complete = True
+            # Only here: behind this callback llhttp has forgotten how the message was framed.
+            self._keep_alive = not self._until_eof and self._parser.should_keep_alive()
         else:  # an informational reply; the final one follows
             self._headers = []
             self._reason = b""
