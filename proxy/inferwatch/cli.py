@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+import msgspec
+
 from inferwatch import __version__, config
 from inferwatch.config import Config, ConfigError
 
@@ -53,8 +55,6 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 def _check_config(arguments: argparse.Namespace) -> int:
-    import msgspec  # noqa: PLC0415
-
     loaded = _load(arguments)
     sys.stdout.buffer.write(msgspec.yaml.encode(config.redacted(loaded)))
     return EXIT_OK
@@ -91,26 +91,85 @@ def _healthcheck(arguments: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _simulate_flags(parser: argparse.ArgumentParser) -> None:
+    from inferwatch_simulator.config import SimulatorConfig  # noqa: PLC0415
+
+    parser.add_argument("--config", metavar="FILE", help="YAML file with any setting of the simulator")
+    for name, default in msgspec.to_builtins(SimulatorConfig()).items():
+        if isinstance(default, bool):
+            parser.add_argument(_flag(name), dest=name, action="store_true", default=None, help="as vLLM's flag")
+        else:
+            shown = "off" if default is None else default
+            parser.add_argument(_flag(name), dest=name, metavar="VALUE", help=f"default {shown}")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _simulate(arguments: argparse.Namespace) -> int:
+    from inferwatch_simulator import server  # noqa: PLC0415
+    from inferwatch_simulator.config import SimulatorConfig  # noqa: PLC0415
+
+    tree = config.read_file(arguments.config) if arguments.config else {}
+    for name in SimulatorConfig.__struct_fields__:
+        if (value := getattr(arguments, name)) is not None:
+            tree[name] = value
+    try:
+        settings = msgspec.convert(tree, SimulatorConfig, strict=False)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise ConfigError(f"simulate: {error}") from None
+    server.run(settings)
+    return EXIT_OK
+
+
+def _demo_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seconds", type=float, help="stop after this long (default: at Ctrl-C)")
+    parser.add_argument("--rate", type=float, default=6.0, help="conversations per second (default 6)")
+    parser.add_argument("--seed", type=int, default=1, help="the same seed, the same traffic (default 1)")
+    parser.add_argument("--listen", default="127.0.0.1:8080", help="data port; another is taken if it is not free")
+    parser.add_argument("--admin", default="127.0.0.1:9480", help="admin port; another is taken if it is not free")
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    from inferwatch_simulator import demo  # noqa: PLC0415
+
+    return demo.run(
+        demo.Options(
+            seconds=arguments.seconds,
+            rate=arguments.rate,
+            seed=arguments.seed,
+            listen=arguments.listen,
+            admin=arguments.admin,
+        )
+    )
+
+
 COMMANDS: Final = {
     "serve": Command("stand in front of an engine", _config_flags, _serve),
+    "simulate": Command("pretend to be a vLLM", _simulate_flags, _simulate),
+    "demo": Command("a simulated engine, the proxy, and live numbers in the terminal", _demo_flags, _demo),
     "check-config": Command("check the configuration and print it", _config_flags, _check_config),
     "healthcheck": Command("exit 0 if the data path is alive", _healthcheck_flags, _healthcheck),
     "version": Command("print the version", lambda _: None, _version),
 }
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser; with `chosen`, only that command's flags are filled in, which spares the imports of others."""
     parser = argparse.ArgumentParser(prog="inferwatch", description="A sidecar that watches self-hosted models.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=command.help, description=command.help)
-        command.configure(subparser)
+        if chosen is None or name == chosen:
+            command.configure(subparser)
     return parser
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command. Exit codes: 0, 1 at run time, 2 usage or configuration."""
-    arguments = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = build_parser(words[0] if words else "").parse_args(words)
     try:
         return COMMANDS[arguments.command].run(arguments)
     except ConfigError as error:

@@ -203,7 +203,7 @@ def load(
     Raises:
         ConfigError: one line that names the key (or the file) and what is wrong with it.
     """
-    tree = _read_file(path) if path else {}
+    tree = read_file(path) if path else {}
     known = {key for key, _ in keys()}
     for name, value in sorted((os.environ if environ is None else environ).items()):
         if name.startswith(ENV_PREFIX):
@@ -290,7 +290,12 @@ def _plain(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _read_file(path: str) -> dict[str, Any]:
+def read_file(path: str) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        ConfigError: naming the file.
+    """
     try:
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
