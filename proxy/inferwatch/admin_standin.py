@@ -12,6 +12,8 @@ from typing import Final
 # A probe's request is a few hundred bytes and comes at once.
 MAX_REQUEST_BYTES: Final = 8192
 READ_TIMEOUT_S: Final = 2.0
+# Probes and scrapers are a handful; what is above this must not use up the descriptors that a restart needs.
+MAX_OPEN: Final = 64
 
 
 class StandIn:
@@ -21,6 +23,7 @@ class StandIn:
         self._listener = listener
         self._alive = alive
         self._server: asyncio.Server | None = None
+        self._open = 0
 
     async def start(self) -> None:
         """Begin to answer."""
@@ -34,7 +37,10 @@ class StandIn:
             server.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._open += 1
         try:
+            if self._open > MAX_OPEN:
+                return
             async with asyncio.timeout(READ_TIMEOUT_S):
                 head = await reader.readuntil(b"\r\n\r\n")
             path = head.split(b" ", 2)[1].partition(b"?")[0]
@@ -47,6 +53,7 @@ class StandIn:
         except (TimeoutError, ConnectionError, IndexError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass
         finally:
+            self._open -= 1
             writer.close()
 
     def _reply(self, path: bytes) -> tuple[bytes, bytes]:

@@ -4,7 +4,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, NoReturn
 
 import msgspec
 
@@ -25,6 +25,16 @@ _FLAGS: Final = {
     "--engine": ("upstream.engine", "NAME", "auto, vllm or unknown (default auto)"),
     "--log-level": ("log.level", "LEVEL", "debug, info, warning or error (default info)"),
 }
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Usage errors in one line, and no abbreviations: a new flag must not change what an old script means."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "allow_abbrev": False})
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EXIT_USAGE, f"inferwatch: {message}; see `{self.prog} --help`\n")
 
 
 class Command(NamedTuple):
@@ -65,9 +75,16 @@ def _version(_: argparse.Namespace) -> int:
     return EXIT_OK
 
 
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= config.MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return value
+
+
 def _healthcheck_flags(parser: argparse.ArgumentParser) -> None:
     _config_flags(parser)
-    parser.add_argument("--timeout-s", type=float, default=3.0, help="give up after this (default 3)")
+    parser.add_argument("--timeout-s", type=_positive, default=3.0, help="give up after this (default 3)")
 
 
 def _healthcheck(arguments: argparse.Namespace) -> int:
@@ -157,7 +174,7 @@ COMMANDS: Final = {
 
 def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
     """Return the parser; with `chosen`, only that command's flags are filled in, which spares the imports of others."""
-    parser = argparse.ArgumentParser(prog="inferwatch", description="A sidecar that watches self-hosted models.")
+    parser = OneLineParser(prog="inferwatch", description="A sidecar that watches self-hosted models.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=command.help, description=command.help)

@@ -6,6 +6,7 @@ reference page (`docs/configuration.md`) and the error messages are derived from
 
 import ipaddress
 import os
+import ssl
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -17,7 +18,10 @@ from msgspec import Meta
 
 ENV_PREFIX: Final = "INFERWATCH__"
 
-Seconds = Annotated[float, Meta(gt=0)]
+# A year stands for "never" everywhere; infinity would overflow timers.
+MAX_SECONDS: Final = 31_536_000
+
+Seconds = Annotated[float, Meta(gt=0, le=MAX_SECONDS)]
 Count = Annotated[int, Meta(ge=1)]
 
 
@@ -114,7 +118,8 @@ class Drain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """What happens at SIGTERM."""
 
     delay_s: Annotated[
-        float, Meta(ge=0, description="Not ready, but still accepting: time for load balancers to notice.")
+        float,
+        Meta(ge=0, le=MAX_SECONDS, description="Not ready, but still accepting: time for load balancers to notice."),
     ] = 0.0
     timeout_s: Annotated[
         Seconds, Meta(description="Open requests may take this long to finish; then they are cut.")
@@ -230,7 +235,8 @@ def parse_address(key: str, text: str) -> tuple[str, int]:
         ConfigError: naming `key`.
     """
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
+    numeric = port.isascii() and port.isdigit() and int(port) <= 65535
+    if not colon or not numeric or any(char.isspace() or not char.isprintable() for char in host):
         raise ConfigError(f"{key}: expected `host:port`, got `{text}`")
     return host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port)
 
@@ -238,10 +244,14 @@ def parse_address(key: str, text: str) -> tuple[str, int]:
 def redacted(config: Config) -> dict[str, Any]:
     """Return the configuration for people to read. Keys live in files, so only a password in a URL needs hiding."""
     tree: dict[str, Any] = msgspec.to_builtins(config)
-    parts = urlsplit(config.upstream.url)
-    if parts.password or parts.username:
-        tree["upstream"]["url"] = parts._replace(netloc=f"***@{parts.hostname}:{config.upstream.port}").geturl()
+    tree["upstream"]["url"] = _without_password(config.upstream.url)
     return tree
+
+
+def _without_password(url: str) -> str:
+    before, separator, rest = url.partition("://")
+    userinfo, at, host = rest.partition("/")[0].rpartition("@")
+    return f"{before}{separator}***@{host}{rest[len(userinfo) + len(at) + len(host) :]}" if at else url
 
 
 def keys() -> Iterator[tuple[str, "msgspec.inspect.Field"]]:
@@ -290,6 +300,20 @@ def _plain(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that is written twice: one of the two values would be lost silently."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"`{key.value}` is written twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def read_file(path: str) -> dict[str, Any]:
     """Read a YAML mapping.
 
@@ -297,11 +321,13 @@ def read_file(path: str) -> dict[str, Any]:
         ConfigError: naming the file.
     """
     try:
-        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        tree = yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise ConfigError(f"--config {path}: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {path}: not YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise ConfigError(f"--config {path}: not YAML: nested too deeply") from None
     if tree is None:
         return {}
     if not isinstance(tree, dict):
@@ -328,23 +354,38 @@ def _split_lists(tree: dict[str, Any]) -> None:
 
 def _reword(message: str) -> str:
     """Turn msgspec's "Expected `float`, got `str` - at `$.upstream.url`" into "upstream.url: expected …"."""
-    text, marker, where = message.partition(" - at `$.")
+    text, marker, where = message.partition(" - at `")
     if not marker:
         return message[0].lower() + message[1:]
-    return f"{where.rstrip('`')}: {text[0].lower()}{text[1:]}"
+    if where.startswith("key"):
+        section = where.partition("$")[2].strip(".`")
+        return f"{section or 'configuration'}: a key is not a word"
+    key = where.rstrip("`").removeprefix("$").removeprefix(".")
+    text = text[0].lower() + text[1:]
+    choices = _choices().get(key)
+    if choices and text.startswith("invalid enum"):
+        text += f", expected {', '.join(choices)}"
+    return f"{key or 'configuration'}: {text}"
+
+
+def _choices() -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for key, field in keys():
+        kind = field.type.type if isinstance(field.type, msgspec.inspect.Metadata) else field.type
+        if isinstance(kind, msgspec.inspect.LiteralType):
+            found[key] = tuple(str(value) for value in kind.values)
+    return found
 
 
 def _check(config: Config) -> None:
+    for key, _ in keys():
+        section, _, name = key.rpartition(".")
+        value = getattr(getattr(config, section) if section else config, name)
+        if isinstance(value, str) and "\0" in value:
+            raise ConfigError(f"{key}: holds a null byte")
     parse_address("listen", config.listen)
     parse_address("admin", config.admin)
-    try:
-        parts = urlsplit(config.upstream.url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.path in ("", "/")
-        usable = usable and parts.port != 0 and not parts.query
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ConfigError(f"upstream.url: expected `http://host:port` without a path, got `{config.upstream.url}`")
+    _check_upstream(config.upstream.url)
     if bool(config.tls.cert_file) != bool(config.tls.key_file):
         raise ConfigError("tls.key_file: `tls.cert_file` and `tls.key_file` go together")
     for key in ("tls.cert_file", "tls.key_file", "upstream.tls_ca_file", "identity.key_file"):
@@ -352,8 +393,37 @@ def _check(config: Config) -> None:
         file = getattr(getattr(config, section), name)
         if file and not os.access(file, os.R_OK):
             raise ConfigError(f"{key}: cannot read `{file}`")
+    _check_tls(config)
     for peer in config.identity.trusted_peers:
         try:
             ipaddress.ip_network(peer, strict=False)
         except ValueError:
             raise ConfigError(f"identity.trusted_peers: `{peer}` is not a network") from None
+
+
+def _check_upstream(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        usable = parts.scheme in ("http", "https") and bool(host) and parts.path in ("", "/") and parts.port != 0
+        usable = usable and not parts.query and not parts.fragment
+        usable = usable and not any(char.isspace() or not char.isprintable() for char in url)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(f"upstream.url: expected `http://host:port` without a path, got `{_without_password(url)}`")
+
+
+def _check_tls(config: Config) -> None:
+    try:
+        if config.tls.cert_file:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(config.tls.cert_file, config.tls.key_file)
+    except (ssl.SSLError, OSError):
+        raise ConfigError(f"tls.cert_file: `{config.tls.cert_file}` and its key are not a usable PEM pair") from None
+    try:
+        if config.upstream.tls_ca_file:
+            ssl.create_default_context(cafile=config.upstream.tls_ca_file)
+    except (ssl.SSLError, OSError):
+        raise ConfigError(
+            f"upstream.tls_ca_file: `{config.upstream.tls_ca_file}` holds no usable PEM certificate"
+        ) from None

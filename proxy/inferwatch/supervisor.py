@@ -10,6 +10,7 @@ imports little.
 import asyncio
 import contextlib
 import fcntl
+import hashlib
 import logging
 import os
 import secrets
@@ -69,8 +70,8 @@ class Child:
         self._channel: Channel | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._last_sign_s = 0.0
+        self._last_words: Message = {}
         self.ready = asyncio.Event()
-        self.restarts = 0
         self.stopping = False
 
     @property
@@ -80,6 +81,12 @@ class Child:
     def send(self, message: Message) -> None:
         if self._channel is not None:
             self._channel.send(message)
+
+    def stop(self, message: Message) -> None:
+        """Ask it to end, and do not start it again. A child that is just being started hears it, too."""
+        self.stopping = True
+        self._last_words = message
+        self.send(message)
 
     def kill(self) -> None:
         if self._process is not None and self._process.returncode is None:
@@ -93,21 +100,27 @@ class Child:
         delay_s = RESTART_MIN_S
         while not self._is_stopping():
             started_s = time.monotonic()
-            code = await self._live_once()
+            try:
+                code = await self._live_once()
+            except OSError as error:  # no process, no descriptor, no memory: later, perhaps
+                code = -1
+                log.error("child_cannot_start name=%s reason=%s", self.name, error.strerror)
             self.ready.clear()
             if self._is_stopping():
                 return
-            self.restarts += 1
             self._on_change()
             delay_s = RESTART_MIN_S if time.monotonic() - started_s > HEALTHY_S else min(delay_s * 2, RESTART_MAX_S)
             log.error("child_died name=%s code=%s restart_in_s=%.1f", self.name, code, delay_s)
             await asyncio.sleep(delay_s)
 
     async def _live_once(self) -> int:
-        ours, theirs = socket.socketpair()
-        files = {"control": theirs, **self._inherited}
-        arguments = [text for key, sock in files.items() for text in (f"--{key}-fd", str(sock.fileno()))]
-        with theirs:
+        with contextlib.ExitStack() as cleanup:
+            ours, theirs = socket.socketpair()
+            cleanup.callback(theirs.close)
+            ours_guard = cleanup.enter_context(contextlib.ExitStack())
+            ours_guard.callback(ours.close)
+            files = {"control": theirs, **self._inherited}
+            arguments = [text for key, sock in files.items() for text in (f"--{key}-fd", str(sock.fileno()))]
             self._process = process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
@@ -117,9 +130,12 @@ class Child:
                 # Ctrl-C in a terminal goes to the whole group; the order of stopping is ours to decide.
                 process_group=0,
             )
+            ours_guard.pop_all()  # the channel's from now on
         self._channel = channel = await Channel.over(ours)
         self._last_sign_s = time.monotonic()
         channel.send(self._first_message())
+        if self.stopping:
+            channel.send(self._last_words)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._watch(process))
             async for message in channel.messages():
@@ -159,6 +175,7 @@ class Supervisor:
         self._reloaded_unix = time.time()
         self._draining = False
         self._stop = asyncio.Event()
+        self._impatient = asyncio.Event()
         self._changed = asyncio.Event()
         self.collector = Child(
             "collector",
@@ -199,9 +216,14 @@ class Supervisor:
         return 0
 
     def _asked_to_stop(self) -> None:
-        if self._stop.is_set():  # asked twice: no more patience
-            for child in (*self.relays, self.collector):
-                child.kill()
+        """Once: drain. Twice: cut what is open. Three times: do not even wait for the books."""
+        if self._impatient.is_set():
+            self.collector.kill()
+        elif self._stop.is_set():
+            self._impatient.set()
+            for relay in self.relays:
+                relay.stopping = True
+                relay.kill()
         self._stop.set()
 
     async def _announce(self) -> None:
@@ -235,8 +257,7 @@ class Supervisor:
     def _status(self) -> Message:
         return {
             "draining": self._draining,
-            "relay_restarts": {str(worker): relay.restarts for worker, relay in enumerate(self.relays)},
-            "collector_restarts": self.collector.restarts,
+            "data_path_alive": self._data_path_alive(),
             "reload_ok": self._reloaded_ok,
             "reload_unix": self._reloaded_unix,
         }
@@ -280,10 +301,13 @@ class Supervisor:
         names = fresh.__struct_fields__
         ignored = [name for name in names if name not in config.RELOADABLE]
         needs_restart = [name for name in ignored if getattr(fresh, name) != getattr(self._config, name)]
+        if fresh.identity.key_file != self._config.identity.key_file:
+            needs_restart.append("identity.key_file")
         if needs_restart:
             log.warning("reload_needs_restart keys=%s", ",".join(needs_restart))
         taken = {name: getattr(fresh, name) for name in config.RELOADABLE}
         self._config = msgspec.structs.replace(self._config, **taken)
+        logging.getLogger().setLevel(self._config.log.level.upper())
         self._reloaded_ok = True
         self._reloaded_unix = time.time()
         message = {"config": msgspec.to_builtins(self._config)}
@@ -298,15 +322,15 @@ class Supervisor:
         """Readiness first, then new connections, then open streams, then what is left in the tap."""
         self._draining = True
         self._changed.set()
-        await asyncio.sleep(self._config.drain.delay_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.drain.delay_s):
+                _ = await self._impatient.wait()
         for listener in self._listeners:
             listener.close()
         for relay in self.relays:
-            relay.stopping = True
-            relay.send({"drain": True})
+            relay.stop({"drain": True})
         await self._wait_for(self.relays, self._config.drain.timeout_s + RELAY_STOP_S)
-        self.collector.stopping = True
-        self.collector.send({"stop": True})
+        self.collector.stop({"stop": True})
         await self._wait_for([self.collector], COLLECTOR_STOP_S)
 
     async def _wait_for(self, children: list[Child], timeout_s: float) -> None:
@@ -357,7 +381,7 @@ def _state_dir(loaded: Config) -> Path:
     if not chosen:
         home = os.environ.get("XDG_STATE_HOME") or str(Path("~/.local/state").expanduser())
         chosen = str(Path(home) / "inferwatch" / str(port))
-    folder = Path(chosen)
+    folder = Path(chosen).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -378,8 +402,12 @@ def _socket_dir(state_dir: Path) -> Path:
         raise ConfigError(
             f"state_dir: {state_dir} is too long for a Unix socket in it, and there is no XDG_RUNTIME_DIR"
         )
-    folder = runtime / f"inferwatch-{os.getpid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    # Named after the state folder, which is locked: the next life of this Inferwatch finds and uses it again.
+    folder = runtime / f"inferwatch-{hashlib.blake2b(str(state_dir).encode(), digest_size=8).hexdigest()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"state_dir: {folder} for the socket: {error.strerror}") from None
     return folder
 
 
@@ -392,9 +420,13 @@ def _secret(loaded: Config, state_dir: Path) -> bytes:
     path = Path(loaded.identity.key_file) if loaded.identity.key_file else state_dir / "identity.key"
     try:
         if not loaded.identity.key_file and not path.exists():
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            fresh = path.with_suffix(".new")
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(secrets.token_bytes(SECRET_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.rename(path)  # whole or not at all: half a key would change every tenant's name
         secret = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"identity.key_file: {path}: {error.strerror}") from None

@@ -59,7 +59,7 @@ async def _run(options: Options) -> int:
                 return 1
             async with asyncio.TaskGroup() as group:
                 traffic = group.create_task(
-                    load.drive(f"http://{listen}", options.profile, stop, options.seed, options.rate)
+                    load.drive(f"http://{listen}", options.profile, asyncio.Event(), options.seed, options.rate)
                 )
                 if options.seconds is not None:
                     asyncio.get_running_loop().call_later(options.seconds, stop.set)

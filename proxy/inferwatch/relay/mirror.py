@@ -17,6 +17,7 @@ import os
 import secrets
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, cast
 
@@ -24,13 +25,12 @@ from inferwatch import tap
 from inferwatch.config import Tap
 from inferwatch.relay.observer import Observer
 from inferwatch.relay.spool import SpoolWriter
-from inferwatch.tasks import TaskSet
 
 log = logging.getLogger(__name__)
 
 # Reconnect quickly after a restart, which takes the collector half a second, but do not spin.
 RECONNECT_MIN_S: Final = 0.05
-RECONNECT_MAX_S: Final = 1.0
+RECONNECT_MAX_S: Final = 0.25
 
 # A frame's own cost beside its data, for the bound on memory.
 READ_OVERHEAD_BYTES: Final = 100
@@ -42,11 +42,10 @@ SPOOL_BATCH: Final = 500
 class Mirror(asyncio.Protocol):
     """One per relay process. Also the protocol of its current connection."""
 
-    def __init__(self, settings: Tap, *, worker: int, socket_path: Path, spool_dir: Path, tasks: TaskSet) -> None:
+    def __init__(self, settings: Tap, *, worker: int, socket_path: Path, spool_dir: Path) -> None:
         self._settings = settings
         self._worker = worker
         self._socket_path = socket_path
-        self._tasks = tasks
         self.boot = secrets.token_hex(8)
         self._ids = itertools.count(1)
         self._seq = itertools.count(1)
@@ -67,6 +66,7 @@ class Mirror(asyncio.Protocol):
         self._lost_connection = asyncio.Event()
         self._acked = asyncio.Event()
         self._closing = False
+        self.on_connected: Callable[[], None] = lambda: None
 
         self.dropped_bytes = 0
         self.dropped_reads = 0
@@ -196,6 +196,7 @@ class Mirror(asyncio.Protocol):
         writer.write(tap.encode(tap.Hello(tap.PROTOCOL_VERSION, self._worker, os.getpid(), self.boot)))
         self._resend()
         self._spool.hand_over()
+        self.on_connected()
 
     def _resend(self) -> None:
         """Tell a new collector (or the same, after a broken connection) all it may not know."""

@@ -413,20 +413,21 @@ class RelayServer(web.Server):
     """aiohttp's low-level server with our connection handler."""
 
     def __init__(self, relay: Relay) -> None:
-        limits = relay.config.limits
+        super().__init__(relay.handle, handler_cancellation=True)
         self._relay = relay
-        self._settings: dict[str, Any] = {
-            "access_log": None,
-            "auto_decompress": False,
-            "keepalive_timeout": limits.client_idle_s,
-            "max_line_size": limits.max_header_bytes,
-            "max_field_size": limits.max_header_bytes,
-            "max_headers": limits.max_headers,
-        }
-        super().__init__(relay.handle, handler_cancellation=True, **self._settings)
 
     def __call__(self) -> web.RequestHandler:
-        protocol = RelayProtocol(self, loop=asyncio.get_running_loop(), **self._settings)
+        limits = self._relay.config.limits  # as of now: a reload holds for new connections
+        protocol = RelayProtocol(
+            self,
+            loop=asyncio.get_running_loop(),
+            access_log=cast("Any", None),
+            auto_decompress=False,
+            keepalive_timeout=limits.client_idle_s,
+            max_line_size=limits.max_header_bytes,
+            max_field_size=limits.max_header_bytes,
+            max_headers=limits.max_headers,
+        )
         protocol.relay = self._relay
         return protocol
 

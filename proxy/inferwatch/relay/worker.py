@@ -33,6 +33,9 @@ log = logging.getLogger(__name__)
 # Connections that wait to be accepted while a worker starts or is busy for a moment; the kernel caps it at somaxconn.
 BACKLOG: Final = 4096
 
+# Without these a relay would go on, but deaf to the supervisor, unwatched, or without time-outs.
+CRITICAL_TASKS: Final = frozenset({"control", "mirror", "chores"})
+
 CHORES_S: Final = 1.0
 
 # After the open requests are over: time for the collector to acknowledge them. What is left then goes to the spool.
@@ -65,7 +68,6 @@ class Worker:
             worker=start.worker,
             socket_path=Path(start.tap_socket),
             spool_dir=Path(start.spool_dir),
-            tasks=self._tasks,
         )
         self._engine = Engine(start.config.upstream.engine)
         self._relay = Relay(
@@ -82,6 +84,8 @@ class Worker:
 
     def _task_failed(self, name: str, error: BaseException) -> None:
         log.error("task_failed name=%s type=%s", name, type(error).__name__)
+        if name in CRITICAL_TASKS:
+            self._draining.set()  # finish what is open; the supervisor starts a whole relay in our place
 
     async def run(self, listener: socket.socket) -> None:
         """Serve until told to stop."""
@@ -92,6 +96,8 @@ class Worker:
         await site.start()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._draining.set)
+        # A collector that has just started learns at once that the data path is alive.
+        self._mirror.on_connected = lambda: self._mirror.flush(self._stats(server))
         self._tasks.spawn(self._mirror.run(), "mirror")
         self._tasks.spawn(self._listen_to_supervisor(), "control")
         self._tasks.spawn(self._chores(server), "chores")
@@ -112,6 +118,7 @@ class Worker:
 
     def _reload(self, config: Config) -> None:
         old, self._config = self._config, config
+        logging.getLogger().setLevel(config.log.level.upper())
         self._relay.config = config
         self._relay.identity = Identity(self._secret, config.identity.trusted_peers)
         if config.upstream != old.upstream:
