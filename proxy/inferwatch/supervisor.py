@@ -24,7 +24,7 @@ from typing import Any, Final
 
 import msgspec
 
-from inferwatch import __version__, config
+from inferwatch import __version__, config, memory
 from inferwatch.admin_standin import StandIn
 from inferwatch.config import Config, ConfigError
 from inferwatch.control import Channel, Message
@@ -229,6 +229,7 @@ class Supervisor:
     async def _announce(self) -> None:
         for child in (self.collector, *self.relays):
             await child.ready.wait()
+        memory.settle()
         scheme = "https" if self._config.tls.cert_file else "http"
         host, port = self._listeners[0].getsockname()[:2]
         admin_host, admin_port = self._admin.getsockname()[:2]

@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import web
 
-from inferwatch import tap
+from inferwatch import memory, tap
 from inferwatch.config import Config, Upstream
 from inferwatch.control import Channel
 from inferwatch.relay.engine_probe import Engine
@@ -102,7 +102,7 @@ class Worker:
         self._tasks.spawn(self._listen_to_supervisor(), "control")
         self._tasks.spawn(self._chores(server), "chores")
         self._probe = self._tasks.start(self._engine.run(self._relay.pool), "probe")
-        gc.freeze()
+        memory.settle()
         gc.set_threshold(*GC_THRESHOLDS)
         self._channel.send({"ready": True})
         await self._draining.wait()
