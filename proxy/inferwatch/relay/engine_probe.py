@@ -137,7 +137,7 @@ async def fetch(pool: Pool, path: bytes) -> tuple[int, bytes]:
     connection: Connection = await pool.connect()
     answer = _Answer()
     try:
-        connection.begin(answer, is_head_request=False)
+        connection.begin(answer)
         connection.write(
             b"GET %b HTTP/1.1\r\nHost: %b:%d\r\nAccept: application/json\r\nConnection: close\r\n\r\n"
             % (path, pool.host.encode(), pool.port)

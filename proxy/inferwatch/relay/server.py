@@ -35,6 +35,8 @@ _USAGE_ROUTES: Final = ("/chat/completions", "/completions")
 
 _JSON_BODY: Final = b"application/json"
 
+WEBSOCKET: Final = b"websocket"
+
 SWITCHING_PROTOCOLS: Final = 101
 HTTP_BAD_REQUEST: Final = 400
 
@@ -138,7 +140,10 @@ class Relay:
         if head.expects_continue and exchange.client_11 and not request.content.is_eof():
             exchange.transport.write(CONTINUE)
         buffered = b""
-        if request.body_exists and not head.upgrade:
+        if request.body_exists or head.upgrade.lower() != WEBSOCKET:
+            # A proxy may ignore an upgrade, and so the engines do; Java's client offers h2c with its first POST.
+            head.upgrade = b""
+        if request.body_exists:
             buffered, complete = await self._read_body(request)
             if not complete:
                 await self._stream(request, head, exchange, buffered)
@@ -194,7 +199,7 @@ class Relay:
         if connection is None:
             connection = await self._connect(exchange)
         while connection is not None:
-            self._send(exchange, connection, message)
+            self._send(exchange, connection, message, takes_upgrade=bool(head.upgrade))
             if not observer.is_open:
                 mirrored = body[: self.config.tap.max_body_bytes]
                 observer.opened(facts, mirrored, len(body), exchange.sent_ns, asked_usage=hide is not None)
@@ -276,8 +281,8 @@ class Relay:
             exchange.failed(failure.error)
             return None
 
-    def _send(self, exchange: Exchange, connection: Connection, message: bytes) -> None:
-        connection.begin(exchange, is_head_request=exchange.is_head_request)
+    def _send(self, exchange: Exchange, connection: Connection, message: bytes, *, takes_upgrade: bool = False) -> None:
+        connection.begin(exchange, is_head_request=exchange.is_head_request, takes_upgrade=takes_upgrade)
         exchange.connection = connection
         connection.write(message)
         exchange.sent_ns = time.monotonic_ns()

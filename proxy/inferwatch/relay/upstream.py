@@ -65,6 +65,7 @@ class Connection(asyncio.Protocol):
         "_body",
         "_complete",
         "_drained",
+        "_excess",
         "_has_body",
         "_head_bytes",
         "_headers",
@@ -77,6 +78,7 @@ class Connection(asyncio.Protocol):
         "_reused",
         "_sink",
         "_status",
+        "_takes_upgrade",
         "_until_eof",
         "idle_since_s",
         "transport",
@@ -97,8 +99,10 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses of asyncio's
 
-    def begin(self, sink: Sink, *, is_head_request: bool) -> None:
+    def begin(self, sink: Sink, *, is_head_request: bool = False, takes_upgrade: bool = False) -> None:
         """Expect the reply to a request for `sink`."""
+        self._takes_upgrade = takes_upgrade
+        self._excess = False  # something followed the reply: whose it is nobody knows
         self._sink = sink
         self._is_head_request = is_head_request
         self._parser = HttpResponseParser(self)
@@ -150,6 +154,9 @@ class Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade as upgrade:
+            if not self._takes_upgrade:
+                self._fail(ErrorType.UPSTREAM_PROTOCOL)
+                return
             self._sink = None
             sink.upgraded(stamp_ns, self._reason, self._headers, data[upgrade.args[0] :])
             return
@@ -158,7 +165,7 @@ class Connection(asyncio.Protocol):
                 self._flush_body(sink, stamp_ns)
                 self._fail(ErrorType.UPSTREAM_PROTOCOL)
                 return
-            self._keep_alive = False  # the reply stands, but what follows it is not HTTP
+            self._excess = True  # the reply stands, but what follows it is not HTTP
         if self._body:
             self._flush_body(sink, stamp_ns)
         if in_head and not self._complete:
@@ -177,7 +184,7 @@ class Connection(asyncio.Protocol):
         """The reply is complete: keep the connection for the next request, if both sides may."""
         self._sink = None
         trailers, self._headers = self._headers, []
-        if self._keep_alive:
+        if self._keep_alive and not self._excess:
             self._pool.put(self)
         else:
             self.transport.close()
@@ -204,17 +211,20 @@ class Connection(asyncio.Protocol):
         else:
             sink.failed(ErrorType.UPSTREAM_RESET)
 
-    # httptools callbacks
+    # httptools callbacks; behind the end of the reply they note that there is more, and drop it
 
     def on_status(self, status: bytes) -> None:
-        self._reason += status
+        if not self._complete:
+            self._reason += status
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name, value))
+        if not self._complete:
+            self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         sink = self._sink
-        if sink is None:
+        if self._complete or sink is None:
+            self._excess = True
             return
         self._status = status = self._parser.get_status_code()
         if status == 101:
@@ -234,9 +244,14 @@ class Connection(asyncio.Protocol):
             self._keep_alive = self._parser.should_keep_alive()
 
     def on_body(self, body: bytes) -> None:
-        self._body.append(body)
+        if self._complete:
+            self._excess = True
+        else:
+            self._body.append(body)
 
     def on_message_complete(self) -> None:
+        if self._complete:
+            return
         if self._headers_done:
             self._complete = True
             # Only here: behind this callback llhttp has forgotten how the message was framed.
