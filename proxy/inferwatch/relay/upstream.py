@@ -77,7 +77,6 @@ class Connection(asyncio.Protocol):
         "_reason",
         "_reused",
         "_sink",
-        "_status",
         "_takes_upgrade",
         "_until_eof",
         "idle_since_s",
@@ -110,7 +109,6 @@ class Connection(asyncio.Protocol):
         self._headers_done = self._complete = self._until_eof = self._keep_alive = False
         self._has_body = True
         self._reason = b""
-        self._status = 0
         self._head_bytes = 0
 
     def write(self, data: bytes) -> None:
@@ -135,14 +133,9 @@ class Connection(asyncio.Protocol):
         self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        if self.tunnel is not None:
-            self.tunnel.write(data)
-            if self.tunnel.get_write_buffer_size() > MAX_TUNNEL_BYTES:
-                self.transport.abort()
-            return
         sink = self._sink
-        if sink is None:  # nobody asked: an idle connection that talks is out of step
-            self.transport.abort()
+        if sink is None:
+            self._received_unasked(data)
             return
         stamp_ns = time.monotonic_ns()
         in_head = not self._headers_done
@@ -172,6 +165,14 @@ class Connection(asyncio.Protocol):
             sink.read_done()
         if self._complete and self._sink is not None:
             self._release(sink)
+
+    def _received_unasked(self, data: bytes) -> None:
+        if self.tunnel is None:  # an idle connection that talks is out of step
+            self.transport.abort()
+            return
+        self.tunnel.write(data)
+        if self.tunnel.get_write_buffer_size() > MAX_TUNNEL_BYTES:
+            self.transport.abort()
 
     def _flush_body(self, sink: Sink, stamp_ns: int) -> None:
         parts = self._body
@@ -226,7 +227,7 @@ class Connection(asyncio.Protocol):
         if self._complete or sink is None:
             self._excess = True
             return
-        self._status = status = self._parser.get_status_code()
+        status = self._parser.get_status_code()
         if status == 101:
             return  # feed_data raises HttpParserUpgrade next
         headers, self._headers = self._headers, []
