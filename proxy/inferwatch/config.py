@@ -28,6 +28,10 @@ Count = Annotated[int, Meta(ge=1)]
 class ConfigError(ValueError):
     """The configuration is wrong; the message is one line and names the key."""
 
+    def __init__(self, message: str) -> None:
+        # It may quote a key or a value, and those may hold anything.
+        super().__init__("".join(char if char.isprintable() else "?" for char in message))
+
 
 class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The inference server behind us."""

@@ -226,11 +226,17 @@ class Exchange:
             return ErrorType.IDLE_TIMEOUT
         return None
 
+    def stuck(self, now_ns: int, settings: Upstream) -> bool:
+        """Whether the client has taken nothing for as long as an engine may be silent."""
+        return self.blocked and now_ns - self._paused_ns > settings.idle_timeout_s * 1e9
+
     def give_up(self, error: ErrorType) -> None:
         """A time-out: stop the engine, and let the handler tell the client."""
         if not self.finished:
             self.hang_up()
             self.failed(error)
+            if self.blocked:
+                self.transport.abort()  # the handler waits for a client that does not read
 
     def hang_up(self) -> None:
         """Close the engine's connection, so that it stops generating. A finished one is the pool's again."""

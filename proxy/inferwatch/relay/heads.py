@@ -84,11 +84,16 @@ class RequestHead:
         self.forwarded = [field for field in self.forwarded if field[0].lower() not in names]
 
 
-def request(method: bytes, target: bytes, head: RequestHead, *, host: bytes | None, extra: bytes) -> bytes:
-    """Serialise the request head for the engine. `extra` holds complete header lines (framing, trace context)."""
+def request(method: bytes, target: bytes, head: RequestHead, *, host: bytes, replace_host: bool, extra: bytes) -> bytes:
+    """Serialise the request head for the engine. `extra` holds complete header lines (framing, trace context).
+
+    `host` is the engine's own: sent when the client named none (HTTP/1.0), or instead of the client's.
+    """
     lines = [b"%b %b HTTP/1.1\r\n" % (method, target)]
+    if b"host" not in head.named:
+        lines.append(b"Host: %b\r\n" % host)
     for name, value in head.forwarded:
-        shown = host if host is not None and name.lower() == b"host" else value
+        shown = host if replace_host and name.lower() == b"host" else value
         lines.append(b"%b: %b\r\n" % (name, shown))
     lines.append(extra)
     lines.append(b"\r\n")
@@ -97,10 +102,14 @@ def request(method: bytes, target: bytes, head: RequestHead, *, host: bytes | No
 
 def reply(status: int, reason: bytes, headers: list[Header], *, drop_length: bool, extra: bytes) -> bytes:
     """Serialise a reply head for the client."""
+    ends_here = _REPLY_ENDS_HERE
+    for name, value in headers:
+        if name.lower() == b"connection" and value.lower() not in (b"close", b"keep-alive", b"upgrade"):
+            ends_here = ends_here.union(option.strip().lower() for option in value.split(b","))
     lines = [b"HTTP/1.1 %d %b\r\n" % (status, reason)]
     for name, value in headers:
         lower = name.lower()
-        if lower in _REPLY_ENDS_HERE or (drop_length and lower == b"content-length"):
+        if lower in ends_here or (drop_length and lower == b"content-length"):
             continue
         lines.append(b"%b: %b\r\n" % (name, value))
     lines.append(extra)
@@ -140,4 +149,6 @@ def origin_form(target: str) -> bytes:
 def path_of(target: str) -> str:
     """Return the path of a request target, without the query string."""
     path = target.partition("?")[0]
-    return path if path.startswith("/") else origin_form(path).decode("utf-8", "replace")
+    if path.startswith("/") and path.isascii():
+        return path
+    return origin_form(path).decode("utf-8", "replace")  # no lone surrogates: they cannot be written anywhere

@@ -39,7 +39,8 @@ class Identity:
         for header in _KEY_HEADERS:
             key = head.named.get(header)
             if key:
-                return self._hash(key.removeprefix(b"Bearer ").removeprefix(b"bearer ").strip())
+                scheme, _, rest = key.partition(b" ")
+                return self._hash(rest.strip() if scheme.lower() == b"bearer" else key.strip())
         return ANONYMOUS
 
     def _hash(self, key: bytes) -> str:
@@ -61,6 +62,8 @@ class Identity:
                 address = ipaddress.ip_address(remote)
             except ValueError:
                 return False
+            # A dual-stack listener shows IPv4 peers as ::ffff:10.0.0.1.
+            address = getattr(address, "ipv4_mapped", None) or address
             known = any(address in network for network in self._trusted)
             if len(self._peers) >= MAX_REMEMBERED:
                 self._peers.clear()

@@ -21,6 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, cast
 
+import msgspec
+
 from inferwatch import tap
 from inferwatch.config import Tap
 from inferwatch.relay.observer import Observer
@@ -141,10 +143,19 @@ class Mirror(asyncio.Protocol):
         seq = next(self._seq)
         for observer, frame in zip(self._closed_observers, self._closes, strict=True):
             self._unacked.append((seq, observer, frame))
-        transport.write(tap.encode(tap.Batch(seq, self._opens, self._heads, self._reads, self._closes, stats)))
+        transport.write(self._encoded(tap.Batch(seq, self._opens, self._heads, self._reads, self._closes, stats)))
         self._start_afresh()
         if len(self._unacked) > self._settings.max_pending_closes:
             self._spool_oldest()
+
+    def _encoded(self, batch: tap.Batch) -> bytes:
+        try:
+            return tap.encode(batch)
+        except UnicodeEncodeError:
+            # Text that is none got past the relay's checks. Without its words each request is still booked.
+            self.observer_errors += 1
+            opens = [msgspec.structs.replace(frame, path="", model="", headers={}, body=b"") for frame in batch.opens]
+            return tap.encode(tap.Batch(batch.seq, opens, [], [], batch.closes, batch.stats))
 
     def _start_afresh(self) -> None:
         self._opens, self._heads, self._reads, self._closes, self._closed_observers = [], [], [], [], []

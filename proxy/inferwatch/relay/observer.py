@@ -199,7 +199,7 @@ class Observer:
         """The body ended, or broke off: return what was still held back."""
         try:
             if self._plain_fingerprint is not None:
-                self._plain_fingerprint.learn(b"".join(self._tail))
+                self._plain_fingerprint.learn_if_there(b"".join(self._tail))
             return self._filter.finish() if self._filter is not None else b""
         except Exception as error:  # noqa: BLE001 - the fence
             return self._fault_in_body(b"", error)

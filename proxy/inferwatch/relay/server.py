@@ -41,6 +41,10 @@ SWITCHING_PROTOCOLS: Final = 101
 HTTP_BAD_REQUEST: Final = 400
 
 
+class ClientGoneError(Exception):
+    """The client hung up while we read its body; aiohttp says so on the body before it cancels the handler."""
+
+
 class Done(web.StreamResponse):
     """Tells aiohttp that the reply has been written."""
 
@@ -97,6 +101,9 @@ class Relay:
             return self._conclude(request, exchange)
         except RefusedError as refusal:
             return self._refuse(request, exchange, refusal)
+        except ClientGoneError:
+            self._cancelled(request, exchange)
+            return Done(keep_alive=False)
         except asyncio.CancelledError:
             self._cancelled(request, exchange)
             raise
@@ -172,6 +179,8 @@ class Relay:
                 return await request.content.readany()
         except TimeoutError:
             raise RefusedError(408, "the request body did not arrive in time", ErrorType.MALFORMED_REQUEST) from None
+        except OSError:
+            raise ClientGoneError from None
         except web.RequestPayloadError:
             raise RefusedError(400, "the request body is not well-formed HTTP", ErrorType.MALFORMED_REQUEST) from None
 
@@ -227,6 +236,7 @@ class Relay:
         keep_alive, exchange.client_keep_alive = exchange.client_keep_alive, False
         first = edit.feed(beginning)
         message = self._request_head(request, head, b"Transfer-Encoding: chunked\r\n", edited=ask)
+        connection.uploading = True
         self._send(exchange, connection, message + _chunk(first))
         exchange.sent_ns = 0  # not before its end
         exchange.observer.opened(
@@ -263,10 +273,13 @@ class Relay:
             exchange.refusal = refusal
             exchange.give_up(refusal.error)
             return
+        except ClientGoneError:
+            return  # aiohttp cancels the handler, which does the rest
         end = edit.finish()
         if edit.hide is not None:
             exchange.observer.hide(edit.hide, self.engine.fingerprint)
         connection.write(_chunk(end) + b"0\r\n\r\n")
+        connection.uploading = False
         exchange.sent_ns = time.monotonic_ns()
         exchange.observer.sent(edit.facts(), size, exchange.sent_ns)
         if not exchange.head_written:
@@ -302,9 +315,16 @@ class Relay:
         if edited:
             # A compressed reply cannot be edited; engines do not compress streams, so nothing changes for the client.
             head.without(b"accept-encoding")
-        host = self.pool.host.encode() if self.config.upstream.tls else None
         target = heads.origin_form(request.raw_path)
-        return heads.request(request.method.encode(), target, head, host=host, extra=head.trace_line + extra)
+        return heads.request(
+            request.method.encode(),
+            target,
+            head,
+            host=self.pool.authority,
+            # Behind TLS the name decides who answers; on plain HTTP the engine sees what it would see without us.
+            replace_host=self.config.upstream.tls,
+            extra=head.trace_line + extra,
+        )
 
     async def _may_ask(self, request: web.BaseRequest) -> bool:
         if not self.config.usage.ask or not heads.path_of(request.raw_path).endswith(_USAGE_ROUTES):
@@ -348,6 +368,8 @@ class Relay:
         exchange.hang_up()
         if exchange.status == SWITCHING_PROTOCOLS:
             self._close(exchange, Outcome.OK, ErrorType.NONE)
+        elif exchange.error is not ErrorType.NONE and exchange.head_written:
+            self._close(exchange, Outcome.STREAM_ERROR, exchange.error)
         elif request.transport is None:
             self._close(exchange, Outcome.CLIENT_ABORT, ErrorType.NONE)
         else:
@@ -376,6 +398,8 @@ class Relay:
             error = exchange.overdue(now_ns, settings)
             if error is not None:
                 exchange.give_up(error)
+            elif exchange.stuck(now_ns, settings):
+                exchange.transport.abort()  # the handler is cancelled and books a client that went away
         self.pool.sweep(now_ns / 1e9)
 
     def malformed(self) -> None:

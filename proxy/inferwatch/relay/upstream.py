@@ -82,6 +82,7 @@ class Connection(asyncio.Protocol):
         "idle_since_s",
         "transport",
         "tunnel",
+        "uploading",
     )
 
     transport: asyncio.Transport
@@ -94,6 +95,7 @@ class Connection(asyncio.Protocol):
         self._body: list[bytes] = []
         self.tunnel: asyncio.Transport | None = None  # after an upgrade: the client's transport
         self.idle_since_s = 0.0
+        self.uploading = False  # a streamed request body has not been sent to its end
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses of asyncio's
@@ -185,7 +187,8 @@ class Connection(asyncio.Protocol):
         """The reply is complete: keep the connection for the next request, if both sides may."""
         self._sink = None
         trailers, self._headers = self._headers, []
-        if self._keep_alive and not self._excess:
+        # With half a request behind it, a connection would take the next request for the other half.
+        if self._keep_alive and not self._excess and not self.uploading:
             self._pool.put(self)
         else:
             self.transport.close()
@@ -293,6 +296,9 @@ class Pool:
         self.host = host
         self.port = port
         self._tls = tls
+        name = f"[{host}]" if ":" in host else host
+        default = 443 if tls else 80
+        self.authority = (name if port == default else f"{name}:{port}").encode()
         self._max_idle = max_idle
         self._idle_s = idle_s
         self._connect_timeout_s = connect_timeout_s

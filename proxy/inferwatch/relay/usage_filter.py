@@ -49,14 +49,17 @@ class Fingerprint:
     def __init__(self) -> None:
         self.value: bytes | None = None  # b"" when the engine is known to send none
 
-    def learn(self, data: bytes) -> None:
-        """Read it from a usage-only event or a plain reply."""
+    def learn(self, usage_only_event: bytes) -> None:
+        """Read it where it must be if there is one."""
+        self.value = b""
+        self.learn_if_there(usage_only_event)
+
+    def learn_if_there(self, data: bytes) -> None:
+        """Read it from the end of a plain reply. That a reply has none says nothing: it may be a list of models."""
         start = data.rfind(FINGERPRINT)
-        if start < 0:
-            self.value = b""
-            return
         end = data.find(b'"', start + len(FINGERPRINT))
-        self.value = data[start : end + 1] if end > 0 else b""
+        if start >= 0 and end > 0:
+            self.value = data[start : end + 1]
 
 
 class UsageFilter:
