@@ -76,7 +76,10 @@ def _version(_: argparse.Namespace) -> int:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value <= config.MAX_SECONDS:
         raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
     return value
@@ -125,10 +128,11 @@ def _flag(name: str) -> str:
 
 
 def _simulate(arguments: argparse.Namespace) -> int:
+    from inferwatch.yaml_file import read_file  # noqa: PLC0415
     from inferwatch_simulator import server  # noqa: PLC0415
     from inferwatch_simulator.config import SimulatorConfig  # noqa: PLC0415
 
-    tree = config.read_file(arguments.config) if arguments.config else {}
+    tree = read_file(arguments.config) if arguments.config else {}
     for name in SimulatorConfig.__struct_fields__:
         if (value := getattr(arguments, name)) is not None:
             tree[name] = value

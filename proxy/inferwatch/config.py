@@ -8,12 +8,10 @@ import ipaddress
 import os
 import ssl
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
-import yaml
 from msgspec import Meta
 
 ENV_PREFIX: Final = "INFERWATCH__"
@@ -212,7 +210,11 @@ def load(
     Raises:
         ConfigError: one line that names the key (or the file) and what is wrong with it.
     """
-    tree = read_file(path) if path else {}
+    tree: dict[str, Any] = {}
+    if path:
+        from inferwatch.yaml_file import read_file  # noqa: PLC0415 - most starts need no YAML, which takes 40 ms
+
+        tree = read_file(path)
     known = {key for key, _ in keys()}
     for name, value in sorted((os.environ if environ is None else environ).items()):
         if name.startswith(ENV_PREFIX):
@@ -302,41 +304,6 @@ def _description(field: "msgspec.inspect.Field") -> str:
 
 def _plain(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that is written twice: one of the two values would be lost silently."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"`{key.value}` is written twice", key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def read_file(path: str) -> dict[str, Any]:
-    """Read a YAML mapping.
-
-    Raises:
-        ConfigError: naming the file.
-    """
-    try:
-        tree = yaml.load(Path(path).read_text(encoding="utf-8"), _StrictLoader)  # noqa: S506 - a SafeLoader
-    except OSError as error:
-        raise ConfigError(f"--config {path}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path}: not YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise ConfigError(f"--config {path}: not YAML: nested too deeply") from None
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"--config {path}: expected a mapping of keys, got {type(tree).__name__}")
-    return tree
 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:

@@ -48,6 +48,9 @@ RELAY_STOP_S: Final = 10.0
 
 SECRET_BYTES: Final = 32
 
+# sun_path has 108 bytes with the closing zero.
+MAX_SOCKET_PATH_BYTES: Final = 107
+
 
 class Child:
     """One child process, started again whenever it dies."""
@@ -294,7 +297,8 @@ class Supervisor:
         """Take up the configuration anew; on a fault keep the old one. Returns the fault or ""."""
         try:
             fresh = self._reload_config()
-        except ConfigError as error:
+        except (ConfigError, OSError, ValueError, TypeError, LookupError, RecursionError) as error:
+            # ConfigError is what it should be; but a file that breaks its reader must not end a running sidecar.
             self._reloaded_ok = False
             log.error("reload_failed %s", error)
             self._changed.set()
@@ -396,7 +400,7 @@ def _state_dir(loaded: Config) -> Path:
 
 def _socket_dir(state_dir: Path) -> Path:
     """Return where the tap's socket goes: a Unix socket's path has 107 bytes at most, so not in a deep state folder."""
-    if len(str(state_dir / "tap.sock").encode()) <= 100:
+    if _fits(state_dir):
         return state_dir
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or "/run/user/0")
     if not os.access(runtime, os.W_OK):
@@ -405,11 +409,17 @@ def _socket_dir(state_dir: Path) -> Path:
         )
     # Named after the state folder, which is locked: the next life of this Inferwatch finds and uses it again.
     folder = runtime / f"inferwatch-{hashlib.blake2b(str(state_dir).encode(), digest_size=8).hexdigest()}"
+    if not _fits(folder):
+        raise ConfigError(f"state_dir: {state_dir} is too long for a Unix socket in it, and so is {folder}")
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"state_dir: {folder} for the socket: {error.strerror}") from None
     return folder
+
+
+def _fits(folder: Path) -> bool:
+    return len(str(folder / "tap.sock").encode()) <= MAX_SOCKET_PATH_BYTES
 
 
 def _secret(loaded: Config, state_dir: Path) -> bytes:

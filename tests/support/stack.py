@@ -1,4 +1,5 @@
-"""The real thing for tests: a simulated engine, `inferwatch serve` before it, and a client; each in processes of its own."""
+"""The real thing for tests: a simulated engine, `inferwatch serve` before it, and a client; each in processes of its
+own."""
 
 import asyncio
 import contextlib

@@ -20,6 +20,9 @@ from inferwatch.relay.usage_filter import Fingerprint
 # events.
 HIGH_WATER_BYTES: Final = 64 * 1024
 
+# What engines say to a body they do not accept; 422 where fields are checked strictly.
+REFUSALS: Final = frozenset({400, 422})
+
 LAST_CHUNK: Final = b"0\r\n"
 
 
@@ -49,6 +52,8 @@ class Exchange:
         "client_keep_alive",
         "closed",
         "connection",
+        "edit_refused",
+        "edited",
         "error",
         "finished",
         "head_ns",
@@ -95,12 +100,14 @@ class Exchange:
         self.head_written = self.retried = self.closed = False
         self.refusal: RefusedError | None = None  # while a large body was being passed on
         self.finished = self.blocked = self.went_stale = False
+        self.edited = False  # the engine got a body that is not quite the client's
+        self.edit_refused = False  # and did not like it
         self.error = ErrorType.NONE
         self.tunnel_rest: bytes | None = None  # set by a 101
 
     async def wait(self) -> None:
-        """Sleep until `finished`, `blocked` or `went_stale`."""
-        while not (self.finished or self.blocked or self.went_stale):
+        """Sleep until there is something to decide."""
+        while not (self.finished or self.blocked or self.went_stale or self.edit_refused):
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
@@ -118,6 +125,9 @@ class Exchange:
             self._write(heads.reply(status, reason, headers, drop_length=False, extra=b""))
 
     def head(self, stamp_ns: int, status: int, reason: bytes, headers: list[Header], has_body: bool) -> None:
+        if self.edited and status in REFUSALS:
+            self._refuse_edit()
+            return
         self.head_ns = stamp_ns
         self.status = status
         edited = self.observer.head(stamp_ns, status, headers, self._fingerprint)
@@ -137,6 +147,12 @@ class Exchange:
             extra += b"Connection: keep-alive\r\n"
         self.head_written = True
         self._head = heads.reply(status, reason, headers, drop_length=edited, extra=extra)
+
+    def _refuse_edit(self) -> None:
+        """Drop this reply with its connection: the handler sends the client's own body."""
+        self.edit_refused = True
+        self.hang_up()
+        self._wake()
 
     def read_done(self) -> None:
         if self._head:

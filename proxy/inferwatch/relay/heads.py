@@ -84,7 +84,16 @@ class RequestHead:
         self.forwarded = [field for field in self.forwarded if field[0].lower() not in names]
 
 
-def request(method: bytes, target: bytes, head: RequestHead, *, host: bytes, replace_host: bool, extra: bytes) -> bytes:
+def request(
+    method: bytes,
+    target: bytes,
+    head: RequestHead,
+    *,
+    host: bytes,
+    replace_host: bool,
+    without: frozenset[bytes],
+    extra: bytes,
+) -> bytes:
     """Serialise the request head for the engine. `extra` holds complete header lines (framing, trace context).
 
     `host` is the engine's own: sent when the client named none (HTTP/1.0), or instead of the client's.
@@ -93,7 +102,10 @@ def request(method: bytes, target: bytes, head: RequestHead, *, host: bytes, rep
     if b"host" not in head.named:
         lines.append(b"Host: %b\r\n" % host)
     for name, value in head.forwarded:
-        shown = host if replace_host and name.lower() == b"host" else value
+        lower = name.lower()
+        if lower in without:
+            continue
+        shown = host if replace_host and lower == b"host" else value
         lines.append(b"%b: %b\r\n" % (name, shown))
     lines.append(extra)
     lines.append(b"\r\n")

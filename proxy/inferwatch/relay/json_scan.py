@@ -9,7 +9,8 @@ import re
 from typing import Final
 
 _STRUCTURE: Final = re.compile(rb'["{}\[\],:]')
-_STRING_REST: Final = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# Possessive: a string that does not end in this piece must not be tried again from every byte of it.
+_STRING_REST: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _SPACE: Final = b" \t\r\n"
 
 # Wanted values are flags, names and small objects; a longer one is not what we look for.
@@ -108,9 +109,8 @@ class ObjectScanner:
         if self._escaped:
             self._escaped = False
             position += 1
-        match = _STRING_REST.match(data, position)
-        if match is not None:
-            end = match.end()
+        end = self._string_end(data, position)
+        if end > 0:
             self._in_string = False
             if self._is_key:
                 self._key += data[start : min(end - 1, start + MAX_KEY_BYTES)]
@@ -120,6 +120,15 @@ class ObjectScanner:
         backslashes = len(data) - len(data[position:].rstrip(b"\\")) - position
         self._escaped = backslashes % 2 == 1
         return len(data)
+
+    def _string_end(self, data: bytes, position: int) -> int:
+        """Return the index behind the closing quote, or 0. Without a backslash, which is the rule for images, one
+        scan."""
+        quote = data.find(b'"', position)
+        if data.find(b"\\", position, quote if quote >= 0 else len(data)) < 0:
+            return quote + 1
+        match = _STRING_REST.match(data, position)
+        return match.end() if match is not None else 0
 
     def _structure(self, data: bytes, at: int, byte: int, captured_from: int) -> int:
         if self.closing >= 0:
@@ -141,6 +150,7 @@ class ObjectScanner:
         elif self._depth == 1:
             if byte == 0x3A and self._value_start < 0:  # :
                 self._is_key = False
+                self.broken = b"\\" in self._key  # `"stre\u0061m"`: the engine may read a name that we do not
                 self._value_start = self._offset + at + 1
                 self._capture = bytes(self._key) in self._wanted
                 self._captured.clear()

@@ -159,6 +159,10 @@ class Observer:
         """Take usage out of the reply."""
         self._filter = UsageFilter(hide, several_choices=self._facts.choices != 1, fingerprint=fingerprint)
 
+    def show_all(self) -> None:
+        """Nothing was asked for after all."""
+        self._filter = None
+
     def head(self, stamp_ns: int, status: int, headers: list[Header], fingerprint: Fingerprint) -> bool:
         """The reply's head. Returns whether the body will be edited, so that its length is not the engine's."""
         try:

@@ -23,7 +23,6 @@ from inferwatch.relay.mirror import Mirror
 from inferwatch.relay.observer import Observer, Subject
 from inferwatch.relay.tunnel import ClientTunnel
 from inferwatch.relay.upstream import ConnectError, Connection, Pool
-from inferwatch.relay.usage_filter import Hide
 from inferwatch.relay.usage_request import Facts
 
 log = logging.getLogger(__name__)
@@ -32,6 +31,8 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # Routes that take `stream_options`, behind any prefix.
 _USAGE_ROUTES: Final = ("/chat/completions", "/completions")
+
+_ACCEPT_ENCODING: Final = frozenset({b"accept-encoding"})
 
 _JSON_BODY: Final = b"application/json"
 
@@ -74,6 +75,7 @@ class Relay:
         self.mirror = mirror
         self.active: set[Exchange] = set()
         self.retries = 0
+        self.cutting = False  # the drain's time is over: what is cancelled now did not hang up
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Relay one request; aiohttp calls this."""
@@ -102,10 +104,10 @@ class Relay:
         except RefusedError as refusal:
             return self._refuse(request, exchange, refusal)
         except ClientGoneError:
-            self._cancelled(request, exchange)
+            self._cancelled(exchange)
             return Done(keep_alive=False)
         except asyncio.CancelledError:
-            self._cancelled(request, exchange)
+            self._cancelled(exchange)
             raise
         finally:
             self.active.discard(exchange)
@@ -188,46 +190,60 @@ class Relay:
         self, request: web.BaseRequest, head: heads.RequestHead, exchange: Exchange, body: bytes
     ) -> None:
         """A request whose body is at hand: edit it if usage must be asked for, send it, and again if need be."""
-        sent = body
-        facts = Facts()
-        hide: Hide | None = None
-        if body and _is_json(head):
-            read = usage_request.read(body)
-            if read is not None:
-                facts, options = read
-                if facts.stream and await self._may_ask(request):
-                    edit = usage_request.edit(body, options)
-                    if edit is not None:
-                        sent, hide = edit.apply(body), edit.hide
-        extra = b"Content-Length: %d\r\n" % len(sent) if body or request.content_length is not None else b""
-        if head.upgrade:
-            extra = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade
-        message = self._request_head(request, head, extra, edited=hide is not None) + sent
-        observer = exchange.observer
+        facts, edit = await self._plan(request, head, body)
+        sent = edit.apply(body) if edit is not None else body
+        has_length = bool(body) or request.content_length is not None
         connection = self.pool.take() if not head.upgrade else None
         if connection is None:
             connection = await self._connect(exchange)
+        exchange.edited = edit is not None
+        observer = exchange.observer
         while connection is not None:
+            extra = b"Content-Length: %d\r\n" % len(sent) if has_length else b""
+            if head.upgrade:
+                extra = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade
+            message = self._request_head(request, head, extra, edited=exchange.edited) + sent
             self._send(exchange, connection, message, takes_upgrade=bool(head.upgrade))
             if not observer.is_open:
                 mirrored = body[: self.config.tap.max_body_bytes]
-                observer.opened(facts, mirrored, len(body), exchange.sent_ns, asked_usage=hide is not None)
-                if hide is not None:
-                    observer.hide(hide, self.engine.fingerprint)
+                observer.opened(facts, mirrored, len(body), exchange.sent_ns, asked_usage=edit is not None)
+                if edit is not None:
+                    observer.hide(edit.hide, self.engine.fingerprint)
             await self._await_reply(request, exchange)
-            if not exchange.went_stale:
+            if exchange.edit_refused and not exchange.finished:
+                # The reply was about our body, not the client's. A refused request costs the engine nothing: ask again
+                # with the client's own, and pass on what it says to that.
+                exchange.edit_refused = exchange.edited = False
+                observer.show_all()
+                sent = body
+            elif exchange.went_stale:
+                # The engine closed the idle connection just as we took it; nothing of the request was answered.
+                exchange.went_stale = False
+                exchange.retried = True
+                self.retries += 1
+            else:
                 return
-            # The engine closed the idle connection just as we took it; nothing of the request was answered.
-            exchange.went_stale = False
-            exchange.retried = True
-            self.retries += 1
             connection = await self._connect(exchange)
+
+    async def _plan(
+        self, request: web.BaseRequest, head: heads.RequestHead, body: bytes
+    ) -> tuple[Facts, usage_request.Edit | None]:
+        """Look into the body, and decide what to ask for."""
+        if not body or not self._is_readable(request, head):
+            return Facts(), None
+        read = usage_request.read(body)
+        if read is None:
+            return Facts(), None
+        facts, options = read
+        if not facts.stream or not await self._may_ask(request):
+            return facts, None
+        return facts, usage_request.edit(body, options)
 
     async def _stream(
         self, request: web.BaseRequest, head: heads.RequestHead, exchange: Exchange, beginning: bytes
     ) -> None:
         """A request too large to buffer: pass it on as it comes, on a connection that cannot be stale."""
-        ask = _is_json(head) and await self._may_ask(request)
+        ask = self._is_readable(request, head) and await self._may_ask(request)
         edit = usage_request.StreamedEdit(ask=ask)
         connection = await self._connect(exchange)
         if connection is None:
@@ -312,9 +328,6 @@ class Relay:
             exchange.unblock()
 
     def _request_head(self, request: web.BaseRequest, head: heads.RequestHead, extra: bytes, *, edited: bool) -> bytes:
-        if edited:
-            # A compressed reply cannot be edited; engines do not compress streams, so nothing changes for the client.
-            head.without(b"accept-encoding")
         target = heads.origin_form(request.raw_path)
         return heads.request(
             request.method.encode(),
@@ -323,8 +336,18 @@ class Relay:
             host=self.pool.authority,
             # Behind TLS the name decides who answers; on plain HTTP the engine sees what it would see without us.
             replace_host=self.config.upstream.tls,
+            # A compressed reply cannot be edited; engines do not compress streams, so nothing changes for the client.
+            without=_ACCEPT_ENCODING if edited else frozenset(),
             extra=head.trace_line + extra,
         )
+
+    def _is_readable(self, request: web.BaseRequest, head: heads.RequestHead) -> bool:
+        """Whether to look into the body. vLLM reads JSON whatever its type says; a compressed body stays closed."""
+        if b"content-encoding" in head.named:
+            return False
+        if heads.path_of(request.raw_path).endswith(_USAGE_ROUTES):
+            return True
+        return head.named.get(b"content-type", b"").startswith(_JSON_BODY)
 
     async def _may_ask(self, request: web.BaseRequest) -> bool:
         if not self.config.usage.ask or not heads.path_of(request.raw_path).endswith(_USAGE_ROUTES):
@@ -363,17 +386,17 @@ class Relay:
         self._close(exchange, Outcome.REJECTED, refusal.error)
         return done
 
-    def _cancelled(self, request: web.BaseRequest, exchange: Exchange) -> None:
+    def _cancelled(self, exchange: Exchange) -> None:
         """The client hung up; or we are shutting down and its time is over."""
         exchange.hang_up()
         if exchange.status == SWITCHING_PROTOCOLS:
             self._close(exchange, Outcome.OK, ErrorType.NONE)
         elif exchange.error is not ErrorType.NONE and exchange.head_written:
             self._close(exchange, Outcome.STREAM_ERROR, exchange.error)
-        elif request.transport is None:
-            self._close(exchange, Outcome.CLIENT_ABORT, ErrorType.NONE)
-        else:
+        elif self.cutting:
             self._close(exchange, Outcome.INTERRUPTED, ErrorType.NONE)
+        else:
+            self._close(exchange, Outcome.CLIENT_ABORT, ErrorType.NONE)
 
     def _write_error(self, request: web.BaseRequest, exchange: Exchange, status: int, message: str) -> Done:
         exchange.status = status
@@ -463,13 +486,6 @@ class RelayServer(web.Server):
 
 def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
-
-
-def _is_json(head: heads.RequestHead) -> bool:
-    """Whether to look into the body. A missing type counts: vLLM takes it for JSON too. A compressed body stays
-    closed."""
-    kind = head.named.get(b"content-type", _JSON_BODY)
-    return kind.startswith(_JSON_BODY) and b"content-encoding" not in head.named
 
 
 def _too_large(size: int, limit: int) -> RefusedError:

@@ -218,7 +218,8 @@ class UsageFilter:
             data = data[end:]
         keep = 0 if last else _unfinished(data, start)
         shown = data[: len(data) - keep]
-        self._big_finished = self._big_finished or FINISHED in shown
+        # In what is kept as well: the next piece begins with it, but may not reach back to the needle's beginning.
+        self._big_finished = self._big_finished or FINISHED in (data if start < 0 else data[:start])
         out.append(shown)
         if keep:
             self._held.append(data[len(data) - keep :])

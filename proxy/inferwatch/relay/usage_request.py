@@ -26,6 +26,10 @@ _TRUE_WORDS: Final = frozenset({"1", "on", "t", "true", "y", "yes"})
 MAX_CHOICES: Final = 65536
 
 
+# `stream_options` is under 100 bytes, and nothing but a line break follows a body.
+MAX_HELD_BYTES: Final = 64 * 1024
+
+
 class Facts(msgspec.Struct, frozen=True):
     """What the relay needs to know of a request body."""
 
@@ -161,11 +165,14 @@ class StreamedEdit:
         scanner.feed(data)
         data = self._held + data
         cut = len(data)
-        if not scanner.broken:
+        if self._ask and not scanner.broken:
             if scanner.open_value is not None and scanner.open_value[0] == _OPTIONS:
                 cut = scanner.open_value[1] - self._offset
             elif scanner.closing >= 0:
                 cut = scanner.closing - self._offset
+        if len(data) - cut > MAX_HELD_BYTES:  # an endless value, or blanks without end: not worth asking
+            self._ask = False
+            cut = len(data)
         out, self._held = data[:cut], data[cut:]
         start, self._offset = self._offset, self._offset + cut
         member = scanner.members.get(_OPTIONS)

@@ -179,6 +179,7 @@ class Worker:
                     await asyncio.sleep(0.02)
         if self._relay.active:
             log.warning("drain_cut open_requests=%d", len(self._relay.active))
+        self._relay.cutting = True
         await server.shutdown(0.1)
         await runner.cleanup()
         self._relay.pool.close()

@@ -1,0 +1,1 @@
+"""The control plane: turns mirrored bytes into records, metrics and the ledger."""

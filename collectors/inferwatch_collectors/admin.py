@@ -1,0 +1,196 @@
+"""The admin port: metrics, health, and a few words about this process. Never content, never a key.
+
+What a scrape has seen is durable: values are collected, then the ledger commits, then the text is sent. So a counter
+never goes back, not even over `kill -9`, and no dashboard shows the spike that Prometheus makes of a counter reset. If
+the ledger fails, the scrape goes out all the same. Values are collected family by family, the text is made in a thread.
+"""
+
+import asyncio
+import gzip
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from aiohttp import web
+from prometheus_client import Metric as PrometheusFamily
+from prometheus_client import ProcessCollector
+
+from inferwatch import __version__
+from inferwatch_collectors import exposition
+from inferwatch_collectors.booking import Link
+from inferwatch_collectors.exposition import Exposition
+
+# A relay reports every second.
+RELAY_SILENT_NS: Final = 5_000_000_000
+
+# A scrape waits this long for the disk at most; the usual scrape times out after 10 s.
+FLUSH_TIMEOUT_S: Final = 1.0
+
+# Prometheus in a pair, a person with curl, and one to spare. Each holds the whole text in memory.
+MAX_SCRAPES: Final = 4
+
+# zlib's own default spends twice the time for 5 % less.
+GZIP_LEVEL: Final = 3
+
+# The supervisor reads one file and tells its children.
+RELOAD_TIMEOUT_S: Final = 10.0
+
+INDEX: Final = """Inferwatch admin port
+  GET  /metrics    Prometheus and OpenMetrics
+  GET  /healthz    200 while the data path is alive
+  GET  /readyz     200 while new requests can be served
+  GET  /config     the configuration in force, redacted
+  POST /-/reload   read the configuration anew
+  GET  /version
+"""
+
+
+class Condition(NamedTuple):
+    """What health and readiness are judged by."""
+
+    relay_stats_ns: Sequence[int]  # when each connected relay last reported; 0: not yet
+    upstream: str  # host:port
+    upstream_up: bool | None  # None: not tried yet
+    draining: bool
+
+
+class Service(NamedTuple):
+    """What the admin port needs from the collector."""
+
+    exposition: Exposition
+    refresh: Callable[[], None]  # bring self-metrics up to date
+    flush: Callable[[float], Awaitable[bool]]  # commit within so many seconds
+    condition: Callable[[], Condition]
+    shown_config: Callable[[], Mapping[str, Any]]
+    reload: Callable[[], Awaitable[str]]  # returns the fault, or ""
+
+
+def relay_stats(links: Iterable[Link]) -> list[int]:
+    """Return the stamps for `Condition.relay_stats_ns`."""
+    return [link.stats_ns for link in links]
+
+
+def not_healthy(condition: Condition, now_ns: int) -> list[str]:
+    """Return why the data path is not alive; empty if it is. Depends on nothing but the relays."""
+    if not condition.relay_stats_ns:
+        return ["no relay is connected"]
+    silent_ns = now_ns - max(condition.relay_stats_ns)
+    if silent_ns > RELAY_SILENT_NS:
+        return ["no relay has reported in the last 5 s"]
+    return []
+
+
+def not_ready(condition: Condition, now_ns: int) -> list[str]:
+    """Return why no new requests should be sent here; empty if they should."""
+    reasons = not_healthy(condition, now_ns)
+    if condition.draining:
+        reasons.append("draining")
+    if condition.upstream_up is None:
+        reasons.append(f"upstream {condition.upstream} not tried yet")
+    elif not condition.upstream_up:
+        reasons.append(f"upstream {condition.upstream} does not accept connections")
+    return reasons
+
+
+class Admin:
+    """The routes."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._process: ProcessCollector | None = None
+        self._scrapes = 0
+        # One of our own: a folder that hangs, read in the loop's default threads, must not hold up scrapes.
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="exposition")
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, make_site: Callable[[web.AppRunner], web.BaseSite]) -> None:
+        """Serve on the site that `make_site` returns.
+
+        Raises:
+            OSError: it cannot be listened on.
+        """
+        app = web.Application()
+        app.add_routes(
+            [
+                web.get("/", self._index),
+                web.get("/metrics", self._metrics),
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+                web.get("/config", self._config),
+                web.post("/-/reload", self._reload),
+                web.get("/version", self._version),
+            ]
+        )
+        # Probes and scrapes are short; a hanging one must not hold up the end.
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        await self._runner.setup()
+        await make_site(self._runner).start()
+
+    async def close(self) -> None:
+        """Stop serving."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+        self._thread.shutdown(wait=False)
+
+    async def _index(self, _: web.Request) -> web.Response:
+        return web.Response(text=INDEX)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        if self._scrapes >= MAX_SCRAPES:
+            return web.Response(status=503, text=f"{MAX_SCRAPES} scrapes are under way\n")
+        self._scrapes += 1
+        try:
+            self._service.refresh()
+            families: list[PrometheusFamily] = []
+            for family in self._service.exposition.collect():
+                families.append(family)
+                await asyncio.sleep(0)
+            await self._service.flush(FLUSH_TIMEOUT_S)
+            compress = "gzip" in request.headers.get("Accept-Encoding", "")
+            accept = request.headers.get("Accept", "")
+            body, content_type = await asyncio.get_running_loop().run_in_executor(
+                self._thread, self._encode, families, accept, compress
+            )
+        finally:
+            self._scrapes -= 1
+        headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
+        if compress:
+            headers["Content-Encoding"] = "gzip"
+        return web.Response(body=body, headers=headers)
+
+    def _encode(self, families: list[PrometheusFamily], accept: str, compress: bool) -> tuple[bytes, str]:
+        """Runs in a thread, for the time it takes and for the files in /proc: nothing here touches the store."""
+        self._process = self._process or ProcessCollector(registry=None)
+        families.extend(self._process.collect())
+        body, content_type = exposition.encode(families, accept)
+        return (gzip.compress(body, GZIP_LEVEL) if compress else body), content_type
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return _verdict(not_healthy(self._service.condition(), time.monotonic_ns()))
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        return _verdict(not_ready(self._service.condition(), time.monotonic_ns()))
+
+    async def _config(self, _: web.Request) -> web.Response:
+        return _json(200, self._service.shown_config())
+
+    async def _version(self, _: web.Request) -> web.Response:
+        return _json(200, {"version": __version__})
+
+    async def _reload(self, _: web.Request) -> web.Response:
+        try:
+            async with asyncio.timeout(RELOAD_TIMEOUT_S):
+                fault = await self._service.reload()
+        except TimeoutError:
+            fault = f"no answer from the supervisor within {RELOAD_TIMEOUT_S:.0f} s"
+        return web.Response(status=500, text=f"{fault}\n") if fault else web.Response(text="reloaded\n")
+
+
+def _verdict(reasons: list[str]) -> web.Response:
+    return _json(503 if reasons else 200, {"status": "failing" if reasons else "ok", "reasons": reasons})
+
+
+def _json(status: int, value: object) -> web.Response:
+    return web.Response(status=status, body=msgspec.json.encode(value) + b"\n", content_type="application/json")

@@ -1,0 +1,370 @@
+"""The collector process: wires tap, booking, ledger, metrics and admin port, and takes them down in order.
+
+At the end: the tap takes no new connections and waits for the relays to leave, what dead relays left open is booked,
+the last commit is made and acknowledged, then the rest goes. A task of ours that dies unexpectedly ends the process
+with exit code 1; the supervisor starts another, and the relays tell it everything that was not acknowledged.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from inferwatch import __version__
+from inferwatch.control import Channel, Message
+from inferwatch.memory import settle
+from inferwatch.record import RequestRecord
+from inferwatch.tasks import TaskSet
+from inferwatch_collectors import metrics as m
+from inferwatch_collectors.admin import Admin, Condition, Service, relay_stats
+from inferwatch_collectors.booking import GRACE_NS, Booking
+from inferwatch_collectors.cardinality import CardinalityGuard, Limits
+from inferwatch_collectors.exposition import Exposition
+from inferwatch_collectors.ledger.base import Ledger, LedgerError, LedgerInUseError
+from inferwatch_collectors.ledger.journal import Journal
+from inferwatch_collectors.ledger.sqlite import SqliteLedger
+from inferwatch_collectors.ledger.sqlite_store import RETENTION_STEP_ROWS
+from inferwatch_collectors.metric_store import MetricStore
+from inferwatch_collectors.metrics import TABLE
+from inferwatch_collectors.recorder import Recorder
+from inferwatch_collectors.request_log import LineWriter, RequestLog
+from inferwatch_collectors.spool import SpoolReader
+from inferwatch_collectors.tap_server import TapServer
+from inferwatch_collectors.upstream_probe import UpstreamProbe
+from inferwatch_collectors.vitals import VITALS, Vitals
+
+_log: Final = logging.getLogger(__name__)
+
+TICK_S: Final = 0.5
+
+# Supervisor's patience is 20 s.
+BEAT_S: Final = 1.0
+
+RETENTION_INTERVAL_S: Final = 60.0
+# Between two steps of one retention: commits come first.
+RETENTION_PAUSE_S: Final = 0.05
+
+# Told to stop, the relays are gone already, or will not go; the supervisor kills after 10 s.
+STOP_DRAIN_S: Final = 3.0
+STOP_COMMIT_S: Final = 4.0
+STOP_LOG_S: Final = 0.5
+
+
+class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """All that the collector takes from outside."""
+
+    socket_path: str
+    spool_dir: str
+    state_dir: str  # "": the ledger lives in memory
+    upstream_url: str
+    admin_fd: int = -1  # an inherited listening socket; -1: bind admin_host and admin_port
+    admin_host: str = "127.0.0.1"
+    admin_port: int = 0
+    log_requests: bool = True
+    retention_days: float = 35
+    max_rows: int = 5_000_000
+    max_models: int = 100
+    max_tenants: int = 500
+    drain_timeout_s: float = 600.0  # without a supervisor relays may take this long to leave
+    shown_config: dict[str, Any] = {}
+    status: dict[str, Any] = {}  # the supervisor's first `status` message
+
+
+def settings_from(message: Mapping[str, Any], admin_fd: int) -> CollectorSettings:
+    """Return the settings in the supervisor's first message."""
+    config = message["config"]
+    return CollectorSettings(
+        socket_path=message["tap_socket"],
+        spool_dir=message["spool_dir"],
+        state_dir=message["state_dir"],
+        upstream_url=config["upstream"]["url"],
+        admin_fd=admin_fd,
+        log_requests=config["log"]["requests"],
+        retention_days=config["ledger"]["retention_days"],
+        max_rows=config["ledger"]["max_rows"],
+        max_models=config["metrics"]["max_models"],
+        max_tenants=config["metrics"]["max_tenants"],
+        drain_timeout_s=config["drain"]["timeout_s"],
+        shown_config=message.get("redacted", {}),
+        status=message.get("status", {}),
+    )
+
+
+async def run(settings: CollectorSettings, channel: Channel | None = None) -> int:
+    """Collect until told to stop. Returns the exit code.
+
+    Raises:
+        OSError: a socket cannot be bound; `filename` names the path.
+    """
+    try:
+        ledger = await SqliteLedger.open(
+            Path(settings.state_dir) if settings.state_dir else None,
+            retention_days=settings.retention_days,
+            max_rows=settings.max_rows,
+        )
+    except LedgerInUseError as error:
+        _log.error("ledger_in_use %s", error)
+        return 1
+    collector = Collector(settings, ledger, channel)
+    try:
+        return await collector.run()
+    finally:
+        await collector.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_COMMIT_S):
+                await ledger.close()
+
+
+class Collector:
+    """Everything in one process, and the order in which it starts and stops."""
+
+    def __init__(self, settings: CollectorSettings, ledger: Ledger, channel: Channel | None) -> None:
+        self._settings = settings
+        self._ledger = ledger
+        self._channel = channel
+        self._store = MetricStore((*TABLE, *VITALS))
+        limits = Limits(models=settings.max_models, tenants=settings.max_tenants)
+        self._recorder = Recorder(self._store, CardinalityGuard(limits))
+        self._journal = Journal(ledger, self._store)
+        self._booking = Booking(self._recorder, self._sink)
+        self._tap = TapServer(Path(settings.socket_path), self._booking, self._journal)
+        self._spool = SpoolReader(
+            Path(settings.spool_dir),
+            self._booking,
+            self._journal,
+            connected_boots=lambda: {link.boot for link in self._tap.links()},
+        )
+        self._writer = LineWriter(sys.stdout.fileno())
+        self._request_log = RequestLog(self._writer) if settings.log_requests else None
+        self._probe = UpstreamProbe(settings.upstream_url)
+        self._probing: asyncio.Task[None] | None = None
+        self._vitals = Vitals(self._store)
+        self._admin = Admin(self._service())
+        self._shown_config = settings.shown_config
+        self._draining = False
+        self._orphaned = False  # the supervisor is gone
+        self._reloads: list[asyncio.Future[str]] = []
+        self._stop = asyncio.Event()
+        self._exit_code = 0
+        self._tasks = TaskSet(self._task_failed)
+        self._vouched_ns = time.monotonic_ns() if settings.status.get("data_path_alive") else 0
+        self._take_status(settings.status)
+
+    async def run(self) -> int:
+        """Start, serve until told to stop, and stop."""
+        loop = asyncio.get_running_loop()
+        # Spool files and start-up: one at a time. Each idle thread would keep memory that nobody else can use.
+        loop.set_default_executor(ThreadPoolExecutor(max_workers=1, thread_name_prefix="files"))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.set_exception_handler(self._callback_failed)
+        await self._restore()
+        committing = self._tasks.start(self._journal.run(), "journal")
+        self._follow_counts()
+        await self._tap.start()
+        await self._admin.start(self._site)
+        self._tasks.spawn(self._spool.run(), "spool")
+        self._probing = self._tasks.start(self._probe.run(), "upstream_probe")
+        self._tasks.spawn(self._tick(), "tick")
+        self._tasks.spawn(self._retain(), "retention")
+        if self._channel is not None:
+            self._tasks.spawn(self._listen(self._channel), "control")
+            self._tasks.spawn(self._beat(self._channel), "beat")
+            self._channel.send({"ready": True})
+        settle()
+        _log.info("collector_ready durable=%s", self._ledger.durable)
+        await self._stop.wait()
+        await self._shut_down(committing)
+        return self._exit_code
+
+    async def close(self) -> None:
+        """Release what `run` holds, however it ended."""
+        await self._tap.disconnect()
+        await self._admin.close()
+        await self._tasks.close()
+        if self._request_log is not None:
+            self._request_log.flush()
+        await asyncio.to_thread(self._writer.close, STOP_LOG_S)
+        if self._channel is not None:
+            self._channel.close()
+
+    # --- start and stop
+
+    async def _restore(self) -> None:
+        try:
+            rows = await self._ledger.load_metrics()
+        except LedgerError as error:
+            _log.error("ledger_unreadable reason=%s", error)
+            rows = await self._ledger.load_metrics()  # a corrupt file has been replaced by now
+        restored = self._recorder.restore(rows, now_s=time.monotonic())
+        for name, reason in restored.discarded:
+            _log.warning("metric_not_restored name=%s reason=%s", name, reason)
+
+    async def _shut_down(self, committing: asyncio.Task[None]) -> None:
+        self._draining = True
+        await self._tap.drain(self._settings.drain_timeout_s if self._orphaned else STOP_DRAIN_S)
+        self._booking.expire(time.monotonic_ns() + GRACE_NS)
+        await self._journal.flush(STOP_COMMIT_S)
+        await self._tap.disconnect()
+        self._vitals.refresh()
+        self._journal.close()
+        _, late = await asyncio.wait([committing], timeout=STOP_COMMIT_S)
+        if late or self._journal.committed < self._journal.position:
+            _log.error("ledger_last_commit_failed waiting=%d", self._journal.position - self._journal.committed)
+
+    def _site(self, runner: web.AppRunner) -> web.BaseSite:
+        if self._settings.admin_fd >= 0:
+            return web.SockSite(runner, socket.socket(fileno=self._settings.admin_fd))
+        return web.TCPSite(runner, self._settings.admin_host, self._settings.admin_port)
+
+    def _task_failed(self, name: str, error: BaseException) -> None:
+        _log.error("task_failed name=%s", name, exc_info=error)
+        self._exit_code = 1
+        self._stop.set()
+
+    def _callback_failed(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A connection of a relay or a scraper ended in a fault of ours. The peer comes again; we count."""
+        error = context.get("exception")
+        place = traceback.extract_tb(error.__traceback__)[-1:] if error is not None else []
+        self._recorder.observer_error("callback")
+        # The type and the place, not the message: it may quote what a client sent.
+        _log.error("callback_failed error=%s at=%s", type(error).__name__, place)
+
+    # --- what the parts need of each other
+
+    def _sink(self, record: RequestRecord) -> None:
+        self._journal.add(record)
+        if self._request_log is not None:
+            self._request_log.add(record)
+
+    def _service(self) -> Service:
+        return Service(
+            exposition=Exposition(self._store),
+            refresh=self._refresh,
+            flush=self._journal.flush,
+            condition=self._condition,
+            shown_config=lambda: self._shown_config,
+            reload=self._ask_for_reload,
+        )
+
+    def _condition(self) -> Condition:
+        # The relays were there before us: until they have reconnected, the supervisor's word counts as a report.
+        stamps = [*relay_stats(self._tap.links()), self._vouched_ns]
+        return Condition([stamp for stamp in stamps if stamp], self._probe.name, self._probe.up, self._draining)
+
+    def _follow_counts(self) -> None:
+        vitals, booking, journal = self._vitals, self._booking, self._journal
+        vitals.started(__version__, time.time())
+        vitals.count(m.LEDGER_COMMITS, (), lambda: journal.commits)
+        vitals.count(m.LEDGER_COMMIT_FAILURES, (), lambda: journal.commit_failures)
+        vitals.cut("ledger_records", lambda: journal.lost)
+        vitals.cut("unsure", lambda: journal.unsure)
+        vitals.cut("log_lines", lambda: self._writer.dropped)
+        vitals.cut("unwatched_requests", lambda: booking.unwatched)
+        vitals.cut("plain_replies", lambda: booking.plain_given_up)
+        vitals.cut("orphan_frames", lambda: booking.orphans)
+        vitals.cut("bad_peers", lambda: self._tap.bad_peers)
+        vitals.cut("spool_torn", lambda: self._spool.torn)
+        vitals.cut("spool_bad", lambda: self._spool.bad)
+
+    def _refresh(self) -> None:
+        vitals = self._vitals
+        vitals.refresh()
+        vitals.gauge(m.LEDGER_PENDING, self._journal.position - self._journal.committed)
+        vitals.gauge(m.LEDGER_DURABLE, int(self._ledger.durable and not self._journal.failing))
+        vitals.gauge(m.DRAINING, int(self._draining))
+        vitals.gauge(m.UPSTREAM_UP, None if self._probe.up is None else int(self._probe.up), (self._probe.name,))
+
+    # --- background
+
+    async def _tick(self) -> None:
+        while True:
+            due_s = time.monotonic() + TICK_S
+            await asyncio.sleep(TICK_S)
+            now_ns = time.monotonic_ns()
+            now_s = now_ns / 1e9
+            self._vitals.lagged(now_s, now_s - due_s)
+            self._booking.expire(now_ns)
+            self._recorder.tick(now_s=now_s)
+            self._vitals.refresh()
+
+    async def _retain(self) -> None:
+        while True:
+            await asyncio.sleep(RETENTION_INTERVAL_S)
+            try:
+                while await self._ledger.retain(time.time_ns()) >= RETENTION_STEP_ROWS:
+                    await asyncio.sleep(RETENTION_PAUSE_S)
+            except LedgerError as error:
+                _log.warning("retention_failed reason=%s", error)
+
+    async def _beat(self, channel: Channel) -> None:
+        beat = 0
+        while True:
+            beat += 1
+            channel.send({"beat": beat})
+            await asyncio.sleep(BEAT_S)
+
+    # --- the supervisor
+
+    async def _listen(self, channel: Channel) -> None:
+        async for message in channel.messages():
+            self._take_message(message)
+        _log.warning("supervisor_gone")
+        self._orphaned = True
+        self._stop.set()
+
+    def _take_message(self, message: Message) -> None:
+        if "redacted" in message:
+            self._shown_config = message["redacted"]
+        if "config" in message:
+            self._take_config(message["config"])
+        if "status" in message:
+            self._take_status(message["status"])
+        if "reloaded" in message:
+            for waiter in self._reloads:
+                if not waiter.done():
+                    waiter.set_result(message["reloaded"])
+            self._reloads.clear()
+        if message.get("stop"):
+            self._stop.set()
+
+    def _take_config(self, config: Mapping[str, Any]) -> None:
+        fresh = UpstreamProbe(config["upstream"]["url"])
+        if fresh.name != self._probe.name:
+            self._vitals.gauge(m.UPSTREAM_UP, None, (self._probe.name,))
+            self._probe = fresh
+            if self._probing is not None:
+                self._probing.cancel()
+            self._probing = self._tasks.start(fresh.run(), "upstream_probe")
+        wanted = config["log"]["requests"]
+        if wanted != (self._request_log is not None):
+            if self._request_log is not None:
+                self._request_log.flush()
+            self._request_log = RequestLog(self._writer) if wanted else None
+        logging.getLogger().setLevel(str(config["log"]["level"]).upper())
+
+    def _take_status(self, status: Mapping[str, Any]) -> None:
+        self._draining = self._draining or bool(status.get("draining"))
+        if "reload_ok" in status:
+            ok = bool(status["reload_ok"])
+            self._vitals.gauge(m.CONFIG_RELOAD_SUCCESSFUL, int(ok))
+            self._vitals.gauge(m.CONFIG_RELOAD_TIMESTAMP, status.get("reload_unix"))
+
+    async def _ask_for_reload(self) -> str:
+        if self._channel is None:
+            return "there is no supervisor to ask"
+        waiter: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._reloads.append(waiter)
+        self._channel.send({"reload": True})
+        return await waiter

@@ -1,0 +1,364 @@
+"""From what relays tell to finished records: who is open, who was booked, what becomes of a dead relay's requests.
+
+Pure but for the log: no sockets, no files, no clock; `now_ns` is CLOCK_MONOTONIC and comes from the caller.
+
+* **Once.** A `request_id` becomes a record once. What a relay sends again (`resumed`, or older than its connection) and
+  what comes from a spool file is looked up in the ledger by the caller (`suspects`); what this process booked lately
+  is known here. Both are asked, since a commit may still be under way.
+* **Always.** A `Close` with its `Open` is enough. If reading an answer fails, which is a bug of ours, that exchange is
+  given up at the fence and the request is booked from its `Close` alone, at worst without tokens.
+* **Dead relays.** A connection that ends without `Bye` is parked for GRACE_NS. A new one of the same `boot` takes its
+  open requests up; otherwise they are booked as `interrupted` with what was seen.
+* **Bounds.** Above MAX_WATCHED open requests, answers are not read (their Close still books them); above MAX_OPEN the
+  peer is broken; above MAX_PLAIN_BYTES in unfinished plain replies, the next ones are given up.
+"""
+
+import logging
+import traceback
+from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
+from typing import Final, TypeVar
+
+from msgspec.structs import replace
+
+from inferwatch.record import ErrorType, Outcome, RequestRecord
+from inferwatch.tap import Batch, Close, FrameError, Head, Hello, Open
+from inferwatch_collectors.cardinality import OTHER, RequestLabels
+from inferwatch_collectors.exchange import Exchange
+from inferwatch_collectors.ledger.recent_ids import RecentIds
+from inferwatch_collectors.recorder import Recorder
+
+_log: Final = logging.getLogger(__name__)
+
+NS_PER_S: Final = 1_000_000_000
+
+# A relay reconnects at once and then every second at most.
+GRACE_NS: Final = 2 * NS_PER_S
+
+# An exchange is about 2 kB: 100 MB. A relay process has no more file descriptors than that in most containers.
+MAX_WATCHED: Final = 50_000
+
+# Without an exchange a request is its Open, some 1.5 kB. More than this is a relay that has lost count.
+MAX_OPEN: Final = 200_000
+
+# All plain replies that are being received, together. One alone is bounded by `dialects.body`.
+MAX_PLAIN_BYTES: Final = 128 * 1024 * 1024
+
+# Reads between two breaths of `apply`: some 20 ms of digesting, so that the loop serves everybody else in between.
+READS_PER_BREATH: Final = 1000
+
+# A parser that fails does so for each read of each stream; one line a stage and minute says as much.
+LOG_INTERVAL_NS: Final = 60 * NS_PER_S
+
+T = TypeVar("T")
+
+
+class _Entry:
+    """One open request of one relay."""
+
+    __slots__ = ("exchange", "labels", "opened", "plain", "plain_bytes")
+
+    def __init__(self, opened: Open) -> None:
+        self.opened = opened
+        self.exchange: Exchange | None = None  # None: not watched, or given up after a fault
+        self.labels: RequestLabels | None = None  # None: booked before, so it counts for nothing
+        self.plain = True  # the answer is kept whole until its end
+        self.plain_bytes = 0
+
+
+class Link:
+    """One relay process on one connection. Made by `Booking.connect`."""
+
+    def __init__(self, hello: Hello, now_ns: int) -> None:
+        self.worker = hello.worker
+        self.pid = hello.pid
+        self.boot = hello.boot
+        self.connected_ns = now_ns
+        self.stats_ns = 0  # when its last Stats came; 0: none yet
+        self.entries: dict[int, _Entry] = {}
+
+
+class Booking:
+    """All open requests of all relays. `sink` takes each new record, after the recorder counted it."""
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        sink: Callable[[RequestRecord], None],
+        *,
+        exchange: Callable[[Open], Exchange] = Exchange,
+        max_watched: int = MAX_WATCHED,
+        max_open: int = MAX_OPEN,
+        max_plain_bytes: int = MAX_PLAIN_BYTES,
+    ) -> None:
+        self._recorder = recorder
+        self._sink = sink
+        self._exchange = exchange
+        self._max_watched = max_watched
+        self._max_open = max_open
+        self._max_plain_bytes = max_plain_bytes
+        self._recent = RecentIds()
+        self._parked: dict[str, tuple[Link, int]] = {}  # by boot, with the time of the loss
+        self._logged_ns: dict[str, int] = {}
+        self._plain_bytes = 0
+        self.open_requests = 0
+        self.orphans = 0  # frames of a request that was never opened
+        self.unwatched = 0  # requests whose answer was not read, because there were too many
+        self.plain_given_up = 0  # plain replies not read, because there was too much of them
+        self.duplicates = 0  # requests told again that were booked before
+
+    # --- connections
+
+    def connect(self, hello: Hello, now_ns: int) -> Link:
+        """Begin a connection; it takes up what a lost one of the same process left open."""
+        link = Link(hello, now_ns)
+        parked = self._parked.pop(hello.boot, None)
+        if parked is not None:
+            link.entries, parked[0].entries = parked[0].entries, {}
+        return link
+
+    def lost(self, link: Link, now_ns: int) -> None:
+        """The connection ended without `Bye`."""
+        self._recorder.relays.gone(link.worker, link.boot)
+        if link.entries:
+            self._parked[link.boot] = (link, now_ns)
+
+    def left(self, link: Link, now_ns: int) -> None:
+        """The relay said `Bye`: what it did not close, nobody will."""
+        self._recorder.relays.gone(link.worker, link.boot)
+        self._interrupt(link, now_ns)
+
+    def expire(self, now_ns: int) -> None:
+        """Book what lost relays left open and nobody took up in time."""
+        for boot, (link, lost_ns) in list(self._parked.items()):
+            if now_ns - lost_ns >= GRACE_NS:
+                del self._parked[boot]
+                self._interrupt(link, lost_ns)
+
+    def drop(self, link: Link) -> None:
+        """Forget what is open without booking it: the end of a spool file, whose relay tells the rest elsewhere."""
+        for number in list(link.entries):
+            entry = self._forget(link, number)
+            if entry is not None:
+                self.orphans += 1
+                self._recorder.closed(entry.opened.request_id)
+
+    # --- frames
+
+    def suspects(self, link: Link, batch: Batch) -> list[str]:
+        """Return the ids in `batch` that an earlier life of the collector may have booked: ask the ledger."""
+        return [
+            opened.request_id
+            for opened in batch.opens
+            if (opened.resumed or opened.arrival_ns < link.connected_ns)
+            and opened.request_id not in self._recent
+            and not self._taken_up(link, opened)
+        ]
+
+    def apply(self, link: Link, batch: Batch, booked: AbstractSet[str], now_ns: int) -> Iterator[None]:
+        """Take one batch; `booked` are those of its `suspects` that the ledger knows.
+
+        Yields now and then, so that the caller can let others run. The batch is applied when the iterator is exhausted.
+
+        Raises:
+            FrameError: the peer opens requests and never closes any.
+        """
+        for opened in batch.opens:
+            self._open(link, opened, booked, now_ns)
+        for head in batch.heads:
+            self._head(link, head, now_ns)
+        touched: dict[int, _Entry] = {}
+        for count, (number, stamp_ns, data) in enumerate(batch.reads, 1):
+            entry = link.entries.get(number)
+            if entry is None:
+                self.orphans += 1
+            elif entry.exchange is not None:
+                touched[number] = entry
+                if entry.plain and self._too_much(entry, len(data)):
+                    data = b""  # noqa: PLW2901 - the mark of a missing copy: it lets go of what it kept
+                self._fenced("read", entry, now_ns, entry.exchange.read, stamp_ns, data)
+            if count % READS_PER_BREATH == 0:
+                yield
+        for close in batch.closes:
+            touched.pop(close.id, None)
+            self._close(link, close, now_ns)
+        for entry in touched.values():
+            self._drain_gaps(entry, now_ns)
+        if batch.stats is not None:
+            link.stats_ns = now_ns
+            self._recorder.relays.stats(link.worker, link.boot, batch.stats)
+
+    # --- one request
+
+    def _taken_up(self, link: Link, opened: Open) -> bool:
+        entry = link.entries.get(opened.id)
+        return entry is not None and entry.opened.request_id == opened.request_id
+
+    def _open(self, link: Link, opened: Open, booked: AbstractSet[str], now_ns: int) -> None:
+        if self._taken_up(link, opened):
+            entry = link.entries[opened.id]
+            if entry.exchange is not None:  # what was on its way when the connection broke is missing
+                self._fenced("read", entry, now_ns, entry.exchange.read, now_ns, b"")
+            return
+        if self.open_requests >= self._max_open:
+            raise FrameError(f"{self.open_requests} requests open, expected no more than {self._max_open}")
+        self._forget(link, opened.id)
+        entry = _Entry(opened)
+        link.entries[opened.id] = entry
+        self.open_requests += 1
+        if opened.request_id in booked or opened.request_id in self._recent:
+            return
+        if self.open_requests > self._max_watched:
+            self.unwatched += 1
+        else:
+            entry.exchange = self._fenced("open", entry, now_ns, self._exchange, opened)
+        operation = OTHER if entry.exchange is None else entry.exchange.operation
+        if entry.exchange is not None:
+            entry.opened = entry.exchange.opened  # the same without the body
+        elif opened.body:
+            entry.opened = replace(opened, body=b"")
+        entry.labels = self._recorder.opened(opened, operation, now_s=now_ns / NS_PER_S)
+
+    def _head(self, link: Link, head: Head, now_ns: int) -> None:
+        entry = link.entries.get(head.id)
+        if entry is None:
+            self.orphans += 1
+        elif entry.exchange is not None:
+            entry.plain = not head.headers.get("content-type", "").startswith("text/event-stream")
+            self._fenced("head", entry, now_ns, entry.exchange.head, head)
+
+    def _too_much(self, entry: _Entry, size: int) -> bool:
+        if self._plain_bytes + size > self._max_plain_bytes:
+            self.plain_given_up += 1
+            self._release_plain(entry)
+            entry.plain = False
+            return True
+        entry.plain_bytes += size
+        self._plain_bytes += size
+        return False
+
+    def _close(self, link: Link, close: Close, now_ns: int) -> None:
+        entry = self._forget(link, close.id)
+        if entry is None:
+            self.orphans += 1
+            return
+        if entry.labels is None or entry.opened.request_id in self._recent:
+            self._duplicate(entry)
+            return
+        record: RequestRecord | None = None
+        if entry.exchange is not None:
+            record = self._fenced("close", entry, now_ns, entry.exchange.close, close)
+        if record is None:
+            record = self._fenced("close", entry, now_ns, self._from_close_alone, entry.opened, close)
+        self._book(entry, record or bare_record(entry.opened, close), now_ns)
+
+    def _interrupt(self, link: Link, stamp_ns: int) -> None:
+        for number in list(link.entries):
+            entry = link.entries[number]
+            if entry.exchange is None or entry.labels is None:
+                self._close(link, _death(number, stamp_ns), stamp_ns)
+                continue
+            self._forget(link, number)
+            if entry.opened.request_id in self._recent:
+                self._duplicate(entry)
+                continue
+            record = self._fenced("close", entry, stamp_ns, entry.exchange.interrupted, stamp_ns)
+            self._book(entry, record or bare_record(entry.opened, _death(number, stamp_ns)), stamp_ns)
+
+    def _from_close_alone(self, opened: Open, close: Close) -> RequestRecord:
+        exchange = self._exchange(opened)
+        exchange.read(close.stamp_ns, b"")  # nothing of the answer was read, which is not the same as an empty answer
+        return exchange.close(close)
+
+    def _book(self, entry: _Entry, record: RequestRecord, now_ns: int) -> None:
+        self._drain_gaps(entry, now_ns)
+        self._recent.add(record.request_id)
+        # A record that cannot be counted is kept all the same: refused, the relay would send it again for ever.
+        self._fenced("record", entry, now_ns, lambda: self._recorder.finished(record, now_s=now_ns / NS_PER_S))
+        self._sink(record)
+
+    def _duplicate(self, entry: _Entry) -> None:
+        self.duplicates += 1
+        self._recorder.closed(entry.opened.request_id)
+
+    def _forget(self, link: Link, number: int) -> _Entry | None:
+        entry = link.entries.pop(number, None)
+        if entry is not None:
+            self.open_requests -= 1
+            self._release_plain(entry)
+        return entry
+
+    def _release_plain(self, entry: _Entry) -> None:
+        self._plain_bytes -= entry.plain_bytes
+        entry.plain_bytes = 0
+
+    def _drain_gaps(self, entry: _Entry, now_ns: int) -> None:
+        if entry.exchange is None or entry.labels is None or (entry.plain and not entry.opened.stream):
+            return
+        gaps = self._fenced("gaps", entry, now_ns, entry.exchange.drain_gaps)
+        if gaps:
+            self._recorder.gaps(entry.labels, gaps)
+
+    # --- the fence
+
+    def _fenced(self, stage: str, entry: _Entry, now_ns: int, step: Callable[..., T], *args: object) -> T | None:
+        """Run one step of reading an answer. A fault is counted, and the exchange is given up: None."""
+        try:
+            return step(*args)
+        except Exception as error:  # noqa: BLE001 - the one fence of the collectors: a parser's bug costs one answer
+            entry.exchange = None
+            self._recorder.observer_error(stage)
+            if now_ns - self._logged_ns.get(stage, -LOG_INTERVAL_NS) >= LOG_INTERVAL_NS:
+                self._logged_ns[stage] = now_ns
+                # Where, but never with what: the message of an exception may quote the answer.
+                place = traceback.extract_tb(error.__traceback__)[-1]
+                _log.error(
+                    "observer_fault stage=%s error=%s at=%s:%s",
+                    stage,
+                    type(error).__name__,
+                    place.filename,
+                    place.lineno,
+                )
+            return None
+
+
+def bare_record(opened: Open, close: Close) -> RequestRecord:
+    """Return what the transport alone knows of a request: all but tokens and what is in the answer."""
+
+    def since_arrival_s(stamp_ns: int) -> float | None:
+        return max(0, stamp_ns - opened.arrival_ns) / NS_PER_S if stamp_ns > 0 else None
+
+    known_outcome = close.outcome in set(Outcome)
+    return RequestRecord(
+        request_id=opened.request_id,
+        wall_ns=opened.wall_ns,
+        tenant=opened.tenant,
+        model=opened.model,
+        operation=OTHER,
+        route=OTHER,
+        method=opened.method,
+        stream=opened.stream,
+        outcome=Outcome(close.outcome) if known_outcome else Outcome.STREAM_ERROR,
+        status=close.status,
+        error=ErrorType(close.error) if close.error in set(ErrorType) else ErrorType.INTERNAL,
+        duration_s=max(0, close.stamp_ns - opened.arrival_ns) / NS_PER_S,
+        sent_s=since_arrival_s(opened.sent_ns),
+        head_s=since_arrival_s(close.head_ns),
+        stalled_s=close.stalled_ns / NS_PER_S,
+        request_bytes=opened.body_bytes,
+        response_bytes=close.response_bytes,
+        dropped_bytes=close.dropped_bytes,
+        retried=close.retried,
+        trace_id=opened.trace_id,
+        span_id=opened.span_id,
+        parent_span_id=opened.parent_span_id,
+        user=opened.user,
+        feature=opened.feature,
+        session=opened.session,
+    )
+
+
+def _death(number: int, stamp_ns: int) -> Close:
+    return Close(
+        id=number, stamp_ns=stamp_ns, outcome=Outcome.INTERRUPTED.value, error=ErrorType.RELAY_DIED.value, status=0
+    )

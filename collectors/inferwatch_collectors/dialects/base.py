@@ -1,0 +1,185 @@
+"""What every dialect shares: the accumulator that it fills while an answer goes by, and the interface it offers.
+
+A dialect is a stateless singleton that knows one wire format. All state of one answer is in its `Observation`; time
+comes in as `stamp_ns`, the moment at which the relay read the bytes. Nothing here raises on what an engine sends.
+
+Gaps are kept per token, not per event: several tokens may share an event, several events a read. Each choice of an
+answer is a sequence of its own, so a gap runs from the previous token-bearing event of the same choice. An event that
+brought k tokens after g seconds is k gaps of g/k. Tokens that arrived in one read share its stamp: their gaps are 0,
+and that is true.
+"""
+
+from typing import ClassVar, Final, NamedTuple
+
+from inferwatch.record import TokenClass
+from inferwatch_collectors.dialects.usage import ONE_PROMPT, Totals, Usage
+
+# Classes of generated output as bits, since one event may carry several. In the order in which a model makes them.
+REASONING: Final = 1
+ANSWER: Final = 2
+TOOL_CALL: Final = 4
+
+_CLASS_OF_BIT: Final = {REASONING: TokenClass.REASONING, ANSWER: TokenClass.ANSWER, TOOL_CALL: TokenClass.TOOL_CALL}
+
+UNKNOWN_NS: Final = -1
+
+# n times prompts of one request. vLLM allows 16,384 for n (VLLM_MAX_N_SEQUENCES); broken indices must not fill the
+# memory.
+MAX_CHOICES: Final = 16_384
+
+# Names that an engine chose go into records: enough for any real one, and no room for a page of text.
+MAX_NAME_CHARS: Final = 256
+
+
+class RequestFacts(NamedTuple):
+    """What a reader must know of the request to read the reply.
+
+    Attributes:
+        choices_per_prompt: a choice's prompt is index // this; None if the request does not tell.
+        echo_only: the text that comes back is the prompt, nothing is to be generated.
+    """
+
+    choices_per_prompt: int | None = ONE_PROMPT
+    echo_only: bool = False
+
+
+class Choice:
+    """One choice of an answer so far."""
+
+    __slots__ = ("counted", "events", "finish", "stamp_ns", "tokens", "usage")
+
+    def __init__(self) -> None:
+        self.stamp_ns = UNKNOWN_NS  # of the last token-bearing event, unless bytes are missing since
+        self.events = 0  # token-bearing events
+        self.tokens = 0  # the engine's cumulative count
+        self.counted = False  # `tokens` is as new as the last event
+        self.usage: Usage | None = None  # the last usage of this choice alone
+        self.finish = ""
+
+
+class Observation:
+    """What is known of one answer so far. Times are CLOCK_MONOTONIC nanoseconds, UNKNOWN_NS if unknown."""
+
+    __slots__ = (
+        "_answer_open",
+        "_first_open",
+        "answer_ns",
+        "choices",
+        "done",
+        "engine_id",
+        "engine_model",
+        "error",
+        "events",
+        "facts",
+        "final",
+        "first_class",
+        "first_ns",
+        "gap_count",
+        "gap_max_s",
+        "gap_sum_ns",
+        "gaps",
+        "lossy",
+        "malformed",
+    )
+
+    def __init__(self, facts: RequestFacts) -> None:
+        self.facts = facts
+        self.choices: dict[int, Choice] = {}
+        self.final: Usage | None = None  # of the whole answer
+        self.events = 0  # data events that held an object
+        self.malformed = 0  # data events, or bodies, that did not
+        self.done = False  # the end-of-stream mark came
+        self.error = False  # an error came in place of (the rest of) the answer
+        self.lossy = False  # something that the engine sent was not read
+        self.engine_id = ""
+        self.engine_model = ""
+        self.first_ns = UNKNOWN_NS
+        self.first_class: TokenClass | None = None
+        self.answer_ns = UNKNOWN_NS
+        self._first_open = True  # no token yet, and none can have been missed
+        self._answer_open = True
+        self.gaps: list[tuple[float, int]] = []  # (gap_s, tokens) not yet drained
+        self.gap_count = 0
+        self.gap_sum_ns = 0
+        self.gap_max_s = 0.0
+
+    def choice(self, index: int) -> Choice | None:
+        """Return the state of choice `index`, new if need be; None if there are too many."""
+        found = self.choices.get(index)
+        if found is None and len(self.choices) < MAX_CHOICES:
+            found = self.choices[index] = Choice()
+        return found
+
+    def token_seen(self, stamp_ns: int, classes: int) -> None:
+        """Generated output of `classes` (bits) came: remember the first of any class and the first of the answer."""
+        if not self._answer_open:
+            return
+        if self._first_open:
+            self._first_open = False
+            self.first_ns = stamp_ns
+            self.first_class = _CLASS_OF_BIT[classes & -classes]
+        if classes & ANSWER:
+            self._answer_open = False
+            self.answer_ns = stamp_ns
+
+    def tokens_arrived(self, choice: Choice, stamp_ns: int, tokens: int) -> None:
+        """Note that `tokens` (1 or more) new tokens of `choice` came in one event."""
+        gap_ns = stamp_ns - choice.stamp_ns
+        if choice.stamp_ns >= 0 <= gap_ns:
+            gap_s = gap_ns / (1e9 * tokens)
+            self.gaps.append((gap_s, tokens))
+            self.gap_count += tokens
+            self.gap_sum_ns += gap_ns
+            if gap_s > self.gap_max_s:  # once a token: a call of max() costs more
+                self.gap_max_s = gap_s
+        choice.stamp_ns = stamp_ns
+
+    def bytes_missing(self) -> None:
+        """Some of the answer was not seen: what the next token would be measured against is no longer known."""
+        self.lossy = True
+        self._first_open = self._answer_open = False
+        for choice in self.choices.values():
+            choice.stamp_ns = UNKNOWN_NS
+            choice.counted = False
+
+    @property
+    def first_token_missed(self) -> bool:
+        """Whether the first token may have been among the missing bytes."""
+        return self.first_ns == UNKNOWN_NS and not self._first_open
+
+
+class Dialect:
+    """One wire format. This base reads nothing; a dialect overrides what it knows how to read.
+
+    Instances keep no state of any answer, and their methods never raise on what an engine sent.
+
+    Attributes:
+        operation: OpenTelemetry's gen_ai.operation.name, or "other".
+        generates: its replies are generated token by token, so that a stream of them has a first token.
+        reads: replies are read at all; if not, their bytes are only counted.
+    """
+
+    operation: ClassVar[str] = "other"
+    generates: ClassVar[bool] = False
+    reads: ClassVar[bool] = False
+
+    def facts(self, body: bytes, choices: int) -> RequestFacts:
+        """Return what the request tells about its reply. `choices` is n times prompts, 0 if unknown."""
+        return RequestFacts()
+
+    def read_event(self, observation: Observation, stamp_ns: int, name: bytes, data: bytes) -> None:
+        """Take one server-sent event of a streamed reply."""
+
+    def read_reply(self, observation: Observation, body: bytes) -> None:
+        """Take a whole plain reply."""
+
+    def read_reply_tail(self, observation: Observation, tail: bytes) -> None:
+        """Take the end of a plain reply that was not read: how its choices finished."""
+
+    def read_usage(self, raw: bytes) -> Usage | None:
+        """Return the usage object in `raw` JSON, None if it is none."""
+        return None
+
+    def totals(self, observation: Observation, choices: int) -> Totals:
+        """Return the counts. `choices` is how many were asked for, 0 if unknown."""
+        return Totals()

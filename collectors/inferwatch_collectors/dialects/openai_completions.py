@@ -1,0 +1,60 @@
+"""OpenAI text completions: `choices[].text`, several prompts in one request, the prompt itself with `echo`."""
+
+from typing import ClassVar, Final
+
+import msgspec
+
+from inferwatch_collectors.dialects.base import ANSWER, RequestFacts
+from inferwatch_collectors.dialects.openai_common import BAD_JSON, OpenAIStreams, WireChoice, WireReply
+from inferwatch_collectors.dialects.usage import ONE_PROMPT
+
+
+class TextChoice(WireChoice, gc=False):
+    """A choice in a chunk."""
+
+    text: str | None = None
+
+
+class TextChunk(WireReply, gc=False):
+    """One event."""
+
+    choices: list[TextChoice] | None = None
+
+
+class _Body(msgspec.Struct, gc=False):
+    n: int | None = None
+    echo: bool | None = None
+    max_tokens: int | None = None
+
+
+# As lax as the engine: pydantic takes "2" for 2 and "true" for true.
+_decode_body: Final = msgspec.json.Decoder(_Body, strict=False).decode
+
+
+def generated_classes(choice: TextChoice) -> int:
+    """Return ANSWER (text has but one class) if the chunk's choice brings text, else 0."""
+    return ANSWER if choice.text else 0
+
+
+class OpenAICompletions(OpenAIStreams):
+    """`/v1/completions`. A choice's index is i + prompt_index × n."""
+
+    operation: ClassVar[str] = "text_completion"
+
+    def __init__(self) -> None:
+        super().__init__(TextChunk, generated_classes)
+
+    def facts(self, body: bytes, choices: int) -> RequestFacts:
+        """Read n and echo. A body that was cut or dropped leaves open which prompt a choice belongs to."""
+        one_prompt = ONE_PROMPT if choices == 1 else None
+        try:
+            asked = _decode_body(body)
+        except BAD_JSON:
+            return RequestFacts(choices_per_prompt=one_prompt)
+        return RequestFacts(
+            choices_per_prompt=one_prompt or max(1, asked.n or 1),
+            echo_only=bool(asked.echo) and asked.max_tokens == 0,
+        )
+
+
+OPENAI_COMPLETIONS: Final = OpenAICompletions()

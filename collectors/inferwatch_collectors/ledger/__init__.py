@@ -1,0 +1,1 @@
+"""The durable record of finished requests, and of the counters that go with them."""

@@ -1,0 +1,74 @@
+"""What a ledger is to the rest of the collector: one Protocol, so that a shared store can stand in for the file."""
+
+import enum
+from collections.abc import Iterable, Sequence
+from typing import Final, Protocol
+
+from inferwatch.record import RequestRecord
+
+# (family, labels, value): one series of the metric store, packed by the store, absolute, and opaque to the ledger.
+MetricRow = tuple[str, bytes, bytes]
+
+# The value of a series that is no more: its row is deleted.
+GONE: Final = b""
+
+
+class LedgerFault(enum.StrEnum):
+    """Why a ledger cannot do what it is asked. A closed set: it becomes a label."""
+
+    FULL = "full"
+    READ_ONLY = "read_only"
+    LOCKED = "locked"
+    CORRUPT = "corrupt"
+    IO = "io"
+    OTHER = "other"
+
+
+class LedgerError(Exception):
+    """The store did not take or give something. Nothing was changed; the same call may be made again."""
+
+    def __init__(self, fault: LedgerFault, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
+class LedgerInUseError(Exception):
+    """Another live process writes to this ledger; two writers would overwrite each other's counters."""
+
+
+class Ledger(Protocol):
+    """Takes finished requests together with the counters that include them."""
+
+    @property
+    def durable(self) -> bool:
+        """True when what was committed outlives this process."""
+
+    @property
+    def epoch(self) -> int:
+        """Grows by one whenever the store was begun afresh: then all counters must be handed over anew."""
+
+    async def commit(self, records: Sequence[RequestRecord], metric_rows: Sequence[MetricRow]) -> None:
+        """Make all of it durable or nothing. A record whose id is known already is left as it was.
+
+        Raises:
+            LedgerError: nothing was written.
+        """
+
+    async def seen(self, request_ids: Iterable[str]) -> set[str]:
+        """Return those of `request_ids` that are committed.
+
+        Raises:
+            LedgerError: it cannot be told now.
+        """
+
+    async def load_metrics(self) -> list[MetricRow]:
+        """Return the counters of the last commit."""
+
+    async def recent(self, count: int) -> list[RequestRecord]:
+        """Return the `count` requests committed last, newest first."""
+
+    async def retain(self, wall_ns: int) -> int:
+        """Delete one small step of what is too old or too many at Unix time `wall_ns`; return how many rows went."""
+
+    async def close(self) -> None:
+        """Let go of the store. Nothing may be called after it."""

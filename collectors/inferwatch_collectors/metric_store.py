@@ -1,0 +1,451 @@
+"""Where metric values live: plain Python numbers that can be written down and read back exactly.
+
+Why not prometheus_client's own metrics: (a) a gap between two tokens must cost a fraction of a microsecond and be
+observable n at a time; (b) after `kill -9` the values must be those of the last ledger commit, so they go into the same
+transaction as the records that they count; (c) tokens stay integers, a float is exact only up to 2**53.
+
+Rules of this file:
+1. Counters, histograms and memos are durable; gauges are not (promise 6: yesterday's gauge is not known today).
+2. A durable series is *dirty* from its first change after `take_dirty` until the next one. Rows hold absolute values,
+   so writing one twice, or writing only the later of two, does no harm.
+3. A row with an empty value says that the series is gone; whoever keeps the rows may delete it.
+4. What is read back is right or absent. A row restores only into a metric of the same name, kind and label names. A
+   histogram whose bounds have changed keeps its counts if every new bound was a bound before (the cumulative count at
+   a bound stays true when other bounds go); a bound that is new has a count that nobody knows, so the series starts at
+   0 and Prometheus sees an ordinary counter reset.
+
+Protocol of exactly-once, for the caller: in one step without `await`, record the requests that the ledger has not seen
+and `take_dirty`; then commit both together. If the commit fails, `put_back` the rows, keep the requests as "recorded,
+not committed", and commit them again later without recording them again. Killed in between, both are forgotten.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import accumulate
+from math import inf
+from typing import Final, Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from inferwatch_collectors.metrics import TABLE, Kind, Metric
+
+LabelValues = tuple[str, ...]
+
+# (name, label values, state), the last two packed: what a ledger keeps for one series.
+Row = tuple[str, bytes, bytes]
+
+# In front of the name of a memo: no metric can be called that.
+MEMO_PREFIX: Final = "#"
+
+GONE: Final = b""
+
+
+class Exemplar(NamedTuple):
+    """One request that fell into a bucket."""
+
+    trace_id: str
+    value: float
+    wall_s: float  # Unix time at which it was observed
+
+
+class _CounterState(msgspec.Struct, array_like=True, tag="c", frozen=True):
+    labels: LabelValues  # names
+    value: int | float
+
+
+class _HistogramState(msgspec.Struct, array_like=True, tag="h", frozen=True):
+    labels: LabelValues  # names
+    bounds: tuple[float, ...]
+    counts: list[int]  # per bucket, not cumulative; the last is +Inf's
+    sum: int | float
+
+
+class _MemoState(msgspec.Struct, array_like=True, tag="m", frozen=True):
+    data: bytes
+
+
+_State = _CounterState | _HistogramState | _MemoState
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode_labels: Final = msgspec.msgpack.Decoder(LabelValues).decode
+_decode_state: Final = msgspec.msgpack.Decoder(_State).decode
+
+
+class _Durable:
+    """A series that tells its store of the first change since the store last wrote it down."""
+
+    __slots__ = ("_clean", "_mark", "labels", "name")
+
+    def __init__(self, name: str, labels: LabelValues, mark: Callable[["_Durable"], None]) -> None:
+        self.name = name
+        self.labels = labels
+        self._mark = mark
+        self._clean = False
+        mark(self)
+
+    def state(self) -> _State:
+        raise NotImplementedError
+
+    def written(self) -> None:
+        """The store has taken the present value."""
+        self._clean = True
+
+    def touch(self) -> None:
+        """Make sure that the next `take_dirty` has this series."""
+        if self._clean:
+            self._clean = False
+            self._mark(self)
+
+
+class Counter(_Durable):
+    """A sum that only grows. Integers stay integers."""
+
+    __slots__ = ("metric", "value")
+
+    def __init__(self, metric: Metric, labels: LabelValues, mark: Callable[[_Durable], None]) -> None:
+        super().__init__(metric.name, labels, mark)
+        self.metric = metric
+        self.value: int | float = 0
+
+    def add(self, amount: float = 1) -> None:
+        """Add `amount`, in the metric's unit.
+
+        Raises:
+            ValueError: it is negative or not finite.
+        """
+        if not 0 <= amount < inf:
+            raise ValueError(f"{self.name}: cannot add {amount}, expected a finite number of 0 or more")
+        self.value += amount
+        if self._clean:
+            self._clean = False
+            self._mark(self)
+
+    def state(self) -> _State:
+        return _CounterState(self.metric.labels, self.value)
+
+
+class Histogram(_Durable):
+    """Counts per bucket and their sum. `counts` is not cumulative; its last item is what lies above all bounds."""
+
+    __slots__ = ("bounds", "counts", "exemplars", "metric", "sum")
+
+    def __init__(self, metric: Metric, labels: LabelValues, mark: Callable[[_Durable], None]) -> None:
+        super().__init__(metric.name, labels, mark)
+        assert metric.buckets is not None
+        self.metric = metric
+        self.bounds = metric.buckets.bounds
+        self.counts = [0] * (len(self.bounds) + 1)
+        self.sum: int | float = 0
+        self.exemplars: dict[int, Exemplar] = {}  # the latest of each bucket, by its index; not durable
+
+    def observe(self, value: float, count: int = 1, exemplar: tuple[str, float] | None = None) -> None:
+        """Observe `value` (in the metric's unit) `count` times. `exemplar` is (trace id, Unix time in seconds).
+
+        Raises:
+            ValueError: the value is negative or not finite. It would spoil the sum for ever.
+        """
+        if not 0 <= value < inf:
+            raise ValueError(f"{self.name}: cannot observe {value}, expected a finite number of 0 or more")
+        index = bisect_left(self.bounds, value)
+        self.counts[index] += count
+        self.sum += value * count
+        if exemplar is not None:
+            self.exemplars[index] = Exemplar(exemplar[0], value, exemplar[1])
+        if self._clean:
+            self._clean = False
+            self._mark(self)
+
+    @property
+    def count(self) -> int:
+        """Number of observations."""
+        return sum(self.counts)
+
+    def state(self) -> _State:
+        return _HistogramState(self.metric.labels, self.bounds, self.counts, self.sum)
+
+
+class Memo(_Durable):
+    """Bytes that are kept with the values but never exported: what a delta was last taken against."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, name: str, labels: LabelValues, mark: Callable[[_Durable], None]) -> None:
+        super().__init__(name, labels, mark)
+        self.data = b""
+
+    def set(self, data: bytes) -> None:
+        if data != self.data:
+            self.data = data
+            self.touch()
+
+    def state(self) -> _State:
+        return _MemoState(self.data)
+
+
+class Gauge:
+    """A reading. None: not known, and then not exported."""
+
+    __slots__ = ("labels", "metric", "value")
+
+    def __init__(self, metric: Metric, labels: LabelValues) -> None:
+        self.metric = metric
+        self.labels = labels
+        self.value: int | float | None = None
+
+    def set(self, value: float | None) -> None:
+        """Set the reading, in the metric's unit, or forget it.
+
+        Raises:
+            ValueError: it is infinite or not a number.
+        """
+        if value is not None and not -inf < value < inf:
+            raise ValueError(f"{self.metric.name}: cannot be {value}, expected a finite number or None")
+        self.value = value
+
+
+S = TypeVar("S", Counter, Gauge, Histogram)
+
+
+class Family(Generic[S]):
+    """All series of one metric, by label values."""
+
+    __slots__ = ("children", "metric")
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+        self.children: dict[LabelValues, S] = {}
+
+    def sorted(self) -> list[S]:
+        """Series in the order of their label values: two scrapes differ only where values do."""
+        return [child for _, child in sorted(self.children.items(), key=lambda item: item[0])]
+
+
+class Restored(NamedTuple):
+    """What became of the rows given to `restore`."""
+
+    series: int  # with their values, those of `rebucketed` included
+    rebucketed: int  # histograms whose bounds became fewer
+    discarded: tuple[tuple[str, str], ...]  # (name, why)
+
+
+class MetricStore:
+    """All values of one process. Not thread-safe: everything happens on the event loop's thread.
+
+    Handles from `counter`, `gauge` and `histogram` may be kept, except those of series that `retire` removes.
+    """
+
+    def __init__(self, table: Iterable[Metric] = TABLE) -> None:
+        self._metrics = {metric.name: metric for metric in table}
+        self._counters = {name: Family[Counter](metric) for name, metric in self._of(Kind.COUNTER)}
+        self._gauges = {name: Family[Gauge](metric) for name, metric in self._of(Kind.GAUGE)}
+        self._histograms = {name: Family[Histogram](metric) for name, metric in self._of(Kind.HISTOGRAM)}
+        self._memos: dict[tuple[str, LabelValues], Memo] = {}
+        self._dirty: list[_Durable] = []
+        self._gone: set[tuple[str, LabelValues]] = set()
+        self._restored = False
+
+    def _of(self, kind: Kind) -> Iterator[tuple[str, Metric]]:
+        return ((name, metric) for name, metric in self._metrics.items() if metric.kind is kind)
+
+    # --- series ---
+
+    def counter(self, metric: Metric, labels: LabelValues = ()) -> Counter:
+        """Return the counter of `metric` with these label values, in the order of its label names; begin it at 0."""
+        children = self._counters[metric.name].children
+        child = children.get(labels)
+        if child is None:
+            child = children[labels] = Counter(metric, _checked(metric, labels), self._dirty.append)
+        return child
+
+    def gauge(self, metric: Metric, labels: LabelValues = ()) -> Gauge:
+        """Return the gauge of `metric` with these label values. Not exported before it is set."""
+        children = self._gauges[metric.name].children
+        child = children.get(labels)
+        if child is None:
+            child = children[labels] = Gauge(metric, _checked(metric, labels))
+        return child
+
+    def histogram(self, metric: Metric, labels: LabelValues = ()) -> Histogram:
+        """Return the histogram of `metric` with these label values."""
+        children = self._histograms[metric.name].children
+        child = children.get(labels)
+        if child is None:
+            child = children[labels] = Histogram(metric, _checked(metric, labels), self._dirty.append)
+        return child
+
+    def memo(self, name: str, labels: LabelValues = ()) -> Memo:
+        """Return the memo of this name. It is empty until set or restored."""
+        key = (MEMO_PREFIX + name, labels)
+        memo = self._memos.get(key)
+        if memo is None:
+            memo = self._memos[key] = Memo(*key, self._dirty.append)
+        return memo
+
+    def memos(self, name: str) -> list[Memo]:
+        """Return all memos of this name."""
+        return [memo for (full_name, _), memo in self._memos.items() if full_name == MEMO_PREFIX + name]
+
+    def series(self, metric: Metric) -> list[LabelValues]:
+        """Return the label values of all series of `metric`."""
+        return next([*family.children] for family in self.families() if family.metric.name == metric.name)
+
+    def families(self) -> Iterator[Family[Counter] | Family[Gauge] | Family[Histogram]]:
+        """Yield every family, in the order of the table."""
+        for name, metric in self._metrics.items():
+            if metric.kind is Kind.COUNTER:
+                yield self._counters[name]
+            elif metric.kind is Kind.GAUGE:
+                yield self._gauges[name]
+            else:
+                yield self._histograms[name]
+
+    def retire(self, names: LabelValues, values: Collection[LabelValues]) -> int:
+        """Remove the series whose labels `names` have one of `values`, in families that carry all of `names`.
+
+        A series that comes back begins at 0, which Prometheus takes for a counter reset; the ledger has all-time sums.
+
+        Returns:
+            How many series went.
+        """
+        removed = 0
+        for family in self.families():
+            own = family.metric.labels
+            if not set(names) <= set(own):
+                continue
+            places = [own.index(name) for name in names]
+            for labels in [each for each in family.children if tuple(each[place] for place in places) in values]:
+                del family.children[labels]
+                removed += 1
+                if family.metric.kind is not Kind.GAUGE:
+                    self._gone.add((family.metric.name, labels))
+        return removed
+
+    # --- durability ---
+
+    def take_dirty(self) -> list[Row]:
+        """Return a row for every durable series changed or gone since the last call."""
+        dirty, self._dirty[:] = list(self._dirty), []
+        rows: list[Row] = []
+        for series in dirty:
+            if self._durable(series.name, series.labels) is series:
+                series.written()
+                rows.append((series.name, _encode(series.labels), _encode(series.state())))
+        for name, labels in self._gone:
+            if self._durable(name, labels) is None:
+                rows.append((name, _encode(labels), GONE))
+        self._gone.clear()
+        return rows
+
+    def put_back(self, rows: Iterable[Row]) -> None:
+        """Make the series of `rows`, which could not be written, dirty again."""
+        for name, packed, _ in rows:
+            labels = _decode_labels(packed)
+            series = self._durable(name, labels)
+            if series is None:
+                self._gone.add((name, labels))
+            else:
+                series.touch()
+
+    def touch_all(self) -> None:
+        """Make every durable series dirty: for a ledger that was begun afresh."""
+        for counters in self._counters.values():
+            for counter in counters.children.values():
+                counter.touch()
+        for histograms in self._histograms.values():
+            for histogram in histograms.children.values():
+                histogram.touch()
+        for memo in self._memos.values():
+            memo.touch()
+
+    def restore(self, rows: Iterable[Row]) -> Restored:
+        """Take up the values of an earlier life. Once, at the start; what was counted before the call is kept.
+
+        Rows that do not fit (rule 4) are discarded, and handed out as gone by the next `take_dirty`.
+
+        Raises:
+            RuntimeError: called a second time, which would count everything twice.
+        """
+        if self._restored:
+            raise RuntimeError("restore was called before: values would count twice")
+        self._restored = True
+        series = rebucketed = 0
+        discarded: list[tuple[str, str]] = []
+        for name, packed, data in rows:
+            if data == GONE:
+                continue
+            try:
+                kept_bounds = self._take_up(name, _decode_labels(packed), data)
+            except msgspec.DecodeError as error:
+                discarded.append((name, f"unreadable: {error}"))
+            except _MisfitError as error:
+                discarded.append((name, str(error)))
+                self._gone.add((name, _decode_labels(packed)))
+            else:
+                series += 1
+                rebucketed += not kept_bounds
+        return Restored(series, rebucketed, tuple(discarded))
+
+    def _take_up(self, name: str, labels: LabelValues, data: bytes) -> bool:
+        """Add what `data` says to its series; return False if it had to be put into fewer buckets."""
+        try:
+            state = _decode_state(data)
+        except msgspec.DecodeError as error:
+            raise _MisfitError(f"unreadable: {error}") from None
+        if isinstance(state, _MemoState):
+            self.memo(name.removeprefix(MEMO_PREFIX), labels).set(state.data)
+            return True
+        metric = self._metrics.get(name)
+        if metric is None:
+            raise _MisfitError("there is no such metric")
+        if metric.labels != state.labels or len(labels) != len(state.labels):
+            raise _MisfitError(f"its labels were {state.labels}, expected {metric.labels}")
+        if isinstance(state, _CounterState) and metric.kind is Kind.COUNTER:
+            if not 0 <= state.value < inf:
+                raise _MisfitError(f"its value was {state.value}")
+            counter = self.counter(metric, labels)
+            counter.value += state.value
+            counter.touch()
+            return True
+        if isinstance(state, _HistogramState) and metric.kind is Kind.HISTOGRAM and metric.buckets is not None:
+            counts = rebucket(state.bounds, state.counts, metric.buckets.bounds)
+            if counts is None:
+                raise _MisfitError("its bounds changed and the new ones are not among the old")
+            if min(counts) < 0 or not 0 <= state.sum < inf:
+                raise _MisfitError(f"its counts were {counts}, their sum {state.sum}")
+            histogram = self.histogram(metric, labels)
+            histogram.counts = [old + new for old, new in zip(histogram.counts, counts, strict=True)]
+            histogram.sum += state.sum
+            histogram.touch()
+            return state.bounds == metric.buckets.bounds
+        raise _MisfitError(f"it was not a {metric.kind}")
+
+    def _durable(self, name: str, labels: LabelValues) -> _Durable | None:
+        if name in self._counters:
+            return self._counters[name].children.get(labels)
+        if name in self._histograms:
+            return self._histograms[name].children.get(labels)
+        return self._memos.get((name, labels))
+
+
+class _MisfitError(Exception):
+    """A stored series has no place in the present table."""
+
+
+def rebucket(old: tuple[float, ...], counts: list[int], new: tuple[float, ...]) -> list[int] | None:
+    """Return `counts` (per bucket, +Inf's last) for the bounds `new`, or None if `old` does not tell them.
+
+    The cumulative count at a bound is known exactly if the bound was a bound before.
+    """
+    if len(counts) != len(old) + 1:
+        return None
+    cumulative = dict(zip((*old, inf), accumulate(counts), strict=True))
+    if not all(bound in cumulative for bound in new):
+        return None
+    at_bound = [cumulative[bound] for bound in (*new, inf)]
+    return [upper - lower for lower, upper in zip([0, *at_bound], at_bound, strict=False)]
+
+
+def _checked(metric: Metric, labels: LabelValues) -> LabelValues:
+    if len(labels) != len(metric.labels):
+        raise ValueError(f"{metric.name}: got labels {labels}, expected values for {metric.labels}")
+    return tuple(labels)

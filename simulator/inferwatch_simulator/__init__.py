@@ -1,0 +1,1 @@
+"""An inference server to demonstrate and test against, one persona per engine."""

@@ -1,0 +1,1 @@
+"""One persona per engine: what it accepts, and the bytes it answers with."""

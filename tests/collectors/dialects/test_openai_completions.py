@@ -1,0 +1,67 @@
+"""Text completions: text, prompt lists and echo."""
+
+import json
+from typing import Any
+
+import pytest
+
+from inferwatch.record import TokenClass
+from inferwatch_collectors.dialects.base import UNKNOWN_NS, Observation, RequestFacts
+from inferwatch_collectors.dialects.openai_completions import OPENAI_COMPLETIONS
+from inferwatch_collectors.dialects.usage import ONE_PROMPT
+
+
+@pytest.mark.parametrize(
+    ("body", "choices", "facts"),
+    [
+        (b'{"prompt":"a"}', 1, RequestFacts(ONE_PROMPT)),
+        (b'{"prompt":["a","b"]}', 2, RequestFacts(1)),
+        (b'{"prompt":["a","b"],"n":2}', 4, RequestFacts(2)),
+        (b'{"prompt":["a","b"],"n":2}', 0, RequestFacts(2)),
+        (b'{"prompt":["a","b"],"n":"2"}', 4, RequestFacts(2)),  # vLLM takes it for 2
+        (b'{"prompt":"a","n":null}', 0, RequestFacts(1)),
+        (b'{"prompt":"a","n":0}', 0, RequestFacts(1)),
+        (b'{"prompt":"a","n":-3}', 0, RequestFacts(1)),
+        (b'{"prompt":"a","n":[2]}', 0, RequestFacts(None)),
+        (b'{"prompt":["a","b"],"n":2,"lo', 4, RequestFacts(None)),  # cut by the relay
+        (b"", 4, RequestFacts(None)),  # dropped by the relay
+        (b"", 1, RequestFacts(ONE_PROMPT)),
+        (b'{"prompt":"a","echo":true,"max_tokens":0}', 1, RequestFacts(ONE_PROMPT, True)),
+        (b'{"prompt":"a","echo":true,"max_tokens":5}', 1, RequestFacts(ONE_PROMPT, False)),
+        (b'{"prompt":"a","echo":true}', 1, RequestFacts(ONE_PROMPT, False)),
+        (b"[1]", 0, RequestFacts(None)),
+        (b"\xff\xfe", 0, RequestFacts(None)),
+        (b"[" * 100_000, 0, RequestFacts(None)),
+    ],
+)
+def test_facts_of_a_request(body: bytes, choices: int, facts: RequestFacts) -> None:
+    """n tells which prompt a choice belongs to; where the body does not tell, it stays unknown."""
+    assert OPENAI_COMPLETIONS.facts(body, choices) == facts
+
+
+def observe(facts: RequestFacts, *texts: Any) -> Observation:
+    """Return what chunks with these texts, 10 ns apart, leave behind."""
+    seen = Observation(facts)
+    for position, text in enumerate(texts, 1):
+        data = json.dumps({"choices": [{"index": 0, "text": text}]}).encode()
+        OPENAI_COMPLETIONS.read_event(seen, position * 10, b"", data)
+    return seen
+
+
+def test_text_is_the_answer() -> None:
+    """The first non-empty text is the first token, and it is visible."""
+    seen = observe(RequestFacts(), "", "a", "b")
+    assert (seen.first_ns, seen.answer_ns, seen.first_class) == (20, 20, TokenClass.ANSWER)
+    assert seen.gap_count == 1
+
+
+def test_the_prompt_alone_is_no_answer() -> None:
+    """With echo and nothing to generate, the text that comes back is the prompt."""
+    seen = observe(RequestFacts(echo_only=True), "the prompt")
+    assert (seen.first_ns, seen.choices[0].events) == (UNKNOWN_NS, 0)
+
+
+def test_text_of_a_wrong_type_is_no_token() -> None:
+    """A number where text should be is dropped, the choice is not."""
+    seen = observe(RequestFacts(), 5, "a")
+    assert (seen.first_ns, seen.choices[0].events) == (20, 1)

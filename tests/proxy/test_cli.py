@@ -1,0 +1,274 @@
+"""The command line: commands, exit codes, one-line errors, and what a command may import."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from inferwatch import __version__, cli, config
+from inferwatch.config import Config
+from inferwatch.config import keys as declared_keys
+
+ROOT = Path(__file__).parents[2]
+TESTDATA = ROOT / "tests/testdata/config"
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No INFERWATCH__ variable of the developer's reaches these tests; help is not wrapped."""
+    for name in list(__import__("os").environ):
+        if name.startswith(config.ENV_PREFIX):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "300")
+
+
+def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the installed command as a shell would."""
+    return subprocess.run(
+        [sys.executable, "-m", "inferwatch", *words], capture_output=True, text=True, check=False, timeout=60, cwd=cwd
+    )
+
+
+def exit_of(*words: str) -> int:
+    """Run in this process and return the exit code, also of argparse."""
+    try:
+        return cli.main(list(words))
+    except SystemExit as exit_:
+        return exit_.code if isinstance(exit_.code, int) else -1
+
+
+class Health(http.server.BaseHTTPRequestHandler):
+    """Answers every path with the status that the server carries."""
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)  # type: ignore[attr-defined]
+        self.send_response(self.server.status)  # type: ignore[attr-defined]
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture(name="admin")
+def _admin() -> Iterator[http.server.HTTPServer]:
+    with http.server.HTTPServer(("127.0.0.1", 0), Health) as server:
+        server.status = 200  # type: ignore[attr-defined]
+        server.asked = []  # type: ignore[attr-defined]
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_help_lists_every_command_and_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody has to read the source to find a command."""
+    assert exit_of("--help") == cli.EXIT_OK
+
+    text = " ".join(capsys.readouterr().out.split())
+    for name, command in cli.COMMANDS.items():
+        assert f"{name} {command.help}" in text
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_every_command_explains_its_flags(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` of each command says something about each of its flags."""
+    assert exit_of(name, "--help") == cli.EXIT_OK
+
+    out = capsys.readouterr().out
+    assert cli.COMMANDS[name].help in out
+    for line in out.splitlines():
+        if line.startswith("  --"):
+            assert re.fullmatch(r"  --\S+( \S+)?\s{2,}\S.*|  --\S+( \S+)?", line), line
+
+
+@pytest.mark.parametrize("name", ["serve", "check-config", "healthcheck"])
+def test_the_flags_of_the_configuration_are_the_same_everywhere(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What `serve` takes, the commands that look at the same configuration take as well."""
+    exit_of(name, "--help")
+
+    out = capsys.readouterr().out
+    for flag in ("--config", *cli._FLAGS):
+        assert f"  {flag} " in out
+
+
+def test_every_flag_sets_a_declared_key() -> None:
+    """A flag is a short way to a key of the configuration, never something beside it."""
+    assert {key for key, _, _ in cli._FLAGS.values()} <= {key for key, _ in declared_keys()}
+
+
+def test_the_defaults_in_the_help_are_the_defaults() -> None:
+    """Where the help of a flag names a default, it is the one of the configuration."""
+    tree = msgspec.to_builtins(Config())
+    named = 0
+    for key, _, text in cli._FLAGS.values():
+        found = re.search(r"\(default (.*)\)$", text)
+        if found is None:
+            continue
+        value = tree
+        for part in key.split("."):
+            value = value[part]
+        assert str(value) == found[1], key
+        named += 1
+    assert named >= 5
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["watch"],
+        ["serve", "--upstream"],
+        ["serve", "--no-such-flag"],
+        ["serve", "extra"],
+        ["serve", "--up", "http://127.0.0.1:8000"],
+        ["healthcheck", "--timeout-s", "soon"],
+        ["healthcheck", "--timeout-s", "-1"],
+        ["healthcheck", "--timeout-s", "nan"],
+    ],
+)
+def test_wrong_usage_is_exit_2_and_one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Unknown commands and flags, missing values, abbreviations: one line on stderr, nothing on stdout."""
+    assert exit_of(*words) == cli.EXIT_USAGE
+
+    captured = capsys.readouterr()
+    assert captured.err.startswith("inferwatch: ")
+    assert captured.err.count("\n") == 1
+    assert captured.err.endswith("\n")
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize("name", ["serve", "check-config", "healthcheck"])
+@pytest.mark.parametrize(
+    ("flags", "error"),
+    [
+        (["--workers", "none"], "inferwatch: workers: expected `int`, got `str`\n"),
+        (["--listen", "here"], "inferwatch: listen: expected `host:port`, got `here`\n"),
+        (["--config", "/nonexistent.yml"], "inferwatch: --config /nonexistent.yml: No such file or directory\n"),
+        (
+            ["--config", str(TESTDATA / "invalid-unknown-section-key.yml")],
+            "inferwatch: upstream: object contains unknown field `timeouts`\n",
+        ),
+    ],
+)
+def test_a_wrong_configuration_is_exit_2_and_one_line(
+    name: str, flags: list[str], error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each command that reads the configuration answers a mistake in it the same way."""
+    assert exit_of(name, *flags) == cli.EXIT_USAGE
+
+    assert ("", error) == tuple(capsys.readouterr())
+
+
+def test_the_environment_is_named_in_the_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable with a typo does not silently do nothing."""
+    monkeypatch.setenv("INFERWATCH__UPSTREAM__ULR", "http://127.0.0.1:8000")
+
+    assert exit_of("check-config") == cli.EXIT_USAGE
+
+    expected = "inferwatch: environment INFERWATCH__UPSTREAM__ULR: there is no key `upstream.ulr`\n"
+    assert expected == capsys.readouterr().err
+
+
+def test_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, fit for scripts."""
+    assert exit_of("version") == cli.EXIT_OK
+
+    assert f"inferwatch {__version__}\n" == capsys.readouterr().out
+
+
+def test_check_config_prints_what_would_be_in_force(capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path) -> None:
+    """Its output is a configuration file that gives the same configuration again."""
+    assert exit_of("check-config", "--config", str(TESTDATA / "full.yml"), "--workers", "9") == cli.EXIT_OK
+    sys.stdout.flush()
+    printed = tmp_path / "printed.yml"
+    printed.write_bytes(capfdbinary.readouterr().out)
+
+    expected = config.load(str(TESTDATA / "full.yml"), environ={}, flags={"workers": 9})
+    assert expected == config.load(str(printed), environ={})
+
+
+def test_check_config_shows_no_password() -> None:
+    """What people paste into tickets has no secrets in it."""
+    done = run("check-config", "--upstream", "http://user:secret@127.0.0.1:8000")
+
+    assert (done.returncode, done.stderr) == (cli.EXIT_OK, "")
+    assert "secret" not in done.stdout
+    assert "http://***@127.0.0.1:8000" in done.stdout
+
+
+def test_healthcheck_is_0_when_healthz_says_200(admin: http.server.HTTPServer) -> None:
+    """It asks /healthz on the admin port of the configuration."""
+    assert exit_of("healthcheck", "--admin", f"127.0.0.1:{admin.server_port}") == cli.EXIT_OK
+
+    assert admin.asked == ["/healthz"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", ""])
+def test_healthcheck_of_all_interfaces_asks_this_host(admin: http.server.HTTPServer, host: str) -> None:
+    """A wildcard is no address to connect to."""
+    assert exit_of("healthcheck", "--admin", f"{host}:{admin.server_port}") == cli.EXIT_OK
+
+
+def test_healthcheck_is_1_when_the_data_path_is_dead(
+    admin: http.server.HTTPServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not a usage error: the container runtime should restart it."""
+    admin.status = 503  # type: ignore[attr-defined]
+
+    assert exit_of("healthcheck", "--admin", f"127.0.0.1:{admin.server_port}") == cli.EXIT_RUNTIME
+
+    assert capsys.readouterr().err == "inferwatch: not healthy: /healthz answered 503\n"
+
+
+def test_healthcheck_is_1_when_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    """A port on which nobody listens is named, with the reason, in one line."""
+    assert exit_of("healthcheck", "--admin", "127.0.0.1:1", "--timeout-s", "1") == cli.EXIT_RUNTIME
+
+    error = capsys.readouterr().err
+    assert error.startswith("inferwatch: no answer on the admin port 127.0.0.1:1: ")
+    assert error.count("\n") == 1
+
+
+def test_a_command_that_is_interrupted_is_exit_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C is neither success nor a usage error."""
+
+    def interrupted(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, "version", cli.COMMANDS["version"]._replace(run=interrupted))
+
+    assert exit_of("version") == cli.EXIT_RUNTIME
+
+
+def test_the_module_runs_as_the_command_does() -> None:
+    """`python -m inferwatch` passes the exit code on."""
+    good, bad = run("version"), run("serve", "--workers", "0")
+
+    assert (cli.EXIT_OK, f"inferwatch {__version__}\n") == (good.returncode, good.stdout)
+    assert (bad.returncode, bad.stderr) == (cli.EXIT_USAGE, "inferwatch: workers: expected `int` >= 1\n")
+
+
+def test_the_command_line_imports_neither_servers_nor_the_collector() -> None:
+    """`version`, `healthcheck` and the supervisor stay small: what a child needs, the child imports."""
+    code = (
+        "import sys, json, inferwatch.cli, inferwatch.supervisor; "
+        "print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+
+    loaded = set(json.loads(done.stdout))
+    assert not loaded & {"aiohttp", "httptools", "prometheus_client", "structlog", "uvloop"}
+    assert not loaded & {"inferwatch_collectors", "inferwatch_simulator"}

@@ -1,0 +1,295 @@
+"""usage_request: one member spliced into the request body, nothing else touched."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferwatch.relay import usage_request
+from inferwatch.relay.usage_filter import Hide
+from inferwatch.relay.usage_request import MAX_CHOICES, StreamedEdit
+
+BOTH = {"include_usage": True, "continuous_usage_stats": True}
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+OPTIONS = st.one_of(
+    st.none(),
+    st.fixed_dictionaries({}, optional={"include_usage": st.booleans() | st.none(), "continuous_usage_stats": st.booleans()}),
+    st.dictionaries(st.sampled_from(["include_usage", "include_obfuscation", "x"]), VALUES, max_size=3),
+    VALUES,
+)
+REQUESTS = st.fixed_dictionaries(
+    {"stream": st.sampled_from([True, True, True, False, None, 1, 0, "true", "no", "yes", 2, [], {}, 1.0])},
+    optional={
+        "stream_options": OPTIONS,
+        "model": st.text(max_size=8),
+        "n": st.integers(-2, 5) | st.text(max_size=2),
+        "prompt": VALUES,
+        "messages": VALUES,
+        "extra": VALUES,
+    },
+)
+
+
+@st.composite
+def bodies(draw: st.DrawFn) -> bytes:
+    """A request in any layout and order."""
+    members = draw(st.permutations(list(draw(REQUESTS).items())))
+    separators = draw(st.sampled_from([(",", ":"), (", ", ": "), (" ,\n ", " :\t")]))
+    text = json.dumps(dict(members), separators=separators, ensure_ascii=draw(st.booleans()))
+    return (draw(st.sampled_from(["", " ", "\n\t"])) + text + draw(st.sampled_from(["", "\n", " \r\n\t"]))).encode()
+
+
+def edited(body: bytes) -> tuple[bytes, Hide | None]:
+    """What the relay does with a body at hand, asked of an engine that takes it."""
+    read = usage_request.read(body)
+    if read is None or not read[0].stream:
+        return body, None
+    edit = usage_request.edit(body, read[1])
+    return (body, None) if edit is None else (edit.apply(body), edit.hide)
+
+
+def streamed(pieces: list[bytes], *, ask: bool = True) -> tuple[bytes, StreamedEdit]:
+    edit = StreamedEdit(ask=ask)
+    return b"".join([edit.feed(piece) for piece in pieces]) + edit.finish(), edit
+
+
+def split(data: st.DataObject, body: bytes) -> list[bytes]:
+    at = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=8)))
+    return [body[start:end] for start, end in zip([0, *at], [*at, len(body)], strict=True)]
+
+
+@given(bodies())
+def test_result_is_the_clients_object_but_for_stream_options(body: bytes) -> None:
+    """Parsed, everything else is equal; unedited, every byte is."""
+    sent, hide = edited(body)
+    before, after = json.loads(body), json.loads(sent)
+    if hide is None:
+        assert sent == body
+        return
+    options = after.pop("stream_options")
+    asked = before.pop("stream_options", None) or {}
+    assert after == before
+    assert options == {**asked, **BOTH}
+    assert (hide is Hide.CONTINUOUS) == (asked.get("include_usage") is True)
+
+
+@given(bodies())
+def test_only_a_streaming_request_is_edited(body: bytes) -> None:
+    """vLLM answers 400 to stream_options without stream."""
+    stream = json.loads(body)["stream"]
+    _, hide = edited(body)
+    assert hide is None or stream is True or stream in (1, "true", "yes")
+
+
+@given(bodies(), st.data())
+def test_a_streamed_body_gets_the_same_edit(body: bytes, data: st.DataObject) -> None:
+    """In any split of the bytes; but for one case: stream_options before stream is replaced before stream is known."""
+    sent, edit = streamed(split(data, body))
+    wanted, hide = edited(body)
+    request = json.loads(body)
+    if hide is None and not usage_request._is_true(request["stream"]) and "stream_options" in request:
+        assert edit.hide is None
+        assert {**json.loads(sent), "stream_options": 0} == {**request, "stream_options": 0}
+        return
+    assert sent == wanted
+    assert edit.hide == hide
+
+
+@given(bodies(), st.data())
+def test_a_streamed_body_is_untouched_when_nothing_is_asked(body: bytes, data: st.DataObject) -> None:
+    """An engine that is not asked gets the bytes as they came."""
+    sent, edit = streamed(split(data, body), ask=False)
+    assert (sent, edit.hide) == (body, None)
+
+
+@given(st.binary(max_size=300), st.data())
+def test_a_streamed_body_that_is_no_json_is_untouched(body: bytes, data: st.DataObject) -> None:
+    """Whatever it is, the engine gets it."""
+    sent, edit = streamed(split(data, body))
+    assert (sent, edit.hide) == (body, None) or edit.hide is not None
+
+
+@given(st.binary(max_size=100))
+def test_no_bytes_crash_it(body: bytes) -> None:
+    """A body that is no JSON object is not ours to judge."""
+    for candidate in (body, b'{"stream":true,' + body, b'{"stream":true,"stream_options":' + body + b"}"):
+        sent, hide = edited(candidate)
+        assert sent == candidate or hide is not None
+
+
+@pytest.mark.parametrize("value", ["true", "1", '"true"', '"1"', '"YES"', '"on"', '"t"', '"y"'])
+def test_what_vllm_takes_for_true_streams(value: str) -> None:
+    """Pydantic's lax booleans, seen on the wire."""
+    sent, hide = edited(b'{"stream":%b}' % value.encode())
+    assert json.loads(sent)["stream_options"] == BOTH
+    assert hide is Hide.ALL
+
+
+@pytest.mark.parametrize("value", ["false", "0", "null", '"false"', '"truthy"', '""', "2", "-1", "[]", "[true]", "{}"])
+def test_what_is_not_a_stream_is_not_edited(value: str) -> None:
+    """Nor what vLLM will refuse."""
+    body = b'{"stream":%b}' % value.encode()
+    assert edited(body) == (body, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "sent", "hide"),
+    [
+        (None, BOTH, Hide.ALL),
+        ("null", BOTH, Hide.ALL),
+        (' { "include_usage" : true } ', BOTH, Hide.CONTINUOUS),
+        ('{"include_usage":true,"continuous_usage_stats":false}', BOTH, Hide.CONTINUOUS),
+        ('{"include_usage":true,"continuous_usage_stats":null}', BOTH, Hide.CONTINUOUS),
+        ('{"include_usage":false}', BOTH, Hide.ALL),
+        ('{"include_usage":null}', BOTH, Hide.ALL),
+        ('{"include_usage":false,"continuous_usage_stats":true}', BOTH, Hide.ALL),
+        ('{"include_usage":true,"x":[1,{"y":"\\u00e9"}]}', {**BOTH, "x": [1, {"y": "é"}]}, Hide.CONTINUOUS),
+    ],
+)
+def test_wish_of_the_client_decides_what_is_hidden(options: str | None, sent: dict[str, Any], hide: Hide) -> None:
+    """What it asked for stays in the reply; what only we asked for is taken out."""
+    member = b"" if options is None else b',"stream_options":' + options.encode()
+    result, hidden = edited(b'{"stream":true' + member + b"}")
+    assert json.loads(result) == {"stream": True, "stream_options": sent}
+    assert hidden is hide
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        '{"include_usage":true,"continuous_usage_stats":true}',
+        "{}",
+        '{"continuous_usage_stats":true}',
+        '{"include_obfuscation":true}',
+        '{"include_usage":"true"}',
+        '{"include_usage":1}',
+        '{"include_usage":true,"continuous_usage_stats":"x"}',
+        "[]",
+        '"x"',
+        "1",
+        "true",
+    ],
+)
+def test_options_we_do_not_understand_are_left_alone(options: str) -> None:
+    """Also those that ask for everything already, and those without include_usage, whose meaning has changed."""
+    body = b'{"stream":true,"stream_options":' + options.encode() + b"}"
+    assert edited(body) == (body, None)
+    assert streamed([body])[0] == body
+
+
+@pytest.mark.parametrize(
+    "extra", ["1" + "0" * 30, "-1" + "0" * 30, "1e999", "0.1", "1.0", "-0.0", '"\\ud83d\\ude00"', '"\\ud800"']
+)
+def test_odd_values_beside_include_usage_survive_or_are_left_alone(extra: str) -> None:
+    """A value that cannot be written back as it was must not be written at all, and must not raise."""
+    body = b'{"stream":true,"stream_options":{"include_usage":true,"x":%b}}' % extra.encode()
+    for sent in (edited(body)[0], streamed([body])[0]):
+        assert repr(json.loads(sent)["stream_options"]["x"]) == repr(json.loads(extra))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"stream":true,"stre\\u0061m_options":{"include_usage":true}}',
+        b'{"stre\\u0061m":true}',
+        b'{"stream":true,"stream_options":null,"stre\\u0061m_options":null}',
+        b'{"stream_options":{"include_usage":true},"stream":true,"stream_options":null}',
+        b'{"stream":false,"stream":true}',
+        b'{"stream":true,"stream":false}',
+        b'{"stream":true,"stream_options":{"include_usage":true,"include_usage":false}}',
+    ],
+)
+def test_escaped_and_repeated_keys_never_make_it_ask_twice(body: bytes) -> None:
+    """The last of repeated keys counts for every parser; an escaped one is the same key for the engine, not for us."""
+    for sent, hide in (edited(body), (lambda pair: (pair[0], pair[1].hide))(streamed([body]))):
+        after = json.loads(sent)
+        if sent != body:
+            assert after["stream_options"] == BOTH
+            assert after["stream"] is True
+            assert hide is not None
+
+
+@pytest.mark.parametrize(
+    ("body", "choices"),
+    [
+        ('{"messages":[]}', 1),
+        ('{"n":3}', 3),
+        ('{"n":0}', 1),
+        ('{"n":-1}', 1),
+        ('{"n":"3"}', 1),
+        ('{"n":true}', 1),
+        ('{"n":2.0}', 1),
+        ('{"prompt":"x","n":2}', 2),
+        ('{"prompt":["a","b","c"]}', 3),
+        ('{"prompt":[ "a" , "b" ],"n":2}', 4),
+        ('{"prompt":[1,2,3]}', 1),
+        ('{"prompt":[[1,2],[3]]}', 2),
+        ('{"prompt":[]}', 1),
+        ('{"prompt":{}}', 1),
+        ('{"n":99999999999}', MAX_CHOICES),
+    ],
+)
+def test_choices_are_n_times_prompts(body: str, choices: int) -> None:
+    """A list of strings or of token lists is many prompts; a list of token ids is one."""
+    read = usage_request.read(body.encode())
+    assert read is not None
+    assert read[0].choices == choices
+
+
+@pytest.mark.parametrize(("model", "name"), [('"tiny"', "tiny"), ("1", ""), ("null", ""), ('"\\u00e9"', "é"), ("[]", "")])
+def test_model_is_a_string_or_unknown(model: str, name: str) -> None:
+    """An odd model is the engine's to refuse."""
+    read = usage_request.read(b'{"model":%b}' % model.encode())
+    assert read is not None
+    assert read[0].model == name
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"x", b'{"a":1', b"\xff{}", b'{"a":NaN}', b"[" * 100_000, b'{"a":' * 100_000])
+def test_what_is_no_json_object_has_no_facts(body: bytes) -> None:
+    """Also nested so deep that a parser gives up."""
+    assert usage_request.read(body) is None
+
+
+def test_facts_of_a_streamed_body() -> None:
+    """As far as they are kept: the number of prompts of a long list is unknown."""
+    _, edit = streamed([b'{"model":"m","n":2,"stre', b'am":true,"prompt":["', b"x" * 10_000, b'"]}'])
+    assert edit.facts() == usage_request.Facts("m", True, 0)
+    _, edit = streamed([b'{"model":"m","n":2,"messages":"', b"x" * 10_000, b'"}'])
+    assert edit.facts() == usage_request.Facts("m", False, 2)
+
+
+def test_streamed_body_is_not_held_back() -> None:
+    """All but the last brace goes out at once, whatever the length."""
+    edit = StreamedEdit(ask=True)
+    sent = edit.feed(b'{"stream":true,"messages":"')
+    for _ in range(100):
+        piece = b"x" * 10_000
+        assert edit.feed(piece) == piece
+    sent = edit.feed(b'"}  \n')
+    assert sent == b'"'
+    assert edit.finish() == b',"stream_options":{"include_usage":true,"continuous_usage_stats":true}}  \n'
+
+
+def test_endless_blanks_behind_the_object_take_no_memory() -> None:
+    """Behind the closing brace nothing must pile up while we wait for the end."""
+    edit = StreamedEdit(ask=True)
+    edit.feed(b'{"stream":true}')
+    for _ in range(1000):
+        edit.feed(b" " * 1000)
+    assert len(edit._held) < 200_000
+
+
+def test_endless_stream_options_take_no_memory() -> None:
+    """A value that is too long to be options goes on its way."""
+    edit = StreamedEdit(ask=True)
+    edit.feed(b'{"stream":true,"stream_options":"')
+    for _ in range(1000):
+        edit.feed(b"x" * 1000)
+    assert len(edit._held) < 20_000
