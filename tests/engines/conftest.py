@@ -7,6 +7,7 @@ INFERWATCH_TEST_ADMIN  its admin URL; with a foreign proxy and no admin URL, tes
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterator
@@ -25,14 +26,17 @@ _FIGURES = pytest.StashKey[Figures]()
 
 
 @pytest.fixture(scope="session")
-def engine() -> Iterator[Engine]:
-    """A real vLLM, started once."""
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """A real vLLM, started once; the wait for it shows on the terminal."""
     if url := os.environ.get("INFERWATCH_TEST_VLLM"):
         yield Engine(url.rstrip("/"))
         return
     if not is_provisioned():
         pytest.skip("no vLLM here: make test-engines")
-    with running_vllm(*VLLM_FLAGS) as url:
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with contextlib.ExitStack() as stack:
+        with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():
+            url = stack.enter_context(running_vllm(*VLLM_FLAGS))
         yield Engine(url)
 
 

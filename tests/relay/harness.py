@@ -28,7 +28,7 @@ from inferwatch.relay.server import Relay, RelayServer
 from inferwatch.relay.worker import _pool
 
 # Long enough for a machine with a load of 20; a test that needs it has failed.
-PATIENCE_S = 15.0
+PATIENCE_S = 10.0
 
 SECRET = b"sixteen bytes or more"
 

@@ -185,12 +185,10 @@ class Observer:
             self._last_body_ns = stamp_ns
             if not self._reads:
                 self._first_body_ns = stamp_ns
+                self._tail = [b""] * TAIL_READS
             self._reads += 1
             self._response_bytes += len(data)
-            tail = self._tail
-            tail.append(data if len(data) <= TAIL_READ_BYTES else data[-TAIL_READ_BYTES:])
-            if len(tail) > TAIL_READS:
-                del tail[0]
+            self._tail[self._reads % TAIL_READS] = data if len(data) <= TAIL_READ_BYTES else data[-TAIL_READ_BYTES:]
             if not self._broken:
                 self._mirror.read(self, stamp_ns, data)
             if self._filter is not None:
@@ -203,7 +201,7 @@ class Observer:
         """The body ended, or broke off: return what was still held back."""
         try:
             if self._plain_fingerprint is not None:
-                self._plain_fingerprint.learn_if_there(b"".join(self._tail))
+                self._plain_fingerprint.learn_if_there(self._last_bytes())
             return self._filter.finish() if self._filter is not None else b""
         except Exception as error:  # noqa: BLE001 - the fence
             return self._fault_in_body(b"", error)
@@ -231,12 +229,16 @@ class Observer:
                     stalled_ns=stalled_ns,
                     retried=retried,
                     usages=self._filter.usages if self._filter is not None else {},
-                    tail=b"".join(self._tail),
+                    tail=self._last_bytes(),
                 ),
             )
             self._tail = []
         except Exception as fault:  # noqa: BLE001 - the fence
             self._fault("close", fault)
+
+    def _last_bytes(self) -> bytes:
+        oldest = (self._reads + 1) % TAIL_READS
+        return b"".join(self._tail[oldest:] + self._tail[:oldest])
 
     def _fault_in_body(self, data: bytes, error: Exception) -> bytes:
         held, self._filter = self._filter, None

@@ -63,6 +63,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_body",
+        "_body_parts",
         "_complete",
         "_drained",
         "_excess",
@@ -80,6 +81,7 @@ class Connection(asyncio.Protocol):
         "_takes_upgrade",
         "_until_eof",
         "idle_since_s",
+        "on_body",
         "transport",
         "tunnel",
         "uploading",
@@ -93,6 +95,7 @@ class Connection(asyncio.Protocol):
         self._reused = False
         self._drained: asyncio.Future[None] | None = None
         self._body: list[bytes] = []
+        self.on_body = self._body.append  # httptools calls it for each chunk: a bound C function is the cheapest
         self.tunnel: asyncio.Transport | None = None  # after an upgrade: the client's transport
         self.idle_since_s = 0.0
         self.uploading = False  # a streamed request body has not been sent to its end
@@ -103,6 +106,7 @@ class Connection(asyncio.Protocol):
     def begin(self, sink: Sink, *, is_head_request: bool = False, takes_upgrade: bool = False) -> None:
         """Expect the reply to a request for `sink`."""
         self._takes_upgrade = takes_upgrade
+        self._body_parts = 0  # of this read that belong to the reply, once it is complete
         self._excess = False  # something followed the reply: whose it is nobody knows
         self._sink = sink
         self._is_head_request = is_head_request
@@ -161,12 +165,18 @@ class Connection(asyncio.Protocol):
                 self._fail(ErrorType.UPSTREAM_PROTOCOL)
                 return
             self._excess = True  # the reply stands, but what follows it is not HTTP
-        if self._body:
+        parts = self._body
+        if self._complete:
             self._flush_body(sink, stamp_ns)
-        if in_head and not self._complete:
+            if self._sink is not None:
+                self._release(sink)
+            return
+        if parts:  # in a stream, nearly always one chunk: one event
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
+            parts.clear()
+            sink.body(stamp_ns, body)
+        if in_head:
             sink.read_done()
-        if self._complete and self._sink is not None:
-            self._release(sink)
 
     def _received_unasked(self, data: bytes) -> None:
         if self.tunnel is None:  # an idle connection that talks is out of step
@@ -178,6 +188,9 @@ class Connection(asyncio.Protocol):
 
     def _flush_body(self, sink: Sink, stamp_ns: int) -> None:
         parts = self._body
+        if self._complete and len(parts) > self._body_parts:
+            self._excess = True
+            del parts[self._body_parts :]
         if parts:
             data = parts[0] if len(parts) == 1 else b"".join(parts)
             parts.clear()
@@ -244,25 +257,22 @@ class Connection(asyncio.Protocol):
         sink.head(time.monotonic_ns(), status, self._reason, headers, self._has_body)
         if not self._has_body:
             # The parser would wait for the body that Content-Length announces; the reply is over here.
-            self._complete = True
-            self._keep_alive = self._parser.should_keep_alive()
-
-    def on_body(self, body: bytes) -> None:
-        if self._complete:
-            self._excess = True
-        else:
-            self._body.append(body)
+            self._end(keep_alive=self._parser.should_keep_alive())
 
     def on_message_complete(self) -> None:
         if self._complete:
             return
         if self._headers_done:
-            self._complete = True
             # Only here: behind this callback llhttp has forgotten how the message was framed.
-            self._keep_alive = not self._until_eof and self._parser.should_keep_alive()
+            self._end(keep_alive=not self._until_eof and self._parser.should_keep_alive())
         else:  # an informational reply; the final one follows
             self._headers = []
             self._reason = b""
+
+    def _end(self, *, keep_alive: bool) -> None:
+        self._complete = True
+        self._keep_alive = keep_alive
+        self._body_parts = len(self._body)
 
 
 def _is_framed(headers: list[Header]) -> bool:

@@ -95,9 +95,8 @@ class UsageFilter:
         if self._held_bytes or self._big:
             return self._feed_held(data)
         if data.endswith(EVENT_END):
-            if data.find(EVENT_END) == len(data) - 2:
-                return self._event(data)
-            return self._events(data)
+            # One whole event, the rule: then its end has the only line break, and looking for one byte is cheapest.
+            return self._event(data) if data.find(b"\n") == len(data) - 2 else self._events(data)
         cut = data.rfind(EVENT_END) + 2
         if cut < 2:
             return self._hold(data)
@@ -150,23 +149,26 @@ class UsageFilter:
         return b"".join([self._event(event + EVENT_END) for event in data[:-2].split(EVENT_END)])
 
     def _event(self, event: bytes) -> bytes:
-        start = event.find(USAGE)
+        start = event.rfind(USAGE)  # near the end: backwards is the short way
         if start < 0:
             return event if self._waiting is None else self._other(event)
-        end = _object_end(event, start + len(USAGE) - 1)
-        if end < 0:
+        inside = start + len(USAGE)
+        end = event.find(b"}", inside) + 1
+        if event.find(b"{", inside, end) >= 0:
+            end = _object_end(event, inside - 1)
+        if end <= 0:
             return event
-        usage = event[start + len(USAGE) - 1 : end]
+        usage = event[inside - 1 : end]
         if event.startswith(b"[]", start - 2):
             return self._usage_only(event, usage)
         self.usages[_index(event) if self._several else 0] = usage
-        if not self._hide_all:
-            return event[:start] + event[end:]
-        if event.find(FINISHED, 0, start) >= 0:
-            return self._finish_event(event[:start], event[end:])
-        if self._waiting is not None:
-            return self._other(event[:start] + event[end:])
-        return event[:start] + event[end:]
+        before, after = event[:start], event[end:]
+        if self._hide_all:
+            if before.rfind(FINISHED) >= 0:
+                return self._finish_event(before, after)
+            if self._waiting is not None:
+                return self._other(before + after)
+        return before + after
 
     def _usage_only(self, event: bytes, usage: bytes) -> bytes:
         self.usages[USAGE_ONLY] = usage

@@ -1,0 +1,135 @@
+"""spool: a file that takes finished requests while nobody else does."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inferwatch.relay.spool import SpoolWriter
+
+
+@pytest.fixture(name="folder")
+def _folder(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+@pytest.fixture(name="spool")
+async def _spool(folder: Path) -> AsyncIterator[SpoolWriter]:
+    writer = SpoolWriter(folder, "boot", 1000)
+    yield writer
+    with contextlib.suppress(RuntimeError):  # closed by the test
+        await writer.close()
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.glob("*"))} if folder.exists() else {}
+
+
+async def test_unused_spool_leaves_nothing(spool: SpoolWriter, folder: Path) -> None:
+    """No file, no folder."""
+    spool.hand_over()
+    await spool.close()
+    assert files(folder) == {}
+
+
+async def test_messages_are_appended_in_order_and_handed_over(spool: SpoolWriter, folder: Path) -> None:
+    """Only a file that is complete has the name the collector looks for."""
+    assert all(spool.put(b"%d," % number, 1) for number in range(5))
+    await spool.close()
+    assert files(folder) == {"boot-0.ready": b"0,1,2,3,4,"}
+    assert spool.lost == 0
+
+
+async def test_after_a_hand_over_another_file_begins(spool: SpoolWriter, folder: Path) -> None:
+    """The collector may delete what it has taken while we write the next."""
+    spool.put(b"one", 1)
+    spool.hand_over()
+    spool.put(b"two", 1)
+    spool.hand_over()
+    spool.hand_over()
+    await spool.close()
+    assert files(folder) == {"boot-0.ready": b"one", "boot-1.ready": b"two"}
+
+
+async def test_full_file_refuses(spool: SpoolWriter, folder: Path) -> None:
+    """Whoever put it counts the loss."""
+    assert spool.put(b"x" * 999, 1)
+    assert not spool.put(b"xx", 7)
+    assert spool.put(b"x", 1)
+    await spool.close()
+    assert len(files(folder)["boot-0.ready"]) == 1000
+    assert spool.lost == 0
+
+
+async def settle(spool: SpoolWriter) -> None:
+    """Wait until the thread has done what was queued."""
+    await asyncio.wrap_future(spool._thread.submit(lambda: None))
+
+
+async def test_full_file_takes_again_after_the_hand_over(spool: SpoolWriter) -> None:
+    """The limit is per file."""
+    spool.put(b"x" * 1000, 1)
+    spool.hand_over()
+    await settle(spool)
+    assert spool.put(b"x" * 1000, 1)
+
+
+async def test_folder_that_cannot_be_made_loses_and_counts(tmp_path: Path) -> None:
+    """A disk that refuses must not raise into anybody's request."""
+    (tmp_path / "file").write_bytes(b"")
+    spool = SpoolWriter(tmp_path / "file" / "spool", "boot", 1000)
+    assert spool.put(b"x", 3)
+    await settle(spool)
+    assert spool.lost == 3
+    assert not spool.put(b"y", 1), "refused as long as it fails"
+    await spool.close()
+
+
+async def test_disk_that_recovers_is_used_again(tmp_path: Path) -> None:
+    """After the next hand-over."""
+    blocker = tmp_path / "spool"
+    blocker.write_bytes(b"in the way")
+    spool = SpoolWriter(blocker, "boot", 10)
+    spool.put(b"12345678", 1)
+    await settle(spool)
+    blocker.unlink()
+    spool.hand_over()
+    await settle(spool)
+    assert spool.put(b"12345678", 1)
+    await spool.close()
+    assert list(files(blocker).values()) == [b"12345678"]
+    assert spool.lost == 1
+
+
+class ShortFile:
+    """A file on a disk that fills up in the middle of a write."""
+
+    def __init__(self, file: Any, room: int) -> None:
+        self._file = file
+        self._room = room
+
+    def write(self, data: bytes) -> int:
+        part = data[: self._room]
+        if not part and data:
+            raise OSError(28, "No space left on device")
+        self._room -= len(part)
+        written: int = self._file.write(part)
+        return written
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+async def test_short_write_leaves_no_half_message(spool: SpoolWriter, folder: Path) -> None:
+    """A half message would make everything behind it unreadable."""
+    spool.put(b"first|", 1)
+    await settle(spool)
+    spool._file = ShortFile(spool._file, 4)  # type: ignore[assignment]
+    spool.put(b"second|", 5)
+    await settle(spool)
+    await spool.close()
+    assert files(folder) == {"boot-0.ready": b"first|"}
+    assert spool.lost == 5
