@@ -23,7 +23,7 @@ from inferwatch_collectors.dialects.base import UNKNOWN_NS, Observation
 from inferwatch_collectors.dialects.body import UNREAD, Body, EventStream, body_reader
 from inferwatch_collectors.dialects.select import SSE, choose
 
-# Gaps waiting for `drain_gaps`, called for each batch (50 ms). A stream at 10,000 tokens/s fills 500; the rest is room
+# Gaps waiting for `drain_gaps`, called for each batch (100 ms). A stream at 10,000 tokens/s fills 1,000; the rest is room
 # for a caller that fell behind. Above it samples are cut from the histogram and counted, the record still has them.
 MAX_PENDING_GAPS: Final = 8_192
 

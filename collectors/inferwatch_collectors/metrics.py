@@ -155,7 +155,7 @@ REQUESTS_IN_FLIGHT: Final = Metric(
     group=Group.REQUESTS,
     labels=REQUEST,
     help="Requests admitted and not finished.",
-    measured="As reported by the relays; up to some 50 ms late.",
+    measured="As reported by the relays; up to some 100 ms late.",
     note="nearest: `http.server.active_requests`",
 )
 REQUEST_ERRORS: Final = Metric(

@@ -102,7 +102,7 @@ class Usage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 class Tap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """From the relay to the collector."""
 
-    flush_interval_s: Annotated[Seconds, Meta(description="Copies are sent in batches this often.")] = 0.05
+    flush_interval_s: Annotated[Seconds, Meta(description="Copies are sent in batches this often.")] = 0.1
     max_pending_bytes: Annotated[
         Count,
         Meta(description="Copies waiting for the collector, per worker; above it copies are dropped and counted."),

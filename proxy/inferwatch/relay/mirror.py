@@ -68,6 +68,7 @@ class Mirror(asyncio.Protocol):
         self._lost_connection = asyncio.Event()
         self._acked = asyncio.Event()
         self._closing = False
+        self._behind = False  # the collector has missed what was kept while it took nothing
         self.on_connected: Callable[[], None] = lambda: None
 
         self.dropped_bytes = 0
@@ -85,8 +86,11 @@ class Mirror(asyncio.Protocol):
 
     def opened(self, observer: Observer, frame: tap.Open) -> None:
         self._open[observer.id] = observer
+        if self._pending_bytes > self._settings.max_pending_bytes:
+            self.dropped_bytes += len(frame.body)
+            frame = msgspec.structs.replace(frame, body=b"")
         self._opens.append(frame)
-        self._pending_bytes += len(frame.body)
+        self._pending_bytes += len(frame.body) + READ_OVERHEAD_BYTES
         self._schedule()
 
     def head(self, observer: Observer, frame: tap.Head) -> None:
@@ -136,8 +140,16 @@ class Mirror(asyncio.Protocol):
             self._keep_without_collector()
             return
         if transport.get_write_buffer_size() > self._settings.max_pending_bytes:
+            # It is there but takes nothing. Keep what would be kept without it, and tell it anew when it wakes up.
+            self._keep_without_collector()
+            self._behind = True
             self._schedule()
             return
+        if self._behind:
+            self._behind = False
+            self._resend()
+        if stats is not None:
+            self._spool.hand_over()
         if not (self._opens or self._heads or self._reads or self._closes or stats):
             return
         seq = next(self._seq)
@@ -178,7 +190,7 @@ class Mirror(asyncio.Protocol):
         count = min(max(len(self._unacked) - self._settings.max_pending_closes, SPOOL_BATCH), len(self._unacked))
         entries = [self._unacked.popleft() for _ in range(count)]
         message = _resent(0, entries)
-        if self._spool.put(tap.encode(message), count):
+        if self._spool.put(self._encoded(message), count):
             self.spooled += count
         else:
             self._refused += count
@@ -193,17 +205,21 @@ class Mirror(asyncio.Protocol):
             try:
                 await asyncio.get_running_loop().create_unix_connection(lambda: self, str(self._socket_path))
             except OSError:
-                await asyncio.sleep(delay_s)
                 delay_s = min(delay_s * 2, RECONNECT_MAX_S)
+                await asyncio.sleep(delay_s)
                 continue
-            delay_s = RECONNECT_MIN_S
+            connected_s = time.monotonic()
             await self._lost_connection.wait()
+            if time.monotonic() - connected_s > RECONNECT_MAX_S:
+                delay_s = RECONNECT_MIN_S
+            await asyncio.sleep(delay_s)  # one that hangs up at once must not be called in a loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._keep_without_collector()
         self._transport = writer = cast("asyncio.Transport", transport)  # uvloop's are no subclasses of asyncio's
         self._reader = tap.relay_side()
         self._lost_connection.clear()
+        self._behind = False
         writer.write(tap.encode(tap.Hello(tap.PROTOCOL_VERSION, self._worker, os.getpid(), self.boot)))
         self._resend()
         self._spool.hand_over()
@@ -224,7 +240,7 @@ class Mirror(asyncio.Protocol):
 
     def _write(self, message: tap.Batch) -> None:
         assert self._transport is not None
-        self._transport.write(tap.encode(message))
+        self._transport.write(self._encoded(message))
 
     def data_received(self, data: bytes) -> None:
         for message in self._reader.feed(data):
@@ -253,6 +269,7 @@ class Mirror(asyncio.Protocol):
             except TimeoutError:
                 self.flush()
         self._closing = True
+        self._keep_without_collector()
         while self._unacked:
             self._spool_oldest()
         await self._spool.close()

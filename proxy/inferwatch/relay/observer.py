@@ -181,21 +181,25 @@ class Observer:
 
     def body(self, stamp_ns: int, data: bytes) -> bytes:
         """One read of the reply. Returns what the client may see of it now."""
+        shown = data
+        if self._filter is not None:
+            try:
+                shown = self._filter.feed(data)
+            except Exception as error:  # noqa: BLE001 - the fence
+                shown = self._unfiltered(error) + data
         try:
             self._last_body_ns = stamp_ns
             if not self._reads:
                 self._first_body_ns = stamp_ns
                 self._tail = [b""] * TAIL_READS
+            self._tail[self._reads % TAIL_READS] = data if len(data) <= TAIL_READ_BYTES else data[-TAIL_READ_BYTES:]
             self._reads += 1
             self._response_bytes += len(data)
-            self._tail[self._reads % TAIL_READS] = data if len(data) <= TAIL_READ_BYTES else data[-TAIL_READ_BYTES:]
             if not self._broken:
                 self._mirror.read(self, stamp_ns, data)
-            if self._filter is not None:
-                return self._filter.feed(data)
         except Exception as error:  # noqa: BLE001 - the fence
-            return self._fault_in_body(data, error)
-        return data
+            self._fault("read", error)
+        return shown
 
     def end(self) -> bytes:
         """The body ended, or broke off: return what was still held back."""
@@ -204,7 +208,7 @@ class Observer:
                 self._plain_fingerprint.learn_if_there(self._last_bytes())
             return self._filter.finish() if self._filter is not None else b""
         except Exception as error:  # noqa: BLE001 - the fence
-            return self._fault_in_body(b"", error)
+            return self._unfiltered(error)
 
     def closed(self, outcome: Outcome, error: ErrorType, *, status: int, stalled_ns: int, retried: bool) -> None:
         """The request is over."""
@@ -237,13 +241,14 @@ class Observer:
             self._fault("close", fault)
 
     def _last_bytes(self) -> bytes:
-        oldest = (self._reads + 1) % TAIL_READS
+        oldest = self._reads % TAIL_READS
         return b"".join(self._tail[oldest:] + self._tail[:oldest])
 
-    def _fault_in_body(self, data: bytes, error: Exception) -> bytes:
-        held, self._filter = self._filter, None
-        self._fault("body", error)
-        return (held.unshown() if held is not None else b"") + data
+    def _unfiltered(self, error: Exception) -> bytes:
+        """Go on without the filter; return what it had not shown yet."""
+        broken, self._filter = self._filter, None
+        self._fault("filter", error)
+        return broken.unshown() if broken is not None else b""
 
     def _fault(self, stage: str, error: Exception) -> None:
         self._broken = True

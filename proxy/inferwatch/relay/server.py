@@ -22,7 +22,7 @@ from inferwatch.relay.identity import ANONYMOUS, Identity, clean
 from inferwatch.relay.mirror import Mirror
 from inferwatch.relay.observer import Observer, Subject
 from inferwatch.relay.tunnel import ClientTunnel
-from inferwatch.relay.upstream import ConnectError, Connection, Pool
+from inferwatch.relay.upstream import SWITCHING_PROTOCOLS, ConnectError, Connection, Pool
 from inferwatch.relay.usage_request import Facts
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,6 @@ _JSON_BODY: Final = b"application/json"
 
 WEBSOCKET: Final = b"websocket"
 
-SWITCHING_PROTOCOLS: Final = 101
 HTTP_BAD_REQUEST: Final = 400
 
 
@@ -164,13 +163,18 @@ class Relay:
         content = request.content
         limit = self.config.limits.buffer_request_bytes
         if content.is_eof():  # came with the head, as small ones do
-            return await content.readany() if not content.at_eof() else b"", True
+            whole = await content.readany() if not content.at_eof() else b""
+            if len(whole) > self.config.limits.max_request_bytes:
+                raise _too_large(len(whole), self.config.limits.max_request_bytes)
+            return whole, True
         parts: list[bytes] = []
         size = 0
         while not content.at_eof():
             part = await self._read_some(request)
             parts.append(part)
             size += len(part)
+            if size > self.config.limits.max_request_bytes:
+                raise _too_large(size, self.config.limits.max_request_bytes)
             if size > limit:
                 return b"".join(parts), False
         return b"".join(parts), True

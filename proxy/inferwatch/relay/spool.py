@@ -54,21 +54,25 @@ class SpoolWriter:
             if self._file is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._file = self._path("spool").open("ab", buffering=0)
-            self._file.write(message)
+            start = self._file.tell()
+            if self._file.write(message) == len(message):
+                return
+            self._file.truncate(start)  # the disk is full: half a message would make the rest unreadable
         except OSError:
-            self._failing = True
-            self.lost += requests
+            pass
+        self._failing = True
+        self.lost += requests
 
     def _rename(self) -> None:
+        self._failing = False  # another file is another try
+        self._bytes = 0
         if self._file is None:
             return
         with contextlib.suppress(OSError):
             self._file.close()
             self._path("spool").rename(self._path("ready"))
-            self._bytes = 0
         self._file = None
         self._number += 1
-        self._failing = False
 
     def _path(self, suffix: str) -> Path:
         return self._folder / f"{self._boot}-{self._number}.{suffix}"

@@ -27,6 +27,8 @@ MAX_HEAD_BYTES: Final = 1024 * 1024
 # Unsent bytes of a tunnel towards the client above which it is cut: nothing in it can be paused message by message.
 MAX_TUNNEL_BYTES: Final = 16 * 1024 * 1024
 
+SWITCHING_PROTOCOLS: Final = 101
+
 NO_BODY_STATUS: Final = frozenset({204, 304})
 
 
@@ -69,6 +71,7 @@ class Connection(asyncio.Protocol):
         "_excess",
         "_has_body",
         "_head_bytes",
+        "_header_bytes",
         "_headers",
         "_headers_done",
         "_is_head_request",
@@ -115,7 +118,7 @@ class Connection(asyncio.Protocol):
         self._headers_done = self._complete = self._until_eof = self._keep_alive = False
         self._has_body = True
         self._reason = b""
-        self._head_bytes = 0
+        self._head_bytes = self._header_bytes = 0
 
     def write(self, data: bytes) -> None:
         self.transport.write(data)
@@ -145,12 +148,9 @@ class Connection(asyncio.Protocol):
             return
         stamp_ns = time.monotonic_ns()
         in_head = not self._headers_done
-        if in_head:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._fail(ErrorType.UPSTREAM_PROTOCOL)
-                return
         try:
+            if in_head:
+                self._count_head(len(data))
             self._parser.feed_data(data)
         except HttpParserUpgrade as upgrade:
             if not self._takes_upgrade:
@@ -166,6 +166,9 @@ class Connection(asyncio.Protocol):
                 return
             self._excess = True  # the reply stands, but what follows it is not HTTP
         parts = self._body
+        if self._sink is None:  # the sink wants nothing of this reply
+            parts.clear()
+            return
         if self._complete:
             self._flush_body(sink, stamp_ns)
             if self._sink is not None:
@@ -177,6 +180,11 @@ class Connection(asyncio.Protocol):
             sink.body(stamp_ns, body)
         if in_head:
             sink.read_done()
+
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise HttpParserError
 
     def _received_unasked(self, data: bytes) -> None:
         if self.tunnel is None:  # an idle connection that talks is out of step
@@ -230,13 +238,21 @@ class Connection(asyncio.Protocol):
 
     # httptools callbacks; behind the end of the reply they note that there is more, and drop it
 
+    def on_message_begin(self) -> None:
+        if self._complete:
+            self._excess = True
+
     def on_status(self, status: bytes) -> None:
         if not self._complete:
             self._reason += status
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._complete:
-            self._headers.append((name, value))
+        if self._complete:
+            return
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > MAX_HEAD_BYTES:  # trailers: the head itself is bounded as it is read
+            raise OverflowError
+        self._headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         sink = self._sink
@@ -244,7 +260,7 @@ class Connection(asyncio.Protocol):
             self._excess = True
             return
         status = self._parser.get_status_code()
-        if status == 101:
+        if status == SWITCHING_PROTOCOLS:
             return  # feed_data raises HttpParserUpgrade next
         headers, self._headers = self._headers, []
         if 100 <= status < 200:
@@ -265,7 +281,7 @@ class Connection(asyncio.Protocol):
         if self._headers_done:
             # Only here: behind this callback llhttp has forgotten how the message was framed.
             self._end(keep_alive=not self._until_eof and self._parser.should_keep_alive())
-        else:  # an informational reply; the final one follows
+        elif self._parser.get_status_code() != SWITCHING_PROTOCOLS:  # an informational reply; the final one follows
             self._headers = []
             self._reason = b""
 

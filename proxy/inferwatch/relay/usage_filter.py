@@ -66,6 +66,7 @@ class UsageFilter:
     """One stream. `usages` keeps the last usage of each choice as raw JSON: O(choices) memory."""
 
     __slots__ = (
+        "_before",
         "_big",
         "_big_finished",
         "_big_index",
@@ -82,6 +83,7 @@ class UsageFilter:
         self._hide_all = hide is Hide.ALL
         self._several = several_choices
         self._fingerprint = fingerprint
+        self._before = b""  # what was held back when the last call began
         self._held: list[bytes] = []  # an incomplete event
         self._held_bytes = 0
         self._waiting: list[tuple[bytes, bytes]] | None = None  # events around a missing fingerprint
@@ -92,8 +94,30 @@ class UsageFilter:
 
     def feed(self, data: bytes) -> bytes:
         """Return what the client may see now."""
-        if self._held_bytes or self._big:
-            return self._feed_held(data)
+        if self._held_bytes or self._big or self._waiting is not None:
+            self._before = self._unshown()
+            return self._feed_held(data) if self._held_bytes or self._big else self._feed(data)
+        if self._before:
+            self._before = b""
+        return self._feed(data)
+
+    def finish(self) -> bytes:
+        """Return what is still held: the body ended."""
+        self._before = self._unshown()
+        rest = b"".join(self._held)
+        self._held.clear()
+        self._held_bytes = 0
+        return self._release(self._fingerprint.value or b"") + rest
+
+    def unshown(self) -> bytes:
+        """Return what was held back, as it came, before the last call: for a fault in here, bytes first."""
+        return self._before
+
+    def _unshown(self) -> bytes:
+        waiting = b"".join([before + after for before, after in self._waiting or ()])
+        return waiting + b"".join(self._held)
+
+    def _feed(self, data: bytes) -> bytes:
         if data.endswith(EVENT_END):
             # One whole event, the rule: then its end has the only line break, and looking for one byte is cheapest.
             return self._event(data) if data.find(b"\n") == len(data) - 2 else self._events(data)
@@ -101,18 +125,6 @@ class UsageFilter:
         if cut < 2:
             return self._hold(data)
         return self._events(data[:cut]) + self._hold(data[cut:])
-
-    def finish(self) -> bytes:
-        """Return what is still held: the body ended."""
-        rest = b"".join(self._held)
-        self._held.clear()
-        self._held_bytes = 0
-        return self._release(self._fingerprint.value or b"") + rest
-
-    def unshown(self) -> bytes:
-        """Return what was held back as it came, for a fault in here: bytes first, tidiness second."""
-        waiting = b"".join([before + after for before, after in self._waiting or ()])
-        return waiting + b"".join(self._held)
 
     def _feed_held(self, data: bytes) -> bytes:
         last = self._held[-1] if self._held else b""
@@ -128,7 +140,7 @@ class UsageFilter:
             out = self._piece(data[:cut], last=True)
             self._big = self._big_finished = False
             data = data[cut:]
-        return out + self.feed(data) if data else out
+        return out + self._feed(data) if data else out
 
     def _hold(self, data: bytes) -> bytes:
         self._held.append(data)
