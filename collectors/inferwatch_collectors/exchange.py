@@ -23,8 +23,9 @@ from inferwatch_collectors.dialects.base import UNKNOWN_NS, Observation
 from inferwatch_collectors.dialects.body import UNREAD, Body, EventStream, body_reader
 from inferwatch_collectors.dialects.select import SSE, choose
 
-# Gaps waiting for `drain_gaps`, called for each batch (100 ms). A stream at 10,000 tokens/s fills 1,000; the rest is room
-# for a caller that fell behind. Above it samples are cut from the histogram and counted, the record still has them.
+# Gaps waiting for `drain_gaps`, called for each batch (100 ms). A stream at 10,000 tokens/s fills 1,000; the rest is
+# room for a caller that fell behind. Above it samples are cut from the histogram and counted, the record still has
+# them.
 MAX_PENDING_GAPS: Final = 8_192
 
 # A key of `Close.usages`: the usage of the whole answer.
@@ -58,10 +59,12 @@ class Exchange:
 
     def __init__(self, opened: Open) -> None:
         self._selection = choose(opened.method, opened.path, "", opened.stream)
-        self._seen = Observation(self._selection.dialect.facts(opened.body, opened.choices))
-        self.opened = replace(
-            opened, body=b"", headers={}
-        )  # they may be megabytes, and this lives as long as the stream
+        facts = self._selection.dialect.facts(opened.body, opened.choices)
+        if facts.choices_per_prompt is None:  # the body was dropped; the relay had seen it
+            facts = facts._replace(choices_per_prompt=opened.n)
+        self._seen = Observation(facts)
+        # They may be megabytes, and this lives as long as the stream.
+        self.opened = replace(opened, body=b"", headers={})
         self.gaps_cut = 0  # token gaps that `drain_gaps` will never return
         self._body: Body | None = None  # None: not known yet how to read it
         self._encoding = ""
@@ -306,6 +309,7 @@ class Exchange:
             reasoning_tokens=totals.reasoning,
             token_source=totals.source,
             choices=len(seen.choices),
+            n=opened.n,
             finish_reasons=tuple(choice.finish for _, choice in sorted(seen.choices.items()) if choice.finish),
             duration_s=max(0, end_ns - opened.arrival_ns) / 1e9,
             sent_s=self._since_arrival(opened.sent_ns),

@@ -81,6 +81,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     reasoning_tokens: int | None = None
     token_source: TokenSource = TokenSource.NONE
     choices: int = 0  # choices seen in the answer
+    n: int = 1  # choices asked for per prompt: vLLM's own counter takes the prompt this often, its usage once
     finish_reasons: tuple[str, ...] = ()
 
     duration_s: float

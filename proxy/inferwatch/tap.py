@@ -64,9 +64,10 @@ class Open(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     trace_id: str = ""  # 32 hex digits, "" without trace context
     span_id: str = ""  # ours: the engine's span has it as its parent
     parent_span_id: str = ""  # the client's
-    user: str = ""
+    user: str = ""  # keyed hashes, as `session`
     feature: str = ""
     session: str = ""
+    n: int = 1  # choices asked for per prompt
     resumed: bool = False  # sent again after a reconnect: copies from before it are lost
 
 

@@ -181,6 +181,7 @@ async def test_after_a_killed_supervisor_the_next_one_serves_at_once(serve: Make
     await first.start()
     orphans = first.children()
     async with first.stream(engine) as stream:
+        await first.admin_says("/metrics", lambda reply: b"inferwatch_requests_in_flight{" in reply.body)
         first.signal(signal.SIGKILL)
         await until(first.refuses)
         await second.start(until="")

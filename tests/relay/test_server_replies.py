@@ -70,7 +70,7 @@ async def test_events_arrive_one_by_one(rig: Rig) -> None:
     engine.send(b"0\r\n\r\n")
     assert await client.read(5) == b"0\r\n\r\n"
     close = await rig.tap.close()
-    assert (close.reads, close.response_bytes) == (5, 50)
+    assert (close.reads, close.response_bytes) == (5, 45)
 
 
 async def test_head_is_not_held_back_for_the_body(rig: Rig) -> None:
@@ -191,7 +191,7 @@ async def test_reply_drop_by_drop(rig: Rig) -> None:
     client.send(get())
     engine = await rig.engine.accept()
     await engine.request()
-    data = wire("HTTP/1.1 200 OK\nX: 1\nTransfer-Encoding: chunked\n\n", chunked(b"hello", b"world") )
+    data = wire("HTTP/1.1 200 OK\nX: 1\nTransfer-Encoding: chunked\n\n", chunked(b"hello", b"world"))
     feeding = asyncio.gather(engine.drip(data), client.reply())
     reply = (await feeding)[1]
     assert (reply.body, reply.complete) == (b"helloworld", True)
@@ -220,7 +220,7 @@ def fixture(name: str) -> tuple[bytes, list[bytes], list[tuple[str, str]]]:
 
 
 def settled(body: bytes) -> bytes:
-    return re.sub(rb'"created":\d+', b'"created":0', body)
+    return re.sub(rb'"created":\d+|chatcmpl-tool-[0-9a-f]+', b"", body)
 
 
 def stream_of(chunks: list[bytes], headers: list[tuple[str, str]]) -> bytes:

@@ -11,6 +11,10 @@ ANONYMOUS: Final = "anonymous"
 # 40 bits: a collision among 10,000 keys has a chance of 1 in 20,000, and the label stays short.
 HASH_BYTES: Final = 5
 
+# 64 bits: users are many more than keys.
+PERSON_HASH_BYTES: Final = 8
+MAX_HASHED_BYTES: Final = 1024
+
 # Names given in headers become labels and columns.
 MAX_NAME_BYTES: Final = 128
 
@@ -42,6 +46,13 @@ class Identity:
                 scheme, _, rest = key.partition(b" ")
                 return self._hash(rest.strip() if scheme.lower() == b"bearer" else key.strip())
         return ANONYMOUS
+
+    def pseudonym(self, kind: bytes, value: bytes | None) -> str:
+        """Return the keyed hash of a user or a session: the same person can be followed without being known."""
+        if not value:
+            return ""
+        digest = hashlib.blake2b(value[:MAX_HASHED_BYTES], digest_size=PERSON_HASH_BYTES, key=self._secret, person=kind)
+        return digest.hexdigest()
 
     def _hash(self, key: bytes) -> str:
         known = self._hashes.get(key)

@@ -137,6 +137,7 @@ class Observer:
             stream=facts.stream,
             asked_usage=self.asked_usage,
             choices=facts.choices,
+            n=facts.n,
             headers=subject.headers,
             body=body,
             body_bytes=self._body_bytes,

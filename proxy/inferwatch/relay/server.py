@@ -123,9 +123,9 @@ class Relay:
             headers=head.mirrored,
         )
         if head.ours:
-            subject.user = clean(head.ours.get(b"user", b""))
+            subject.user = self.identity.pseudonym(b"user", head.ours.get(b"user"))
             subject.feature = clean(head.ours.get(b"feature", b""))
-            subject.session = clean(head.ours.get(b"session", b""))
+            subject.session = self.identity.pseudonym(b"session", head.ours.get(b"session"))
         traceparent = head.named.get(b"traceparent")
         context = trace_context.join(traceparent) if traceparent else None
         if context is None and not traceparent and self.config.trace.mint:

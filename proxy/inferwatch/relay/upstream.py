@@ -81,6 +81,7 @@ class Connection(asyncio.Protocol):
         "_reason",
         "_reused",
         "_sink",
+        "_stamp_ns",
         "_takes_upgrade",
         "_until_eof",
         "idle_since_s",
@@ -118,7 +119,7 @@ class Connection(asyncio.Protocol):
         self._headers_done = self._complete = self._until_eof = self._keep_alive = False
         self._has_body = True
         self._reason = b""
-        self._head_bytes = self._header_bytes = 0
+        self._head_bytes = self._header_bytes = self._stamp_ns = 0
 
     def write(self, data: bytes) -> None:
         self.transport.write(data)
@@ -150,7 +151,7 @@ class Connection(asyncio.Protocol):
         in_head = not self._headers_done
         try:
             if in_head:
-                self._count_head(len(data))
+                self._in_head(stamp_ns, len(data))
             self._parser.feed_data(data)
         except HttpParserUpgrade as upgrade:
             if not self._takes_upgrade:
@@ -181,7 +182,8 @@ class Connection(asyncio.Protocol):
         if in_head:
             sink.read_done()
 
-    def _count_head(self, size: int) -> None:
+    def _in_head(self, stamp_ns: int, size: int) -> None:
+        self._stamp_ns = stamp_ns
         self._head_bytes += size
         if self._head_bytes > MAX_HEAD_BYTES:
             raise HttpParserError
@@ -270,7 +272,7 @@ class Connection(asyncio.Protocol):
         self._headers_done = True
         self._has_body = not (self._is_head_request or status in NO_BODY_STATUS)
         self._until_eof = self._has_body and not _is_framed(headers)
-        sink.head(time.monotonic_ns(), status, self._reason, headers, self._has_body)
+        sink.head(self._stamp_ns, status, self._reason, headers, self._has_body)
         if not self._has_body:
             # The parser would wait for the body that Content-Length announces; the reply is over here.
             self._end(keep_alive=self._parser.should_keep_alive())

@@ -36,6 +36,7 @@ class Facts(msgspec.Struct, frozen=True):
     model: str = ""
     stream: bool = False
     choices: int = 1  # n × prompts; 0: unknown
+    n: int = 1  # choices asked for per prompt
 
 
 class Edit(msgspec.Struct, frozen=True):
@@ -115,12 +116,12 @@ def _wish(options: bytes) -> tuple[bytes, Hide] | None:
 
 
 def _facts(model: Any, stream: Any, n: Any, prompt: "Raw | bytes") -> Facts:
+    copies = min(n, MAX_CHOICES) if type(n) is int and n > 0 else 1
     return Facts(
         model=model if isinstance(model, str) else "",
         stream=_is_true(stream),
-        choices=min(
-            _prompts(bytes(memoryview(prompt)[:64]), prompt) * (n if type(n) is int and n > 0 else 1), MAX_CHOICES
-        ),
+        choices=min(_prompts(bytes(memoryview(prompt)[:64]), prompt) * copies, MAX_CHOICES),
+        n=copies,
     )
 
 
@@ -212,4 +213,4 @@ class StreamedEdit:
 
         facts = _facts(value(b"model"), value(b"stream"), value(b"n"), b"")
         # A prompt may be a list longer than what is kept of it: then the number of choices is unknown.
-        return Facts(facts.model, facts.stream, 0) if b"prompt" in members else facts
+        return Facts(facts.model, facts.stream, 0, facts.n) if b"prompt" in members else facts
