@@ -164,6 +164,7 @@ async def test_when_the_supervisor_is_killed_its_children_finish_and_exit(serve:
     await server.start()
     children = server.children()
     async with server.stream(engine) as stream:
+        await server.admin_says("/metrics", lambda reply: b"inferwatch_requests_in_flight{" in reply.body)
         server.signal(signal.SIGKILL)
         await until(server.refuses)
         engine.go.set()

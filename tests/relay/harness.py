@@ -248,7 +248,7 @@ class Engine:
         return len(self._sides)
 
     async def start(self, tls: ssl.SSLContext | None = None) -> None:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, ssl=tls, limit=1 << 24)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, ssl=tls, limit=1 << 24, backlog=1024)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -370,9 +370,9 @@ class Rig:
     async def start(self, tls: ssl.SSLContext | None = None) -> None:
         self._runner = web.ServerRunner(self.server, handle_signals=False)
         await self._runner.setup()
-        listener = socket.create_server(("127.0.0.1", 0))
+        listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port = listener.getsockname()[1]
-        await web.SockSite(self._runner, listener, ssl_context=tls).start()
+        await web.SockSite(self._runner, listener, ssl_context=tls, backlog=1024).start()
 
     async def connect(self, *, receive_buffer: int = 0) -> Client:
         """Open a client connection. With `receive_buffer` it is a small one that is only read on demand."""

@@ -32,37 +32,37 @@ def names(head: RequestHead) -> list[bytes]:
 )
 def test_hop_by_hop_request_field_ends_here(name: str) -> None:
     """RFC 9110 7.6.1: the field is for us, in any case."""
-    head = RequestHead([(b"Accept", b"*/*"), (name.encode(), b"x")])
+    head = RequestHead("/", [(b"Accept", b"*/*"), (name.encode(), b"x")])
     assert names(head) == [b"Accept"]
 
 
 def test_field_named_by_connection_ends_here() -> None:
     """`Connection: close, X-Hop` makes X-Hop hop-by-hop, each time it occurs, and nothing else."""
     fields = [(b"X-Hop", b"1"), (b"Connection", b"close, X-Hop"), (b"x-hop", b"2"), (b"X-Hope", b"3")]
-    assert RequestHead(fields).forwarded == [(b"X-Hope", b"3")]
+    assert RequestHead("/", fields).forwarded == [(b"X-Hope", b"3")]
 
 
 def test_several_connection_fields_count_together() -> None:
     """A list may be spread over several fields."""
     fields = [(b"A", b"1"), (b"B", b"2"), (b"C", b"3"), (b"Connection", b"a"), (b"connection", b" B ")]
-    assert RequestHead(fields).forwarded == [(b"C", b"3")]
+    assert RequestHead("/", fields).forwarded == [(b"C", b"3")]
 
 
 def test_end_to_end_fields_named_by_connection_still_end_here() -> None:
     """Even Authorization, if the client says it is for this hop (RFC 9110 has no exception)."""
     fields = [(b"Authorization", b"Bearer k"), (b"Connection", b"authorization")]
-    assert RequestHead(fields).forwarded == []
+    assert RequestHead("/", fields).forwarded == []
 
 
 def test_order_case_and_repetition_are_kept() -> None:
     """What is passed on is passed on as it came."""
     fields = [(b"X-b", b"1"), (b"x-A", b"2"), (b"X-B", b"3"), (b"COOKIE", b"a=1"), (b"Cookie", b"b=2")]
-    assert RequestHead(fields).forwarded == fields
+    assert RequestHead("/", fields).forwarded == fields
 
 
 def test_our_own_fields_are_taken_out() -> None:
     """x-inferwatch-… is for us; the engine never sees it."""
-    head = RequestHead([(b"X-Inferwatch-User", b"u1"), (b"x-inferwatch-session", b"s"), (b"X-Other", b"o")])
+    head = RequestHead("/", [(b"X-Inferwatch-User", b"u1"), (b"x-inferwatch-session", b"s"), (b"X-Other", b"o")])
     assert names(head) == [b"X-Other"]
     assert head.ours == {b"user": b"u1", b"session": b"s"}
 
@@ -70,7 +70,7 @@ def test_our_own_fields_are_taken_out() -> None:
 @pytest.mark.parametrize("name", [b"Authorization", b"x-api-key", b"Cookie", b"Proxy-Authorization", b"X-Anything"])
 def test_secrets_are_not_mirrored(name: bytes) -> None:
     """Only what is on the list is copied to the collector."""
-    head = RequestHead([(name, b"secret"), (b"User-Agent", b"curl")])
+    head = RequestHead("/", [(name, b"secret"), (b"User-Agent", b"curl")])
     assert head.mirrored == {"user-agent": "curl"}
     assert (name, b"secret") in head.forwarded
 
@@ -78,7 +78,7 @@ def test_secrets_are_not_mirrored(name: bytes) -> None:
 @pytest.mark.parametrize("value", [b"100-continue", b"100-Continue", b" 100-continue "])
 def test_expect_continue_is_understood(value: bytes) -> None:
     """In any case, with any blanks."""
-    assert RequestHead([(b"Expect", value)]).expects_continue
+    assert RequestHead("/", [(b"Expect", value)]).expects_continue
 
 
 @pytest.mark.parametrize(
@@ -93,27 +93,27 @@ def test_expect_continue_is_understood(value: bytes) -> None:
 )
 def test_upgrade_needs_both_fields(fields: list[heads.Header], upgrade: bytes) -> None:
     """And is no field of the message that is passed on."""
-    assert RequestHead(fields).upgrade == upgrade
-    assert RequestHead(fields).forwarded == []
+    assert RequestHead("/", fields).upgrade == upgrade
+    assert RequestHead("/", fields).forwarded == []
 
 
 def test_request_is_written_as_it_came() -> None:
     """Request line, fields in order, our lines last."""
-    head = RequestHead([(b"Host", b"a"), (b"x-Y", b"\xe9 z")])
+    head = RequestHead("/", [(b"Host", b"a"), (b"x-Y", b"\xe9 z")])
     written = heads.request(b"POST", b"/v1?x=1", head, host=b"engine:8000", replace_host=False, without=frozenset(), extra=b"Content-Length: 3\r\n")
     assert written == b"POST /v1?x=1 HTTP/1.1\r\nHost: a\r\nx-Y: \xe9 z\r\nContent-Length: 3\r\n\r\n"
 
 
 def test_host_is_replaced_where_it_stood() -> None:
     """A TLS engine wants its own name; the place and the case of the field stay."""
-    head = RequestHead([(b"A", b"1"), (b"hOST", b"proxy:8080"), (b"B", b"2")])
+    head = RequestHead("/", [(b"A", b"1"), (b"hOST", b"proxy:8080"), (b"B", b"2")])
     written = heads.request(b"GET", b"/", head, host=b"engine.example", replace_host=True, without=frozenset(), extra=b"")
     assert written == b"GET / HTTP/1.1\r\nA: 1\r\nhOST: engine.example\r\nB: 2\r\n\r\n"
 
 
 def test_missing_host_is_added() -> None:
     """HTTP/1.0 needs none, HTTP/1.1 does (RFC 9112 3.2)."""
-    written = heads.request(b"GET", b"/", RequestHead([]), host=b"engine:8000", replace_host=False, without=frozenset(), extra=b"")
+    written = heads.request(b"GET", b"/", RequestHead("/", []), host=b"engine:8000", replace_host=False, without=frozenset(), extra=b"")
     assert written == b"GET / HTTP/1.1\r\nHost: engine:8000\r\n\r\n"
 
 
@@ -149,7 +149,7 @@ def test_reply_field_named_by_connection_ends_here() -> None:
 @given(st.lists(st.tuples(TOKEN, VALUE), max_size=12))
 def test_any_fields_survive_but_for_those_that_end_here(fields: list[heads.Header]) -> None:
     """What is forwarded is a subsequence of what came, and what is missing is on the list."""
-    head = RequestHead(fields)
+    head = RequestHead("/", fields)
     rest = iter(fields)
     assert all(field in rest for field in head.forwarded)
     gone = [name.lower() for name, _ in fields if (name.lower() not in {n.lower() for n in names(head)})]

@@ -1,5 +1,7 @@
 """identity: a name that is safe to store, never the key."""
 
+from dataclasses import dataclass
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,8 +13,15 @@ from inferwatch.relay.identity import ANONYMOUS, Identity
 SECRET = b"sixteen bytes or more"
 
 
+@dataclass
+class Peer:
+    """Whoever is at the other end of the connection."""
+
+    remote: str | None = "10.0.0.1"
+
+
 def tenant(fields: list[tuple[bytes, bytes]], remote: str | None = "10.0.0.1", trusted: tuple[str, ...] = ()) -> str:
-    return Identity(SECRET, trusted).tenant(RequestHead(fields), remote)
+    return Identity(SECRET, trusted).tenant(RequestHead("/", fields), Peer(remote))
 
 
 def test_no_key_is_anonymous() -> None:
@@ -47,15 +56,15 @@ def test_one_key_is_one_tenant_however_it_is_sent(field: tuple[bytes, bytes]) ->
 def test_different_keys_are_different_tenants() -> None:
     """A thousand keys, a thousand names."""
     one = Identity(SECRET, ())
-    seen = {one.tenant(RequestHead([(b"x-api-key", b"key-%d" % number)]), None) for number in range(1000)}
+    seen = {one.tenant(RequestHead("/", [(b"x-api-key", b"key-%d" % number)]), Peer(None)) for number in range(1000)}
     assert len(seen) == 1000
 
 
 def test_hash_depends_on_the_secret() -> None:
     """Names from two installations cannot be joined."""
     other = Identity(b"another secret, long enough", ())
-    head = RequestHead([(b"x-api-key", b"k1")])
-    assert other.tenant(head, None) != Identity(SECRET, ()).tenant(head, None)
+    head = RequestHead("/", [(b"x-api-key", b"k1")])
+    assert other.tenant(head, Peer()) != Identity(SECRET, ()).tenant(head, Peer())
 
 
 def test_short_secret_is_refused() -> None:
@@ -67,11 +76,11 @@ def test_short_secret_is_refused() -> None:
 def test_memory_for_keys_is_bounded() -> None:
     """A client that sends random keys cannot fill memory, and names stay the same afterwards."""
     one = Identity(SECRET, ("10.0.0.0/8",))
-    first = one.tenant(RequestHead([(b"x-api-key", b"first")]), "10.0.0.1")
+    first = one.tenant(RequestHead("/", [(b"x-api-key", b"first")]), Peer())
     for number in range(identity.MAX_REMEMBERED * 2 + 1):
-        one.tenant(RequestHead([(b"x-api-key", b"%d" % number)]), f"10.0.{number >> 8}.{number & 255}")
+        one.tenant(RequestHead("/", [(b"x-api-key", b"%d" % number)]), Peer(f"10.0.{number >> 8}.{number & 255}"))
     assert len(one._hashes) <= identity.MAX_REMEMBERED
-    assert one.tenant(RequestHead([(b"x-api-key", b"first")]), "10.0.0.1") == first
+    assert one.tenant(RequestHead("/", [(b"x-api-key", b"first")]), Peer()) == first
 
 
 @pytest.mark.parametrize(
@@ -92,14 +101,30 @@ def test_tenant_header_is_believed_from_trusted_peers_only(
 ) -> None:
     """Else anybody could make anybody pay."""
     one = Identity(SECRET, trusted)
-    head = RequestHead([(b"x-inferwatch-tenant", b"acme")])
-    assert [one.tenant(head, remote) for _ in range(2)] == [name, name]  # the second time from memory
+    head = RequestHead("/", [(b"x-inferwatch-tenant", b"acme")])
+    assert [one.tenant(head, Peer(remote)) for _ in range(2)] == [name, name]  # the second time from memory
 
 
 def test_empty_tenant_header_falls_back_to_the_key() -> None:
     """An empty name is no name."""
     fields = [(b"x-inferwatch-tenant", b""), (b"x-api-key", b"k1")]
     assert tenant(fields, "10.0.0.1", ("10.0.0.0/8",)) == tenant([(b"x-api-key", b"k1")])
+
+
+def test_person_has_a_pseudonym() -> None:
+    """Always the same, of its kind, without a trace of the name; nobody has none."""
+    one = Identity(SECRET, ())
+    name = one.pseudonym(b"user", b"ada@example.org")
+    assert name == one.pseudonym(b"user", b"ada@example.org")
+    assert len(name) == 2 * identity.PERSON_HASH_BYTES
+    assert "ada" not in name
+    others = [
+        one.pseudonym(b"session", b"ada@example.org"),
+        one.pseudonym(b"user", b"bob@example.org"),
+        Identity(b"another secret, long enough", ()).pseudonym(b"user", b"ada@example.org"),
+    ]
+    assert len({name, *others}) == 4
+    assert one.pseudonym(b"user", b"") == one.pseudonym(b"user", None) == ""
 
 
 @given(st.binary(max_size=400))

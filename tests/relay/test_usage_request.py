@@ -264,9 +264,9 @@ def test_what_is_no_json_object_has_no_facts(body: bytes) -> None:
 def test_facts_of_a_streamed_body() -> None:
     """As far as they are kept: the number of prompts of a long list is unknown."""
     _, edit = streamed([b'{"model":"m","n":2,"stre', b'am":true,"prompt":["', b"x" * 10_000, b'"]}'])
-    assert edit.facts() == usage_request.Facts("m", True, 0)
+    assert edit.facts() == usage_request.Facts("m", True, 0, 2)
     _, edit = streamed([b'{"model":"m","n":2,"messages":"', b"x" * 10_000, b'"}'])
-    assert edit.facts() == usage_request.Facts("m", False, 2)
+    assert edit.facts() == usage_request.Facts("m", False, 2, 2)
 
 
 def test_streamed_body_is_not_held_back() -> None:

@@ -44,9 +44,10 @@ MAX_MIRRORED_HEAD_BYTES: Final = 8192
 class RequestHead:
     """One pass over the fields of a request."""
 
-    __slots__ = ("expects_continue", "forwarded", "mirrored", "named", "ours", "trace_line", "upgrade")
+    __slots__ = ("expects_continue", "forwarded", "mirrored", "named", "ours", "path", "trace_line", "upgrade")
 
-    def __init__(self, raw_headers: Iterable[Header]) -> None:
+    def __init__(self, target: str, raw_headers: Iterable[Header]) -> None:
+        self.path = path_of(target)
         self.forwarded: list[Header] = []
         self.named: dict[bytes, bytes] = {}  # lower-case name -> first value, of what is passed on
         self.ours: dict[bytes, bytes] = {}  # x-inferwatch-…, without the prefix

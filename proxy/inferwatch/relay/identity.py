@@ -2,7 +2,7 @@
 
 import hashlib
 import ipaddress
-from typing import Final
+from typing import Final, Protocol
 
 from inferwatch.relay.heads import RequestHead
 
@@ -24,6 +24,13 @@ _KEY_HEADERS: Final = (b"authorization", b"x-api-key", b"api-key")
 MAX_REMEMBERED: Final = 4096
 
 
+class Peer(Protocol):
+    """Whoever sent the request; looked at only when it matters."""
+
+    @property
+    def remote(self) -> str | None: ...
+
+
 class Identity:
     """Keyed hashes of API keys, and names from trusted peers."""
 
@@ -35,10 +42,10 @@ class Identity:
         self._hashes: dict[bytes, str] = {}
         self._peers: dict[str, bool] = {}
 
-    def tenant(self, head: RequestHead, remote: str | None) -> str:
+    def tenant(self, head: RequestHead, peer: "Peer") -> str:
         """Return the tenant's name: from the header of a trusted peer, else the hash of the API key."""
         named = head.ours.get(b"tenant")
-        if named and self._is_trusted(remote):
+        if named and self._is_trusted(peer.remote):
             return clean(named)
         for header in _KEY_HEADERS:
             key = head.named.get(header)

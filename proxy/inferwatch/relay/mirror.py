@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 RECONNECT_MIN_S: Final = 0.05
 RECONNECT_MAX_S: Final = 0.25
 
+# Under load a batch is sent before its time: encoding and copying more than this at once would hold up a stream.
+FLUSH_BYTES: Final = 128 * 1024
+
 # A frame's own cost beside its data, for the bound on memory.
 READ_OVERHEAD_BYTES: Final = 100
 
@@ -105,7 +108,9 @@ class Mirror(asyncio.Protocol):
         observer.gap_marked = False
         self._reads.append((observer.id, stamp_ns, data))
         self._pending_bytes += len(data) + READ_OVERHEAD_BYTES
-        if not self._flush_due:
+        if self._pending_bytes > FLUSH_BYTES:
+            self.flush()
+        elif not self._flush_due:
             self._schedule()
 
     def closed(self, observer: Observer, frame: tap.Close) -> None:

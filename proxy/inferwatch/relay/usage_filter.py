@@ -99,6 +99,9 @@ class UsageFilter:
             return self._feed_held(data) if self._held_bytes or self._big else self._feed(data)
         if self._before:
             self._before = b""
+        # One whole event, the rule: then its end has the only line break, and looking for one byte is cheapest.
+        if data.endswith(EVENT_END) and data.find(b"\n") == len(data) - 2:
+            return self._event(data)
         return self._feed(data)
 
     def finish(self) -> bytes:
@@ -119,8 +122,7 @@ class UsageFilter:
 
     def _feed(self, data: bytes) -> bytes:
         if data.endswith(EVENT_END):
-            # One whole event, the rule: then its end has the only line break, and looking for one byte is cheapest.
-            return self._event(data) if data.find(b"\n") == len(data) - 2 else self._events(data)
+            return self._events(data)
         cut = data.rfind(EVENT_END) + 2
         if cut < 2:
             return self._hold(data)
