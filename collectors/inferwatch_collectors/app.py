@@ -42,7 +42,7 @@ from inferwatch_collectors.request_log import LineWriter, RequestLog
 from inferwatch_collectors.spool import SpoolReader
 from inferwatch_collectors.tap_server import TapServer
 from inferwatch_collectors.upstream_probe import UpstreamProbe
-from inferwatch_collectors.vitals import VITALS, Vitals
+from inferwatch_collectors.vitals import Vitals
 
 _log: Final = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ class Collector:
         self._settings = settings
         self._ledger = ledger
         self._channel = channel
-        self._store = MetricStore((*TABLE, *VITALS))
+        self._store = MetricStore(TABLE)
         limits = Limits(models=settings.max_models, tenants=settings.max_tenants)
         self._recorder = Recorder(self._store, CardinalityGuard(limits))
         self._journal = Journal(ledger, self._store)
@@ -213,6 +213,8 @@ class Collector:
 
     async def _shut_down(self, committing: asyncio.Task[None]) -> None:
         self._draining = True
+        if self._orphaned:
+            await self._admin.close()  # its port is the next supervisor's, however long our relays still take
         await self._tap.drain(self._settings.drain_timeout_s if self._orphaned else STOP_DRAIN_S)
         self._booking.expire(time.monotonic_ns() + GRACE_NS)
         await self._journal.flush(STOP_COMMIT_S)
@@ -229,7 +231,9 @@ class Collector:
         return web.TCPSite(runner, self._settings.admin_host, self._settings.admin_port)
 
     def _task_failed(self, name: str, error: BaseException) -> None:
-        _log.error("task_failed name=%s", name, exc_info=error)
+        # The type and the place, not the message: it may quote what a client sent.
+        place = traceback.extract_tb(error.__traceback__)[-1:]
+        _log.error("task_failed name=%s error=%s at=%s", name, type(error).__name__, place)
         self._exit_code = 1
         self._stop.set()
 

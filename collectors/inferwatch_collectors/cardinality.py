@@ -15,6 +15,7 @@ Pure: time is an argument, in seconds of a clock that never goes back.
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import msgspec
@@ -63,6 +64,7 @@ class Retired(NamedTuple):
     tenants: frozenset[str]
 
 
+@lru_cache(maxsize=4096)  # the same few names with every request; bounded, because clients choose them
 def sanitize(value: str) -> str:
     """Return `value` fit for a label: printable characters only, at most MAX_VALUE_CHARS, never empty.
 

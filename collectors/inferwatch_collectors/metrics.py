@@ -558,6 +558,28 @@ DRAINING: Final = Metric(
     measured="Set when the service is told to stop.",
 )
 
+COLLECTOR_LOOP_LAG: Final = Metric(
+    name="inferwatch_collector_event_loop_lag_seconds",
+    kind=Kind.GAUGE,
+    group=Group.COLLECTOR,
+    unit="seconds",
+    help="Worst lateness of a timer in the collector's event loop.",
+    measured="Over the last 30 s. It delays metrics, never traffic.",
+)
+COLLECTOR_CUT: Final = Metric(
+    name="inferwatch_collector_cut_total",
+    kind=Kind.COUNTER,
+    group=Group.COLLECTOR,
+    labels=("reason",),
+    help="What the collector's bounds cut off, by the bound.",
+    measured="ledger_records: rows given up while the disk failed (their tokens are in the counters); "
+    "log_lines: not written because nobody read stdout; "
+    "unwatched_requests, plain_replies: answers not read because too many were open; "
+    "orphan_frames: of requests that were never opened; bad_peers: connections that did not speak the protocol; "
+    "spool_torn, spool_bad: files cut in the middle, or unreadable; "
+    "unsure: requests told again that could not be looked up.",
+)
+
 TABLE: Final[tuple[Metric, ...]] = tuple(value for value in list(globals().values()) if isinstance(value, Metric))
 
 BY_NAME: Final[dict[str, Metric]] = {metric.name: metric for metric in TABLE}

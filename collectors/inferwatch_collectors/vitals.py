@@ -9,31 +9,7 @@ from typing import Final
 
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.metric_store import MetricStore
-from inferwatch_collectors.metrics import Group, Kind, Metric
-
-COLLECTOR_LOOP_LAG: Final = Metric(
-    name="inferwatch_collector_event_loop_lag_seconds",
-    kind=Kind.GAUGE,
-    group=Group.COLLECTOR,
-    unit="seconds",
-    help="Worst lateness of a timer in the collector's event loop.",
-    measured="Over the last 30 s. It delays metrics, never traffic.",
-)
-COLLECTOR_CUT: Final = Metric(
-    name="inferwatch_collector_cut_total",
-    kind=Kind.COUNTER,
-    group=Group.COLLECTOR,
-    labels=("reason",),
-    help="What the collector's bounds cut off, by the bound.",
-    measured="ledger_records: rows given up while the disk failed (their tokens are in the counters); "
-    "log_lines: not written because nobody read stdout; "
-    "unwatched_requests, plain_replies: answers not read because too many were open; "
-    "orphan_frames: of requests that were never opened; bad_peers: connections that did not speak the protocol; "
-    "spool_torn, spool_bad: files cut in the middle, or unreadable; "
-    "unsure: requests told again that could not be looked up.",
-)
-
-VITALS: Final = (COLLECTOR_LOOP_LAG, COLLECTOR_CUT)
+from inferwatch_collectors.metrics import Metric
 
 # Two of the usual scrapes of 15 s: each peak is in at least one of them.
 LAG_WINDOW_S: Final = 30.0
@@ -55,7 +31,7 @@ class Vitals:
 
     def cut(self, reason: str, read: Callable[[], int]) -> None:
         """Follow what one bound cuts off."""
-        self.count(COLLECTOR_CUT, (reason,), read)
+        self.count(m.COLLECTOR_CUT, (reason,), read)
 
     def refresh(self) -> None:
         """Bring the store up to date."""
@@ -71,7 +47,7 @@ class Vitals:
         self._lags.append((now_s, max(0.0, lag_s)))
         while self._lags[0][0] < now_s - LAG_WINDOW_S:
             self._lags.popleft()
-        self._store.gauge(COLLECTOR_LOOP_LAG).set(max(lag for _, lag in self._lags))
+        self._store.gauge(m.COLLECTOR_LOOP_LAG).set(max(lag for _, lag in self._lags))
 
     def gauge(self, metric: Metric, value: float | None, labels: tuple[str, ...] = ()) -> None:
         """Set a reading."""

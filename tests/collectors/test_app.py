@@ -25,7 +25,6 @@ from inferwatch_collectors.app import CollectorSettings, settings_from
 from inferwatch_collectors.ledger.sqlite import FILE_NAME
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_collectors.metrics import TABLE
-from inferwatch_collectors.vitals import VITALS
 
 PATIENCE_S = 60.0
 
@@ -67,7 +66,7 @@ class Folder:
         """What a next collector would begin with."""
         with contextlib.closing(sqlite3.connect(self.state / FILE_NAME)) as reader:
             rows = reader.execute("SELECT family, labels, value FROM metric_state").fetchall()
-        store = MetricStore((*TABLE, *VITALS))
+        store = MetricStore(TABLE)
         assert store.restore(rows).discarded == ()
         return store
 

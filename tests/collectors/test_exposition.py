@@ -138,6 +138,8 @@ def a_busy_store() -> MetricStore:
     store.gauge(m.BUILD_INFO, ("0.0.0-test",)).set(1)
     store.gauge(m.START_TIME).set(1_700_000_000.25)
     store.gauge(m.DRAINING).set(0)
+    store.gauge(m.COLLECTOR_LOOP_LAG).set(0.0025)
+    store.counter(m.COLLECTOR_CUT, ("log_lines",)).add(3)
     return store
 
 

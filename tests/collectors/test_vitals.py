@@ -4,13 +4,13 @@ import pytest
 
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.metric_store import MetricStore
-from inferwatch_collectors.metrics import TABLE
-from inferwatch_collectors.vitals import COLLECTOR_CUT, COLLECTOR_LOOP_LAG, LAG_WINDOW_S, VITALS, Vitals
+from inferwatch_collectors.metrics import COLLECTOR_CUT, COLLECTOR_LOOP_LAG, TABLE
+from inferwatch_collectors.vitals import LAG_WINDOW_S, Vitals
 
 
 @pytest.fixture
 def store() -> MetricStore:
-    return MetricStore((*TABLE, *VITALS))
+    return MetricStore(TABLE)
 
 
 def test_counts_add_their_growth(store: MetricStore) -> None:

@@ -11,7 +11,6 @@ from inferwatch import cli
 from inferwatch.config import Config
 from inferwatch.config import keys as declared_keys
 from inferwatch_collectors.metrics import TABLE
-from inferwatch_collectors.vitals import VITALS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -22,7 +21,7 @@ PAGES = sorted(
 
 README_LINES = 150  # it orients; more belongs into docs/
 
-METRICS = {metric.name for metric in (*TABLE, *VITALS)}
+METRICS = {metric.name for metric in TABLE}
 KEYS = {key for key, _ in declared_keys()}
 SECTIONS = {key.partition(".")[0] for key in KEYS if "." in key}
 

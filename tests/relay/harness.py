@@ -248,7 +248,9 @@ class Engine:
         return len(self._sides)
 
     async def start(self, tls: ssl.SSLContext | None = None) -> None:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port, ssl=tls, limit=1 << 24, backlog=1024)
+        self._server = await asyncio.start_server(
+            self._connected, "127.0.0.1", self.port, ssl=tls, limit=1 << 24, backlog=1024
+        )
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

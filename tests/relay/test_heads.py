@@ -8,7 +8,9 @@ from inferwatch.relay import heads
 from inferwatch.relay.heads import RequestHead
 
 TOKEN = st.text("abcdefghijklmnopqrstuvwxyzABCXYZ0123456789-_", min_size=1, max_size=20).map(str.encode)
-VALUE = st.text([chr(code) for code in range(0x21, 0xFF) if code != 0x7F], max_size=30).map(lambda text: text.encode("latin-1"))
+VALUE = st.text([chr(code) for code in range(0x21, 0xFF) if code != 0x7F], max_size=30).map(
+    lambda text: text.encode("latin-1")
+)
 
 
 def names(head: RequestHead) -> list[bytes]:
@@ -100,24 +102,42 @@ def test_upgrade_needs_both_fields(fields: list[heads.Header], upgrade: bytes) -
 def test_request_is_written_as_it_came() -> None:
     """Request line, fields in order, our lines last."""
     head = RequestHead("/", [(b"Host", b"a"), (b"x-Y", b"\xe9 z")])
-    written = heads.request(b"POST", b"/v1?x=1", head, host=b"engine:8000", replace_host=False, without=frozenset(), extra=b"Content-Length: 3\r\n")
+    written = heads.request(
+        b"POST",
+        b"/v1?x=1",
+        head,
+        host=b"engine:8000",
+        replace_host=False,
+        without=frozenset(),
+        extra=b"Content-Length: 3\r\n",
+    )
     assert written == b"POST /v1?x=1 HTTP/1.1\r\nHost: a\r\nx-Y: \xe9 z\r\nContent-Length: 3\r\n\r\n"
 
 
 def test_host_is_replaced_where_it_stood() -> None:
     """A TLS engine wants its own name; the place and the case of the field stay."""
     head = RequestHead("/", [(b"A", b"1"), (b"hOST", b"proxy:8080"), (b"B", b"2")])
-    written = heads.request(b"GET", b"/", head, host=b"engine.example", replace_host=True, without=frozenset(), extra=b"")
+    written = heads.request(
+        b"GET", b"/", head, host=b"engine.example", replace_host=True, without=frozenset(), extra=b""
+    )
     assert written == b"GET / HTTP/1.1\r\nA: 1\r\nhOST: engine.example\r\nB: 2\r\n\r\n"
 
 
 def test_missing_host_is_added() -> None:
     """HTTP/1.0 needs none, HTTP/1.1 does (RFC 9112 3.2)."""
-    written = heads.request(b"GET", b"/", RequestHead("/", []), host=b"engine:8000", replace_host=False, without=frozenset(), extra=b"")
+    written = heads.request(
+        b"GET", b"/", RequestHead("/", []), host=b"engine:8000", replace_host=False, without=frozenset(), extra=b""
+    )
     assert written == b"GET / HTTP/1.1\r\nHost: engine:8000\r\n\r\n"
 
 
-REPLY = [(b"date", b"d"), (b"Set-Cookie", b"a=1"), (b"x-Odd", b"\xff"), (b"Set-Cookie", b"b=2"), (b"Content-Length", b"3")]
+REPLY = [
+    (b"date", b"d"),
+    (b"Set-Cookie", b"a=1"),
+    (b"x-Odd", b"\xff"),
+    (b"Set-Cookie", b"b=2"),
+    (b"Content-Length", b"3"),
+]
 
 
 def test_reply_is_written_as_it_came() -> None:

@@ -219,7 +219,12 @@ async def test_broken_connection_is_taken_up_again(make: Make, collector: Collec
     again, resumed = collector.all("opens")
     assert collector.hellos[0].boot == collector.hellos[1].boot
     assert (again.request_id, again.resumed, close.id) == (done, True, again.id)
-    assert (resumed.request_id, resumed.resumed, resumed.body, resumed.body_bytes) == (still_open.request_id, True, b"", 6)
+    assert (resumed.request_id, resumed.resumed, resumed.body, resumed.body_bytes) == (
+        still_open.request_id,
+        True,
+        b"",
+        6,
+    )
     still_open.body(5, b"after")
     finish(still_open)
     await collector.closes(2)

@@ -135,7 +135,10 @@ def test_only_a_plain_event_stream_is_edited(headers: Any, edited: bool) -> None
 def test_fingerprint_is_learnt_from_a_plain_reply_only_if_it_is_there() -> None:
     """A list of models says nothing about the engine's fingerprint."""
     fingerprint = Fingerprint()
-    for body, value in ((b'{"data":[]}', None), (b'{"choices":[],"system_fingerprint":"x"}', b',"system_fingerprint":"x"')):
+    for body, value in (
+        (b'{"data":[]}', None),
+        (b'{"choices":[],"system_fingerprint":"x"}', b',"system_fingerprint":"x"'),
+    ):
         watcher = Observer(RecordingTap(), subject())  # type: ignore[arg-type]
         watcher.head(1, 200, JSON, fingerprint)
         watcher.body(2, body)
@@ -255,9 +258,7 @@ PARTS = ["_event", "_events", "_hold", "_piece", "_other", "_finish_event", "_us
 
 @pytest.mark.parametrize("size", [7, 40, 130, 400, 10_000])
 @pytest.mark.parametrize("part", PARTS)
-def test_fault_in_the_filter_loses_and_doubles_no_byte(
-    part: str, size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fault_in_the_filter_loses_and_doubles_no_byte(part: str, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Wherever and whenever the filter fails, held bytes come out in their place; then the stream passes as it is."""
     sent = events(4)
     body = b"".join(sent)

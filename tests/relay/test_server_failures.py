@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Start
 from harness import Client, EngineSide, Rig, chunk, configured, get, ok, post, sse, until, wire
 
+from conftest import Start
 from inferwatch.relay.upstream import Pool
 from inferwatch.relay.worker import _pool
 
@@ -366,8 +366,12 @@ LEAVES: list[Callable[[Client], None]] = [Client.close, Client.reset]
 
 
 @pytest.mark.parametrize("leave", LEAVES)
-@pytest.mark.parametrize("said", [b"", STREAM, STREAM + chunk(b"data: 1\n\n"), wire("HTTP/1.1 200 OK\nContent-Length: 9\n\n")])
-async def test_client_that_leaves_stops_the_engine_at_once(rig: Rig, said: bytes, leave: Callable[[Client], None]) -> None:
+@pytest.mark.parametrize(
+    "said", [b"", STREAM, STREAM + chunk(b"data: 1\n\n"), wire("HTTP/1.1 200 OK\nContent-Length: 9\n\n")]
+)
+async def test_client_that_leaves_stops_the_engine_at_once(
+    rig: Rig, said: bytes, leave: Callable[[Client], None]
+) -> None:
     """Queued, prefilling, streaming or plain: the engine's connection is closed with no byte more from either."""
     client, engine = await open_request(rig)
     if said:
@@ -435,6 +439,32 @@ async def test_client_that_leaves_while_we_connect(rig: Rig, monkeypatch: pytest
     assert (close.outcome, close.error) == ("client_abort", "")
 
 
+async def test_clients_that_leave_under_a_full_stream_raise_nothing(rig: Rig) -> None:
+    """Between the loss of a connection and the end of its handler the engine still speaks: nothing may come of it."""
+    faults: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+
+    async def flood(side: EngineSide) -> None:
+        await side.request()
+        side.send(STREAM)
+        while not side.writer.is_closing():
+            side.send(chunk(b"x" * 100))
+            await asyncio.sleep(0)
+
+    rig.engine.run(flood)
+
+    async def leave() -> None:
+        client = await rig.connect()
+        client.send(get())
+        await client.read(2000)
+        client.reset()
+
+    await asyncio.gather(*[leave() for _ in range(100)])
+    closes = [await rig.tap.close(number) for number in range(1, 101)]
+    assert {close.outcome for close in closes} == {"client_abort"}
+    assert faults == []
+
+
 async def test_client_that_leaves_with_pipelined_requests(rig: Rig) -> None:
     """The one at work is booked as left; the others never reach the engine."""
     client, engine = await open_request(rig, get("/1") + get("/2") + get("/3"))
@@ -461,7 +491,10 @@ async def test_reload_changes_the_engine_for_new_requests_only(rig: Rig, start: 
     client, engine = await open_request(rig)
     other = await start()
     other.engine.answer(ok(b"new"))
-    old, rig.relay.pool = rig.relay.pool, _pool(configured(upstream={"url": f"http://127.0.0.1:{other.engine.port}"}).upstream)
+    old, rig.relay.pool = (
+        rig.relay.pool,
+        _pool(configured(upstream={"url": f"http://127.0.0.1:{other.engine.port}"}).upstream),
+    )
     old.close()
     assert (await rig.ask(get())).body == b"new"
     engine.send(ok(b"old"))

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Start
 from harness import Message, Rig, chunk, chunked, get, ok, post, sse, wire
+
+from conftest import Start
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "vllm"
 
@@ -284,7 +285,11 @@ async def test_edited_stream_for_http_10(vllm: Rig) -> None:
     "reply",
     [
         ok(b'{"choices":[],"usage":{"prompt_tokens":1}}', "Content-Type: application/json"),
-        ok(b'data: {"choices":[{"index":0}],"usage":{"a":1}}\n\n', "Content-Type: text/event-stream", "Content-Encoding: br"),
+        ok(
+            b'data: {"choices":[{"index":0}],"usage":{"a":1}}\n\n',
+            "Content-Type: text/event-stream",
+            "Content-Encoding: br",
+        ),
         wire("HTTP/1.1 404 Not Found\nContent-Type: application/json\nContent-Length: 12\n\n", b'{"usage":{}}'),
     ],
 )

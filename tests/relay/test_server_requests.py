@@ -5,8 +5,9 @@ import json
 import re
 
 import pytest
-from conftest import Start
 from harness import Message, Rig, chunk, chunked, get, ok, post, until, wire
+
+from conftest import Start
 
 FIELDS = ["X-One: 1", "x-ONE: 2", "Accept: */*", "Cookie: a=1", "Cookie: b=2", "X-Odd: \xe9\xff"]
 
@@ -18,7 +19,9 @@ async def relayed(rig: Rig, data: bytes, reply: bytes = ok()) -> Message:
     return rig.engine.requests[-1]
 
 
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "OPTIONS", "PATCH", "PROPFIND", "REPORT", "QUERY", "M-SEARCH"])
+@pytest.mark.parametrize(
+    "method", ["GET", "PUT", "DELETE", "OPTIONS", "PATCH", "PROPFIND", "REPORT", "QUERY", "M-SEARCH"]
+)
 async def test_any_method(rig: Rig, method: str) -> None:
     """We know of none that is not the engine's business, but for CONNECT."""
     got = await relayed(rig, wire(f"{method} /x HTTP/1.1\nHost: h\n\n"))
@@ -37,7 +40,7 @@ async def test_any_method(rig: Rig, method: str) -> None:
         ("/" + "x" * 8000, "/" + "x" * 8000, "/" + "x" * 8000),
         ("http://other:99/v1?x", "/v1?x", "/v1"),
         ("/a?b=c?d=http://e", "/a?b=c?d=http://e", "/a"),
-        ("/[{}|^`\"<>]", "/[{}|^`\"<>]", "/[{}|^`\"<>]"),
+        ('/[{}|^`"<>]', '/[{}|^`"<>]', '/[{}|^`"<>]'),
     ],
 )
 async def test_any_target(rig: Rig, target: str, seen: str, path: str) -> None:
@@ -61,7 +64,13 @@ async def test_fields_are_passed_as_they_came(rig: Rig) -> None:
 
 async def test_hop_by_hop_fields_end_here(rig: Rig) -> None:
     """Also those that Connection names."""
-    fields = ["Connection: keep-alive, X-Hop", "X-Hop: 1", "Keep-Alive: timeout=9", "TE: trailers", "Proxy-Connection: x"]
+    fields = [
+        "Connection: keep-alive, X-Hop",
+        "X-Hop: 1",
+        "Keep-Alive: timeout=9",
+        "TE: trailers",
+        "Proxy-Connection: x",
+    ]
     got = await relayed(rig, get("/", *fields, "X-End: 2"))
     assert got.lines == [b"Host: inferwatch", b"X-End: 2"]
 
@@ -155,7 +164,11 @@ async def test_body_drop_by_drop(rig: Rig) -> None:
     """However slowly it comes."""
     rig.engine.answer(ok())
     client = await rig.connect()
-    await client.drip(wire("PUT /x HTTP/1.1\nHost: h\nTransfer-Encoding: chunked\n\n", b"5;a=b\r\nhello\r\n1\r\n!\r\n0\r\nX: y\r\n\r\n"))
+    await client.drip(
+        wire(
+            "PUT /x HTTP/1.1\nHost: h\nTransfer-Encoding: chunked\n\n", b"5;a=b\r\nhello\r\n1\r\n!\r\n0\r\nX: y\r\n\r\n"
+        )
+    )
     assert (await client.reply()).status == 200
     assert rig.engine.requests[0].body == b"hello!"
 
@@ -242,7 +255,9 @@ async def test_chunks_above_the_cap_are_refused(start: Start, buffered: int) -> 
 async def test_body_at_the_cap_passes(start: Start) -> None:
     """The bound is the largest allowed."""
     rig = await start(limits={"max_request_bytes": 1000, "buffer_request_bytes": 100})
-    got = await relayed(rig, wire("POST /x HTTP/1.1\nHost: h\nTransfer-Encoding: chunked\n\n", chunked(*[b"x" * 100] * 10)))
+    got = await relayed(
+        rig, wire("POST /x HTTP/1.1\nHost: h\nTransfer-Encoding: chunked\n\n", chunked(*[b"x" * 100] * 10))
+    )
     assert len(got.body) == 1000
 
 
@@ -352,7 +367,11 @@ async def test_requests_on_one_connection(rig: Rig) -> None:
     for number, body in enumerate((b"a", b"b", b"c"), 1):
         assert (await client.ask(get(f"/{number}"))).body == body
         await rig.pooled()
-    assert [message.start for message in rig.engine.requests] == [b"GET /1 HTTP/1.1", b"GET /2 HTTP/1.1", b"GET /3 HTTP/1.1"]
+    assert [message.start for message in rig.engine.requests] == [
+        b"GET /1 HTTP/1.1",
+        b"GET /2 HTTP/1.1",
+        b"GET /3 HTTP/1.1",
+    ]
     assert rig.engine.connections == 1
 
 
@@ -536,7 +555,11 @@ async def test_stream_is_asked_for_usage(vllm: Rig, path: str) -> None:
         ("/v1/embeddings", '{"stream":true}', []),
         ("/v1/completions", '{"stream":true', []),
         ("/v1/completions", '{"stream":true}', ["Content-Encoding: gzip"]),
-        ("/v1/completions", '{"stream":true,"stream_options":{"include_usage":true,"continuous_usage_stats":true}}', []),
+        (
+            "/v1/completions",
+            '{"stream":true,"stream_options":{"include_usage":true,"continuous_usage_stats":true}}',
+            [],
+        ),
     ],
 )
 async def test_anything_else_is_not_edited(vllm: Rig, path: str, body: str, lines: list[str]) -> None:
@@ -576,7 +599,10 @@ async def test_refusal_of_the_edited_body_is_not_shown(vllm: Rig, status: str, t
     client.send(post('{"stream":true}'))
     engine = await vllm.engine.accept()
     assert (await engine.request()).json == {"stream": True, "stream_options": BOTH}
-    refusal = wire(f"HTTP/1.1 {status}\nContent-Type: application/json\nX-Ours: 1\nContent-Length: 22\n\n", b"stream_options:\n\nwrong")
+    refusal = wire(
+        f"HTTP/1.1 {status}\nContent-Type: application/json\nX-Ours: 1\nContent-Length: 22\n\n",
+        b"stream_options:\n\nwrong",
+    )
     if tail == "two":
         engine.send(refusal[:-10])
         await asyncio.sleep(0.02)

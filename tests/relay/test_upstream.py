@@ -127,7 +127,9 @@ async def reply(pool: Pool, engine: Engine, data: bytes, *, then_close: bool = F
 
 async def test_reply_with_a_length(pool: Pool, engine: Engine) -> None:
     """Head as it came, body, complete; the connection goes back to the pool."""
-    data = wire("HTTP/1.1 299 Odd Reason\nx-B: 1\nSet-Cookie: a\nX-b: \xff\nSet-Cookie: b\nContent-Length: 3\n\n", b"abc")
+    data = wire(
+        "HTTP/1.1 299 Odd Reason\nx-B: 1\nSet-Cookie: a\nX-b: \xff\nSet-Cookie: b\nContent-Length: 3\n\n", b"abc"
+    )
     listener = await reply(pool, engine, data)
     assert (listener.end, listener.status, listener.reason, listener.data) == ("complete", 299, b"Odd Reason", b"abc")
     assert listener.headers == [
@@ -220,6 +222,8 @@ async def test_reply_that_breaks_off_fails(pool: Pool, engine: Engine, data: byt
         b"garbage\r\n\r\n",
         b"HTTP/3.0 200 OK\r\n\r\n",
         b"HTTP/1.1 abc OK\r\n\r\n",
+        b"HTTP/1.1 000 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 099 OK\r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nNo Colon Here\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",

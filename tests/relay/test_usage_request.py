@@ -20,7 +20,9 @@ VALUES = st.recursive(
 )
 OPTIONS = st.one_of(
     st.none(),
-    st.fixed_dictionaries({}, optional={"include_usage": st.booleans() | st.none(), "continuous_usage_stats": st.booleans()}),
+    st.fixed_dictionaries(
+        {}, optional={"include_usage": st.booleans() | st.none(), "continuous_usage_stats": st.booleans()}
+    ),
     st.dictionaries(st.sampled_from(["include_usage", "include_obfuscation", "x"]), VALUES, max_size=3),
     VALUES,
 )
@@ -247,7 +249,9 @@ def test_choices_are_n_times_prompts(body: str, choices: int) -> None:
     assert read[0].choices == choices
 
 
-@pytest.mark.parametrize(("model", "name"), [('"tiny"', "tiny"), ("1", ""), ("null", ""), ('"\\u00e9"', "é"), ("[]", "")])
+@pytest.mark.parametrize(
+    ("model", "name"), [('"tiny"', "tiny"), ("1", ""), ("null", ""), ('"\\u00e9"', "é"), ("[]", "")]
+)
 def test_model_is_a_string_or_unknown(model: str, name: str) -> None:
     """An odd model is the engine's to refuse."""
     read = usage_request.read(b'{"model":%b}' % model.encode())
@@ -255,7 +259,9 @@ def test_model_is_a_string_or_unknown(model: str, name: str) -> None:
     assert read[0].model == name
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"x", b'{"a":1', b"\xff{}", b'{"a":NaN}', b"[" * 100_000, b'{"a":' * 100_000])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"x", b'{"a":1', b"\xff{}", b'{"a":NaN}', b"[" * 100_000, b'{"a":' * 100_000]
+)
 def test_what_is_no_json_object_has_no_facts(body: bytes) -> None:
     """Also nested so deep that a parser gives up."""
     assert usage_request.read(body) is None

@@ -5,6 +5,7 @@ Paths are recognised by their end, since gateways, reverse proxies and Azure put
 canonical path; the set is closed.
 """
 
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from inferwatch_collectors.dialects.base import Dialect
@@ -92,6 +93,7 @@ class Selection(NamedTuple):
     framing: str
 
 
+@lru_cache(maxsize=1024)  # twice for each request, nearly always the same; bounded, because clients choose paths
 def choose(method: str, path: str, content_type: str, asked_stream: bool) -> Selection:
     """Return how to read the answer to `method` `path` (without query) that came as `content_type`.
 

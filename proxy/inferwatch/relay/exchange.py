@@ -20,6 +20,9 @@ from inferwatch.relay.usage_filter import Fingerprint
 # events.
 HIGH_WATER_BYTES: Final = 64 * 1024
 
+# A connection that died idle shows it within a round trip. Later, sending again would do the work twice.
+STALE_NS: Final = 1_000_000_000
+
 # What engines say to a body they do not accept; 422 where fields are checked strictly.
 REFUSALS: Final = frozenset({400, 422})
 
@@ -45,7 +48,6 @@ class Exchange:
         "_head",
         "_paused_ns",
         "_waiter",
-        "_write",
         "arrival_ns",
         "blocked",
         "client_11",
@@ -84,7 +86,6 @@ class Exchange:
     ) -> None:
         self.observer = observer
         self.transport = transport
-        self._write = transport.write
         self._fingerprint = fingerprint
         self.arrival_ns = arrival_ns
         self.is_head_request = is_head_request
@@ -104,6 +105,11 @@ class Exchange:
         self.edit_refused = False  # and did not like it
         self.error = ErrorType.NONE
         self.tunnel_rest: bytes | None = None  # set by a 101
+
+    def _write(self, data: bytes) -> None:
+        """Write, unless the client is gone: its handler is cancelled a turn of the loop after its connection."""
+        if not self.transport.is_closing():
+            self.transport.write(data)
 
     async def wait(self) -> None:
         """Sleep until there is something to decide."""
@@ -180,8 +186,12 @@ class Exchange:
         if self._head:  # came with this read: one write, not two
             data = self._head + data
             self._head = b""
-        self._write(data)
-        if self.transport.get_write_buffer_size() > HIGH_WATER_BYTES and not self.blocked:
+        transport = self.transport
+        if transport.is_closing():
+            self.hang_up()
+            return
+        transport.write(data)
+        if transport.get_write_buffer_size() > HIGH_WATER_BYTES and not self.blocked:
             self._block(stamp_ns)
 
     def complete(self, trailers: list[Header]) -> None:
@@ -204,6 +214,10 @@ class Exchange:
         self._wake()
 
     def stale(self) -> None:
+        if time.monotonic_ns() - self.sent_ns > STALE_NS:
+            # Not a connection that died idle: the engine had the request, and may have died of it.
+            self.failed(ErrorType.UPSTREAM_RESET)
+            return
         self.went_stale = True
         self._wake()
 

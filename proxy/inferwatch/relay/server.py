@@ -34,6 +34,15 @@ _USAGE_ROUTES: Final = ("/chat/completions", "/completions")
 
 _ACCEPT_ENCODING: Final = frozenset({b"accept-encoding"})
 
+# Between the last byte of a refusal and the close.
+LINGER_S: Final = 0.5
+
+# After a refusal, the rest of a body is read and dropped for this long, so that the client gets to read why; as nginx.
+UPLOAD_LINGER_S: Final = 5.0
+
+# Draining waits for the transport's own mark; this only keeps a transport with another idea of it from spinning.
+DRAIN_POLL_S: Final = 0.001
+
 _JSON_BODY: Final = b"application/json"
 
 WEBSOCKET: Final = b"websocket"
@@ -331,7 +340,7 @@ class Relay:
                 return
             while exchange.transport.get_write_buffer_size() > HIGH_WATER_BYTES and request.transport is not None:
                 await request.writer.drain()
-                await asyncio.sleep(0)
+                await asyncio.sleep(DRAIN_POLL_S)
             exchange.unblock()
 
     def _request_head(self, request: web.BaseRequest, head: heads.RequestHead, extra: bytes, *, edited: bool) -> bytes:
@@ -446,6 +455,11 @@ class RelayProtocol(web.RequestHandler):
 
     relay: Relay
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # TLS transports would pause only at 512 kB, and a drain would not wait.
+        cast("asyncio.Transport", transport).set_write_buffer_limits(high=HIGH_WATER_BYTES)
+        super().connection_made(transport)
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -464,7 +478,10 @@ class RelayProtocol(web.RequestHandler):
             # A fault of ours. What has been written cannot be taken back; the record says `internal`.
             log.error("handler_fault type=%s", type(exc).__name__)
         if transport is not None:
-            transport.close()
+            # Not at once: unread bytes of the client would turn the close into a reset, and that would eat our reply.
+            if transport.can_write_eof():
+                transport.write_eof()
+            asyncio.get_running_loop().call_later(LINGER_S, transport.close)
         return CLOSED
 
 
@@ -483,6 +500,7 @@ class RelayServer(web.Server):
             access_log=cast("Any", None),
             auto_decompress=False,
             keepalive_timeout=limits.client_idle_s,
+            lingering_time=min(UPLOAD_LINGER_S, limits.client_idle_s),
             max_line_size=limits.max_header_bytes,
             max_field_size=limits.max_header_bytes,
             max_headers=limits.max_headers,

@@ -262,6 +262,8 @@ class Connection(asyncio.Protocol):
             self._excess = True
             return
         status = self._parser.get_status_code()
+        if status < 100:
+            raise HttpParserError  # no client could read it
         if status == SWITCHING_PROTOCOLS:
             return  # feed_data raises HttpParserUpgrade next
         headers, self._headers = self._headers, []
