@@ -49,4 +49,14 @@ if wanted vllm-router; then install venv-router vllm-router==0.1.17; fi
 # The second is for an index that lacks a dependency of the first.
 if wanted litellm; then install venv-litellm 'litellm[proxy]==1.109.1' 'litellm[proxy]>=1.100,<=1.109.1'; fi
 
-exec "$bin/python" -m bench.compare "$@"
+"$bin/python" -m bench.compare "$@"
+
+# Only the full run writes the results; what large prompts do to other streams belongs beside them.
+if [ $# = 0 ]; then
+  {
+    printf '\n## Large prompts in the collector\n\n'
+    printf 'Gap between two events as a client sees it, 50 streams at 50 events/s; five 200 kB prompts a second beside them,\n'
+    printf 'digested in the collector or not even mirrored to it (`python -m bench.isolation`).\n\n'
+    "$bin/python" -m bench.isolation
+  } >>bench/RESULTS.md
+fi

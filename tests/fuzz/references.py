@@ -99,7 +99,9 @@ class _Callbacks:
 
     def on_headers_complete(self) -> None:
         status = self.parser.get_status_code()
-        if self.reply.end == "none" and not 100 <= status < 200:
+        if status < 100:
+            raise ValueError("no such status")
+        if self.reply.end == "none" and status >= 200:
             self.reply = Reply(status, self.reason, self.fields, b"", "partial")
             self.framed = any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in self.fields)
             if self.is_head or status in (204, 304):
