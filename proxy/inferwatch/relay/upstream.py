@@ -162,7 +162,8 @@ class Connection(asyncio.Protocol):
             return
         except HttpParserError:
             if not self._complete:
-                self._flush_body(sink, stamp_ns)
+                if self._sink is not None:
+                    self._flush_body(sink, stamp_ns)
                 self._fail(ErrorType.UPSTREAM_PROTOCOL)
                 return
             self._excess = True  # the reply stands, but what follows it is not HTTP
