@@ -427,6 +427,10 @@ class Rig:
         await asyncio.sleep(0)
 
 
+# Starts a relay: see the fixture `start`.
+Start = Callable[..., Awaitable[Rig]]
+
+
 def configured(**sections: Any) -> Config:
     """Return a Config with these sections, given as mappings."""
     return msgspec.convert(sections, Config)

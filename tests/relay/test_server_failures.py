@@ -5,9 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from harness import Client, EngineSide, Rig, chunk, configured, get, ok, post, sse, until, wire
+from harness import Client, EngineSide, Rig, Start, chunk, configured, get, ok, post, sse, until, wire
 
-from conftest import Start
 from inferwatch.relay.upstream import Pool
 from inferwatch.relay.worker import _pool
 

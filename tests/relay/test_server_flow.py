@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 import trustme
-from harness import Client, EngineSide, Rig, chunk, chunked, get, ok, until, wire
+from harness import Client, EngineSide, Rig, Start, chunk, chunked, get, ok, until, wire
 
-from conftest import Start
 from inferwatch.relay.exchange import HIGH_WATER_BYTES
 
 # What the kernel may hold between two sockets of one machine (its send and receive buffers grow to 4 and 6 MB).

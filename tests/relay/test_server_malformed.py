@@ -3,9 +3,8 @@
 import asyncio
 
 import pytest
-from harness import Rig, chunk, chunked, get, ok, until, wire
+from harness import Rig, Start, chunk, chunked, get, ok, until, wire
 
-from conftest import Start
 
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n"
 

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Message, Rig, chunk, chunked, get, ok, post, sse, wire
+from harness import Message, Rig, Start, chunk, chunked, get, ok, post, sse, wire
 
-from conftest import Start
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "vllm"
 

@@ -5,9 +5,8 @@ import json
 import re
 
 import pytest
-from harness import Message, Rig, chunk, chunked, get, ok, post, until, wire
+from harness import Message, Rig, Start, chunk, chunked, get, ok, post, until, wire
 
-from conftest import Start
 
 FIELDS = ["X-One: 1", "x-ONE: 2", "Accept: */*", "Cookie: a=1", "Cookie: b=2", "X-Odd: \xe9\xff"]
 
@@ -592,7 +591,7 @@ async def test_streamed_body_is_asked_for_usage_too(start: Start) -> None:
 
 
 @pytest.mark.parametrize("status", ["400 Bad Request", "422 Unprocessable Entity"])
-@pytest.mark.parametrize("tail", ["", "one", "two"])
+@pytest.mark.parametrize("tail", ["", "one", "two", "broken"])
 async def test_refusal_of_the_edited_body_is_not_shown(vllm: Rig, status: str, tail: str) -> None:
     """The client's own body is sent, and the answer to that is its answer, whatever the pieces of the first one."""
     client = await vllm.connect()
@@ -606,6 +605,8 @@ async def test_refusal_of_the_edited_body_is_not_shown(vllm: Rig, status: str, t
     if tail == "two":
         engine.send(refusal[:-10])
         await asyncio.sleep(0.02)
+    elif tail == "broken":
+        engine.send(wire(f"HTTP/1.1 {status}\nTransfer-Encoding: chunked\n\n", chunk(b"wrong\n\n") + b"zz\r\n"))
     elif tail == "one":
         engine.send(refusal[:-22])
     else:

@@ -162,9 +162,7 @@ class Connection(asyncio.Protocol):
             return
         except HttpParserError:
             if not self._complete:
-                if self._sink is not None:
-                    self._flush_body(sink, stamp_ns)
-                self._fail(ErrorType.UPSTREAM_PROTOCOL)
+                self._not_http(sink, stamp_ns)
                 return
             self._excess = True  # the reply stands, but what follows it is not HTTP
         parts = self._body
@@ -182,6 +180,11 @@ class Connection(asyncio.Protocol):
             sink.body(stamp_ns, body)
         if in_head:
             sink.read_done()
+
+    def _not_http(self, sink: Sink, stamp_ns: int) -> None:
+        if self._sink is not None:  # what came in good form before the fault is the client's
+            self._flush_body(sink, stamp_ns)
+        self._fail(ErrorType.UPSTREAM_PROTOCOL)
 
     def _in_head(self, stamp_ns: int, size: int) -> None:
         self._stamp_ns = stamp_ns
