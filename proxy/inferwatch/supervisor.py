@@ -9,157 +9,28 @@ imports little.
 
 import asyncio
 import contextlib
-import fcntl
-import hashlib
 import logging
-import os
-import secrets
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from inferwatch import __version__, config, memory
+from inferwatch import __version__, config, host, memory
 from inferwatch.admin_standin import StandIn
+from inferwatch.child import Child
 from inferwatch.config import Config, ConfigError
-from inferwatch.control import Channel, Message
+from inferwatch.control import Message
 
 log = logging.getLogger(__name__)
-
-# A child that dies at once (a broken install, a port that is gone) is not started more often than this.
-RESTART_MIN_S: Final = 0.1
-RESTART_MAX_S: Final = 5.0
-# A child that has lived this long has proved itself: its next death is a first one again.
-HEALTHY_S: Final = 10.0
-
-# Children say every second that they are alive; one that is silent for this long hangs and is killed.
-SILENCE_S: Final = 20.0
 
 # After the relays are gone: time for the collector to commit and exit.
 COLLECTOR_STOP_S: Final = 10.0
 
 # Beyond `drain.timeout_s` a relay needs time to hand its tap over; then it is killed.
 RELAY_STOP_S: Final = 10.0
-
-SECRET_BYTES: Final = 32
-
-# sun_path has 108 bytes with the closing zero.
-MAX_SOCKET_PATH_BYTES: Final = 107
-
-
-class Child:
-    """One child process, started again whenever it dies."""
-
-    def __init__(
-        self,
-        name: str,
-        module: str,
-        inherited: dict[str, socket.socket],
-        first_message: Callable[[], Message],
-        on_message: Callable[["Child", Message], None],
-        on_change: Callable[[], None],
-    ) -> None:
-        self.name = name
-        self._module = module
-        self._inherited = inherited
-        self._first_message = first_message
-        self._on_message = on_message
-        self._on_change = on_change
-        self._channel: Channel | None = None
-        self._process: asyncio.subprocess.Process | None = None
-        self._last_sign_s = 0.0
-        self._last_words: Message = {}
-        self.ready = asyncio.Event()
-        self.stopping = False
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.returncode is None
-
-    def send(self, message: Message) -> None:
-        if self._channel is not None:
-            self._channel.send(message)
-
-    def stop(self, message: Message) -> None:
-        """Ask it to end, and do not start it again. A child that is just being started hears it, too."""
-        self.stopping = True
-        self._last_words = message
-        self.send(message)
-
-    def kill(self) -> None:
-        if self._process is not None and self._process.returncode is None:
-            self._process.kill()
-
-    def _is_stopping(self) -> bool:
-        return self.stopping
-
-    async def run(self) -> None:
-        """Start and restart until stopping."""
-        delay_s = RESTART_MIN_S
-        while not self._is_stopping():
-            started_s = time.monotonic()
-            try:
-                code = await self._live_once()
-            except OSError as error:  # no process, no descriptor, no memory: later, perhaps
-                code = -1
-                log.error("child_cannot_start name=%s reason=%s", self.name, error.strerror)
-            self.ready.clear()
-            if self._is_stopping():
-                return
-            self._on_change()
-            delay_s = RESTART_MIN_S if time.monotonic() - started_s > HEALTHY_S else min(delay_s * 2, RESTART_MAX_S)
-            log.error("child_died name=%s code=%s restart_in_s=%.1f", self.name, code, delay_s)
-            await asyncio.sleep(delay_s)
-
-    async def _live_once(self) -> int:
-        with contextlib.ExitStack() as cleanup:
-            ours, theirs = socket.socketpair()
-            cleanup.callback(theirs.close)
-            ours_guard = cleanup.enter_context(contextlib.ExitStack())
-            ours_guard.callback(ours.close)
-            files = {"control": theirs, **self._inherited}
-            arguments = [text for key, sock in files.items() for text in (f"--{key}-fd", str(sock.fileno()))]
-            self._process = process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                self._module,
-                *arguments,
-                pass_fds=[sock.fileno() for sock in files.values()],
-                # Ctrl-C in a terminal goes to the whole group; the order of stopping is ours to decide.
-                process_group=0,
-            )
-            ours_guard.pop_all()  # the channel's from now on
-        self._channel = channel = await Channel.over(ours)
-        self._last_sign_s = time.monotonic()
-        channel.send(self._first_message())
-        if self.stopping:
-            channel.send(self._last_words)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._watch(process))
-            async for message in channel.messages():
-                self._last_sign_s = time.monotonic()
-                if message.get("ready"):
-                    self.ready.set()
-                    self._on_change()
-                self._on_message(self, message)
-        channel.close()
-        self._channel = None
-        return await process.wait()
-
-    async def _watch(self, process: asyncio.subprocess.Process) -> None:
-        while process.returncode is None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
-                    _ = await process.wait()
-            silent_s = time.monotonic() - self._last_sign_s
-            if self.running and silent_s > SILENCE_S and not self.stopping:
-                log.error("child_hangs name=%s silent_s=%.0f", self.name, silent_s)
-                process.kill()
 
 
 class Supervisor:
@@ -168,11 +39,11 @@ class Supervisor:
     def __init__(self, loaded: Config, reload: Callable[[], Config]) -> None:
         self._config = loaded
         self._reload_config = reload
-        self._state_dir = _state_dir(loaded)
-        self._secret = _secret(loaded, self._state_dir)
-        self._socket_dir = _socket_dir(self._state_dir)
-        self._listeners = _bind_all("listen", loaded.listen, loaded.workers)
-        self._admin = _bind_all("admin", loaded.admin, 1)[0]
+        self._state_dir = host.state_dir(loaded)
+        self._secret = host.identity_secret(loaded, self._state_dir)
+        self._socket_dir = host.socket_dir(self._state_dir)
+        self._listeners = host.bind("listen", loaded.listen, loaded.workers)
+        self._admin = host.bind("admin", loaded.admin, 1)[0]
         self._standin = StandIn(self._admin, self._data_path_alive)
         self._reloaded_ok = True
         self._reloaded_unix = time.time()
@@ -234,13 +105,13 @@ class Supervisor:
             await child.ready.wait()
         memory.settle()
         scheme = "https" if self._config.tls.cert_file else "http"
-        host, port = self._listeners[0].getsockname()[:2]
+        name, port = self._listeners[0].getsockname()[:2]
         admin_host, admin_port = self._admin.getsockname()[:2]
         log.info(
             "inferwatch %s ready: %s://%s:%d -> %s, admin http://%s:%d",
             __version__,
             scheme,
-            host,
+            name,
             port,
             config.redacted(self._config)["upstream"]["url"],
             admin_host,
@@ -346,104 +217,6 @@ class Supervisor:
             if child.running:
                 log.error("child_killed name=%s after_s=%.0f", child.name, timeout_s)
                 child.kill()
-
-
-def _bind_all(key: str, address: str, count: int) -> list[socket.socket]:
-    """Bind `count` listening sockets to one address.
-
-    Raises:
-        ConfigError: naming `key`.
-    """
-    host, port = config.parse_address(key, address)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sockets: list[socket.socket] = []
-    try:
-        for _ in range(count):
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            sockets.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if count > 1:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            sock.bind((host, port))
-            port = sock.getsockname()[1]
-            sock.listen(4096)
-            sock.setblocking(False)
-    except OSError as error:
-        for sock in sockets:
-            sock.close()
-        raise ConfigError(f"{key}: cannot listen on {address}: {error.strerror or error}") from None
-    return sockets
-
-
-def _state_dir(loaded: Config) -> Path:
-    """Return a writable folder that is ours alone.
-
-    Raises:
-        ConfigError: it cannot be made, or another Inferwatch uses it.
-    """
-    port = config.parse_address("listen", loaded.listen)[1]
-    chosen = loaded.state_dir or os.environ.get("STATE_DIRECTORY", "")
-    if not chosen:
-        home = os.environ.get("XDG_STATE_HOME") or str(Path("~/.local/state").expanduser())
-        chosen = str(Path(home) / "inferwatch" / str(port))
-    folder = Path(chosen).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held until the process ends
-    except BlockingIOError:
-        raise ConfigError(f"state_dir: {folder} is in use by another Inferwatch") from None
-    except OSError as error:
-        raise ConfigError(f"state_dir: {folder}: {error.strerror or error}") from None
-    return folder
-
-
-def _socket_dir(state_dir: Path) -> Path:
-    """Return where the tap's socket goes: a Unix socket's path has 107 bytes at most, so not in a deep state folder."""
-    if _fits(state_dir):
-        return state_dir
-    runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or "/run/user/0")
-    if not os.access(runtime, os.W_OK):
-        raise ConfigError(
-            f"state_dir: {state_dir} is too long for a Unix socket in it, and there is no XDG_RUNTIME_DIR"
-        )
-    # Named after the state folder, which is locked: the next life of this Inferwatch finds and uses it again.
-    folder = runtime / f"inferwatch-{hashlib.blake2b(str(state_dir).encode(), digest_size=8).hexdigest()}"
-    if not _fits(folder):
-        raise ConfigError(f"state_dir: {state_dir} is too long for a Unix socket in it, and so is {folder}")
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"state_dir: {folder} for the socket: {error.strerror}") from None
-    return folder
-
-
-def _fits(folder: Path) -> bool:
-    return len(str(folder / "tap.sock").encode()) <= MAX_SOCKET_PATH_BYTES
-
-
-def _secret(loaded: Config, state_dir: Path) -> bytes:
-    """Return the secret behind the hashes of API keys, making one at the first start.
-
-    Raises:
-        ConfigError: the file is unreadable or too short.
-    """
-    path = Path(loaded.identity.key_file) if loaded.identity.key_file else state_dir / "identity.key"
-    try:
-        if not loaded.identity.key_file and not path.exists():
-            fresh = path.with_suffix(".new")
-            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(SECRET_BYTES))
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.rename(path)  # whole or not at all: half a key would change every tenant's name
-        secret = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"identity.key_file: {path}: {error.strerror}") from None
-    if len(secret.strip()) < 16:
-        raise ConfigError(f"identity.key_file: {path} holds {len(secret.strip())} bytes, expected at least 16")
-    return secret
 
 
 def serve(loaded: Config, reload: Callable[[], Config]) -> int:

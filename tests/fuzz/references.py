@@ -150,7 +150,7 @@ def requests_by_h11(stream: bytes) -> tuple[list[Request], bool]:
             event = connection.next_event()
             if event is h11.NEED_DATA:
                 return found, head is None and not connection.trailing_data[0]
-            elif isinstance(event, h11.Request):
+            if isinstance(event, h11.Request):
                 head, body = event, b""
             elif isinstance(event, h11.Data):
                 body += bytes(event.data)

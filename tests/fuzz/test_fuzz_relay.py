@@ -131,7 +131,8 @@ async def _run() -> AsyncIterator[object]:
         async with asyncio.TaskGroup() as group:
             for index in range(LANES):
                 group.create_task(work(make(Lane("vllm" if index % 2 else "unknown", make.client_idle_s))))
-        assert sum(outcomes.values()) == len(numbers) or ONLY, "every case is run"
+        good = outcomes["whole"] + outcomes["relayed"]
+        assert ONLY or (sum(outcomes.values()) == len(numbers) and good >= len(numbers) // 20), outcomes
         print(f"\n{sum(outcomes.values())} cases, seed {SEED}: {dict(outcomes.most_common())}")
 
     yield run
@@ -363,7 +364,9 @@ class RequestFuzzer(Fuzzer):
             wanted = [(got.method, origin_form(got.target.decode("latin-1"))) for got in expected]
             arrived = [(got.method, got.target) for got in heard]
             # aiohttp drops what comes in one read behind a request that offers an upgrade it does not know.
-            assert arrived == (wanted[: len(arrived)] if b"upgrade" in data.lower() else wanted), "another request arrived"
+            assert arrived == (wanted[: len(arrived)] if b"upgrade" in data.lower() else wanted), (
+                "another request arrived"
+            )
             return "relayed"
         return "refused" if refused else "incomplete"
 

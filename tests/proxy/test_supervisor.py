@@ -19,9 +19,11 @@ from pathlib import Path
 import pytest
 from serving import Engine, Reply, Serve, is_gone, until
 
-from inferwatch import supervisor
+from inferwatch import child as child_module
+from inferwatch import host
+from inferwatch.child import Child
 from inferwatch.config import Config, ConfigError, Identity
-from inferwatch.supervisor import Child, Supervisor
+from inferwatch.supervisor import Supervisor
 
 MakeServe = Callable[..., Serve]
 
@@ -432,7 +434,7 @@ def test_a_state_folder_too_deep_for_any_socket_is_refused(
     monkeypatch.setenv("XDG_RUNTIME_DIR", runtime.format(deep=deep) or "/nonexistent")
 
     with pytest.raises(ConfigError, match=r"^state_dir: "):
-        supervisor._socket_dir(deep)
+        host.socket_dir(deep)
 
 
 # --- in this process: what cannot be brought about from outside
@@ -446,8 +448,8 @@ def config_for(folder: Path, **changes: object) -> Config:
 def test_the_secret_is_made_once_and_only_we_may_read_it(tmp_path: Path) -> None:
     """Tenants' names are the same after a restart; nobody else on the host can compute them."""
     loaded = config_for(tmp_path)
-    first = supervisor._secret(loaded, tmp_path)
-    second = supervisor._secret(loaded, tmp_path)
+    first = host.identity_secret(loaded, tmp_path)
+    second = host.identity_secret(loaded, tmp_path)
 
     assert first == second
     assert len(first) == 32
@@ -462,7 +464,7 @@ def test_a_given_secret_is_used_and_no_other_is_made(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir()
 
-    assert supervisor._secret(config_for(state, identity=Identity(key_file=str(given))), state) == b"s" * 40
+    assert host.identity_secret(config_for(state, identity=Identity(key_file=str(given))), state) == b"s" * 40
     assert list(state.iterdir()) == []
 
 
@@ -486,7 +488,7 @@ def test_the_state_folder_is_the_first_that_is_said(
         monkeypatch.setenv(name, value.format(tmp=tmp_path))
     loaded = Config(listen="127.0.0.1:8123", state_dir=state_dir.format(tmp=tmp_path))
 
-    folder = supervisor._state_dir(loaded)
+    folder = host.state_dir(loaded)
 
     assert Path(expected.format(tmp=tmp_path)) == folder
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -516,7 +518,7 @@ def _child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Chi
     """Make a Child that runs a small script; its first message says how it behaves."""
     (tmp_path / "scripted_child.py").write_text(CHILD, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(supervisor, "RESTART_MIN_S", 0.01)
+    monkeypatch.setattr(child_module, "RESTART_MIN_S", 0.01)
 
     def make(behaviour: Callable[[], dict[str, object]] = dict) -> Child:
         return Child("scripted", "scripted_child", {}, behaviour, lambda child, message: None, lambda: None)
@@ -570,7 +572,7 @@ async def test_a_child_that_hangs_is_killed_and_replaced(
     child: Callable[..., Child], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Silence for SILENCE_S means that its loop stands still."""
-    monkeypatch.setattr(supervisor, "SILENCE_S", 0.3)
+    monkeypatch.setattr(child_module, "SILENCE_S", 0.3)
     lives: list[dict[str, object]] = [{"silent": True}, {}]
     each = child(lambda: lives.pop(0))
     task = asyncio.ensure_future(each.run())
@@ -622,7 +624,7 @@ def test_a_reload_that_breaks_in_an_unforeseen_way_keeps_the_old_configuration(t
 
 async def test_ports_that_are_not_given_are_found(tmp_path: Path) -> None:
     """Port 0 is for tests and demos: each worker listens on the same free port."""
-    listeners = supervisor._bind_all("listen", "127.0.0.1:0", 3)
+    listeners = host.bind("listen", "127.0.0.1:0", 3)
 
     assert len({listener.getsockname() for listener in listeners}) == 1
     for listener in listeners:
@@ -632,7 +634,7 @@ async def test_ports_that_are_not_given_are_found(tmp_path: Path) -> None:
 @pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
 def test_ipv6_addresses_have_brackets() -> None:
     """`[::1]:0` is bound as IPv6."""
-    (listener,) = supervisor._bind_all("listen", "[::1]:0", 1)
+    (listener,) = host.bind("listen", "[::1]:0", 1)
 
     assert listener.family == socket.AF_INET6
     listener.close()

@@ -23,8 +23,9 @@ from inferwatch import tap
 from inferwatch.config import Config
 from inferwatch.relay.engine_probe import Engine as KnownEngine
 from inferwatch.relay.identity import Identity
+from inferwatch.relay.listener import RelayServer
 from inferwatch.relay.observer import Observer
-from inferwatch.relay.server import Relay, RelayServer
+from inferwatch.relay.server import Relay
 from inferwatch.relay.worker import _pool
 
 # Long enough for a machine with a load of 20; a test that needs it has failed.
@@ -169,6 +170,8 @@ class Peer:
     def reset(self) -> None:
         """Close with RST."""
         transport = self.writer.transport
+        if transport.is_closing():
+            return
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         transport.abort()
@@ -213,7 +216,7 @@ class Client(Peer):
 
     async def reply(self, *, to_head: bool = False) -> Message:
         """Read the next reply, with the 1xx before it."""
-        interim = []
+        interim: list[bytes] = []
         while True:
             message = await self.message(is_reply=True, head_only=to_head)
             if message.status == 101 or not 100 <= message.status < 200:
@@ -272,6 +275,7 @@ class Engine:
                 while True:
                     self.requests.append(await side.request())
                     side.send(next(turn))
+            side.close()
 
         self._script = serve
 

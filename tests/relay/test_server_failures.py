@@ -390,7 +390,7 @@ async def test_client_that_leaves_in_mid_stream_is_booked_with_its_usage(vllm: R
     engine.send(sse(chunks=False))
     for number in range(3):
         engine.send(chunk(b'data: {"choices":[{"index":0}],"usage":{"completion_tokens":%d}}\n\n' % number))
-        await until(lambda seen=number: len(vllm.tap.reads) > seen)
+        await client.read_until(b"}]}\n\n\r\n")
     client.close()
     assert await engine.is_closed()
     close = await vllm.tap.close()

@@ -3,8 +3,7 @@
 import asyncio
 
 import pytest
-from harness import Rig, Start, chunk, chunked, get, ok, until, wire
-
+from harness import EngineSide, Rig, Start, chunk, chunked, get, ok, until, wire
 
 SMUGGLED = b"GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n"
 
@@ -165,10 +164,10 @@ async def test_chunks_that_go_wrong_later(start: Start, case: str, buffered: int
     rig = await start(limits={"buffer_request_bytes": buffered, "client_idle_s": 0.1})
     seen: list[bytes] = []
 
-    async def script(side: object) -> None:
-        seen.append(await side.rest())  # type: ignore[attr-defined]
+    async def script(side: EngineSide) -> None:
+        seen.append(await side.rest())
 
-    rig.engine.run(script)  # type: ignore[arg-type]
+    rig.engine.run(script)
     client = await rig.connect()
     client.send(wire("POST / HTTP/1.1\nHost: h\nTransfer-Encoding: chunked\n\n") + chunk(b"x" * 100))
     await until(lambda: bool(rig.relay.active))

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from harness import Message, Rig, Start, chunk, chunked, get, ok, post, sse, wire
 
-
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "vllm"
 
 

@@ -7,7 +7,6 @@ import re
 import pytest
 from harness import Message, Rig, Start, chunk, chunked, get, ok, post, until, wire
 
-
 FIELDS = ["X-One: 1", "x-ONE: 2", "Accept: */*", "Cookie: a=1", "Cookie: b=2", "X-Odd: \xe9\xff"]
 
 

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferwatch.record import ErrorType
-from inferwatch.relay import upstream
 from inferwatch.relay.upstream import ConnectError, Connection, Header, Pool
 
 END = frozenset({"complete", "failed", "stale", "upgraded"})
@@ -480,7 +479,7 @@ async def test_slow_connection_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> 
             await asyncio.sleep(10)
 
     pool = pool_for(1, connect_timeout_s=0.01)
-    monkeypatch.setattr(upstream.asyncio, "get_running_loop", lambda running=asyncio.get_running_loop: Loop())
+    monkeypatch.setattr("inferwatch.relay.upstream.asyncio.get_running_loop", Loop)
     with pytest.raises(ConnectError) as failure:
         await pool.connect()
     assert failure.value.error is ErrorType.CONNECT_TIMEOUT

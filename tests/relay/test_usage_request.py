@@ -26,7 +26,7 @@ OPTIONS = st.one_of(
     st.dictionaries(st.sampled_from(["include_usage", "include_obfuscation", "x"]), VALUES, max_size=3),
     VALUES,
 )
-REQUESTS = st.fixed_dictionaries(
+REQUESTS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {"stream": st.sampled_from([True, True, True, False, None, 1, 0, "true", "no", "yes", 2, [], {}, 1.0])},
     optional={
         "stream_options": OPTIONS,

@@ -15,7 +15,8 @@ from aiohttp.http import HttpVersion11
 
 from inferwatch.config import Config
 from inferwatch.record import ErrorType, Outcome
-from inferwatch.relay import errors, heads, trace_context, usage_request
+from inferwatch.relay import errors, heads, request_body, trace_context, usage_request
+from inferwatch.relay.done import CLOSED, KEPT, Done
 from inferwatch.relay.engine_probe import Engine
 from inferwatch.relay.exchange import HIGH_WATER_BYTES, Exchange, RefusedError
 from inferwatch.relay.identity import ANONYMOUS, Identity, clean
@@ -34,47 +35,12 @@ _USAGE_ROUTES: Final = ("/chat/completions", "/completions")
 
 _ACCEPT_ENCODING: Final = frozenset({b"accept-encoding"})
 
-# Between the last byte of a refusal and the close.
-LINGER_S: Final = 0.5
-
-# After a refusal, the rest of a body is read and dropped for this long, so that the client gets to read why; as nginx.
-UPLOAD_LINGER_S: Final = 5.0
-
 # Draining waits for the transport's own mark; this only keeps a transport with another idea of it from spinning.
 DRAIN_POLL_S: Final = 0.001
 
 _JSON_BODY: Final = b"application/json"
 
 WEBSOCKET: Final = b"websocket"
-
-HTTP_BAD_REQUEST: Final = 400
-
-
-class ClientGoneError(Exception):
-    """The client hung up while we read its body; aiohttp says so on the body before it cancels the handler."""
-
-
-class Done(web.StreamResponse):
-    """Tells aiohttp that the reply has been written."""
-
-    def __init__(self, *, keep_alive: bool) -> None:
-        super().__init__()
-        self._keeps_alive = keep_alive
-
-    @property
-    def keep_alive(self) -> bool:
-        return self._keeps_alive
-
-    async def prepare(self, request: web.BaseRequest) -> Any:
-        return None
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        return None
-
-
-# They say one bit, hold nothing of a request, and cost as much as a fifth of relaying one: made once.
-KEPT: Final = Done(keep_alive=True)
-CLOSED: Final = Done(keep_alive=False)
 
 
 class Relay:
@@ -116,7 +82,7 @@ class Relay:
             return self._conclude(request, exchange)
         except RefusedError as refusal:
             return self._refuse(request, exchange, refusal)
-        except ClientGoneError:
+        except request_body.ClientGoneError:
             self._cancelled(exchange)
             return CLOSED
         except asyncio.CancelledError:
@@ -155,10 +121,7 @@ class Relay:
     async def _serve(self, request: web.BaseRequest, head: heads.RequestHead, exchange: Exchange) -> None:
         if request.method == "CONNECT":
             raise RefusedError(405, "CONNECT is for forward proxies", ErrorType.MALFORMED_REQUEST)
-        length = request.content_length
-        limit = self.config.limits.max_request_bytes
-        if length is not None and length > limit:
-            raise _too_large(length, limit)
+        request_body.check_size(request.content_length or 0, self.config.limits)
         if head.expects_continue and exchange.client_11 and not request.content.is_eof():
             exchange.transport.write(CONTINUE)
         buffered = b""
@@ -166,43 +129,11 @@ class Relay:
             # A proxy may ignore an upgrade, and so the engines do; Java's client offers h2c with its first POST.
             head.upgrade = b""
         if request.body_exists:
-            buffered, complete = await self._read_body(request)
+            buffered, complete = await request_body.read(request, self.config.limits)
             if not complete:
                 await self._stream(request, head, exchange, buffered)
                 return
         await self._buffered(request, head, exchange, buffered)
-
-    async def _read_body(self, request: web.BaseRequest) -> tuple[bytes, bool]:
-        """Read the body, or its beginning if it is longer than what is buffered."""
-        content = request.content
-        limit = self.config.limits.buffer_request_bytes
-        if content.is_eof():  # came with the head, as small ones do
-            whole = await content.readany() if not content.at_eof() else b""
-            if len(whole) > self.config.limits.max_request_bytes:
-                raise _too_large(len(whole), self.config.limits.max_request_bytes)
-            return whole, True
-        parts: list[bytes] = []
-        size = 0
-        while not content.at_eof():
-            part = await self._read_some(request)
-            parts.append(part)
-            size += len(part)
-            if size > self.config.limits.max_request_bytes:
-                raise _too_large(size, self.config.limits.max_request_bytes)
-            if size > limit:
-                return b"".join(parts), False
-        return b"".join(parts), True
-
-    async def _read_some(self, request: web.BaseRequest) -> bytes:
-        try:
-            async with asyncio.timeout(self.config.limits.client_idle_s):
-                return await request.content.readany()
-        except TimeoutError:
-            raise RefusedError(408, "the request body did not arrive in time", ErrorType.MALFORMED_REQUEST) from None
-        except OSError:
-            raise ClientGoneError from None
-        except web.RequestPayloadError:
-            raise RefusedError(400, "the request body is not well-formed HTTP", ErrorType.MALFORMED_REQUEST) from None
 
     async def _buffered(
         self, request: web.BaseRequest, head: heads.RequestHead, exchange: Exchange, body: bytes
@@ -269,7 +200,7 @@ class Relay:
         first = edit.feed(beginning)
         message = self._request_head(request, head, b"Transfer-Encoding: chunked\r\n", edited=ask)
         connection.uploading = True
-        self._send(exchange, connection, message + _chunk(first))
+        self._send(exchange, connection, message + request_body.chunk(first))
         exchange.sent_ns = 0  # not before its end
         exchange.observer.opened(
             edit.facts(), beginning[: self.config.tap.max_body_bytes], len(beginning), 0, asked_usage=ask
@@ -290,27 +221,26 @@ class Relay:
         *,
         keep_alive: bool,
     ) -> None:
-        limit = self.config.limits.max_request_bytes
+        limits = self.config.limits
         connection = exchange.connection
         assert connection is not None
         try:
             while not request.content.at_eof():
-                part = await self._read_some(request)
+                part = await request_body.read_some(request, limits)
                 size += len(part)
-                if size > limit:
-                    raise _too_large(size, limit)
-                connection.write(_chunk(edit.feed(part)))
+                request_body.check_size(size, limits)
+                connection.write(request_body.chunk(edit.feed(part)))
                 await connection.drain()
         except RefusedError as refusal:
             exchange.refusal = refusal
             exchange.give_up(refusal.error)
             return
-        except ClientGoneError:
+        except request_body.ClientGoneError:
             return  # aiohttp cancels the handler, which does the rest
         end = edit.finish()
         if edit.hide is not None:
             exchange.observer.hide(edit.hide, self.engine.fingerprint)
-        connection.write(_chunk(end) + b"0\r\n\r\n")
+        connection.write(request_body.chunk(end) + b"0\r\n\r\n")
         connection.uploading = False
         exchange.sent_ns = time.monotonic_ns()
         exchange.observer.sent(edit.facts(), size, exchange.sent_ns)
@@ -446,74 +376,3 @@ class Relay:
         subject = Subject(arrival_ns=time.monotonic_ns(), method="", path="", tenant=ANONYMOUS, headers={})
         observer = Observer(self.mirror, subject)
         observer.closed(Outcome.REJECTED, ErrorType.MALFORMED_REQUEST, status=400, stalled_ns=0, retried=False)
-
-
-class RelayProtocol(web.RequestHandler):
-    """aiohttp's connection handler, but for errors of its own: they too have the engine's shape, and are booked."""
-
-    __slots__ = ("relay",)
-
-    relay: Relay
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # TLS transports would pause only at 512 kB, and a drain would not wait.
-        cast("asyncio.Transport", transport).set_write_buffer_limits(high=HIGH_WATER_BYTES)
-        super().connection_made(transport)
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        transport = request.transport
-        if status == HTTP_BAD_REQUEST:
-            self.relay.malformed()
-            if transport is not None:
-                transport.write(
-                    errors.reply(400, "not a well-formed HTTP request", "", keep_alive=False, with_body=True)
-                )
-        else:
-            # A fault of ours. What has been written cannot be taken back; the record says `internal`.
-            log.error("handler_fault type=%s", type(exc).__name__)
-        if transport is not None:
-            # Not at once: unread bytes of the client would turn the close into a reset, and that would eat our reply.
-            if transport.can_write_eof():
-                transport.write_eof()
-            asyncio.get_running_loop().call_later(LINGER_S, transport.close)
-        return CLOSED
-
-
-class RelayServer(web.Server):
-    """aiohttp's low-level server with our connection handler."""
-
-    def __init__(self, relay: Relay) -> None:
-        super().__init__(relay.handle, handler_cancellation=True)
-        self._relay = relay
-
-    def __call__(self) -> web.RequestHandler:
-        limits = self._relay.config.limits  # as of now: a reload holds for new connections
-        protocol = RelayProtocol(
-            self,
-            loop=asyncio.get_running_loop(),
-            access_log=cast("Any", None),
-            auto_decompress=False,
-            keepalive_timeout=limits.client_idle_s,
-            lingering_time=min(UPLOAD_LINGER_S, limits.client_idle_s),
-            max_line_size=limits.max_header_bytes,
-            max_field_size=limits.max_header_bytes,
-            max_headers=limits.max_headers,
-        )
-        protocol.relay = self._relay
-        return protocol
-
-
-def _chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
-
-
-def _too_large(size: int, limit: int) -> RefusedError:
-    return RefusedError(
-        413, f"request body of at least {size} bytes, expected no more than {limit}", ErrorType.REQUEST_TOO_LARGE
-    )

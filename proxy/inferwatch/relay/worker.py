@@ -23,8 +23,9 @@ from inferwatch.config import Config, Upstream
 from inferwatch.control import Channel
 from inferwatch.relay.engine_probe import Engine
 from inferwatch.relay.identity import Identity
+from inferwatch.relay.listener import RelayServer
 from inferwatch.relay.mirror import Mirror
-from inferwatch.relay.server import Relay, RelayServer
+from inferwatch.relay.server import Relay
 from inferwatch.relay.upstream import Pool
 from inferwatch.tasks import TaskSet
 

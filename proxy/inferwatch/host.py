@@ -1,0 +1,113 @@
+"""What `serve` needs of the machine: listening sockets, a folder of its own, and a secret. Each fault names its key."""
+
+import fcntl
+import hashlib
+import os
+import secrets
+import socket
+from pathlib import Path
+from typing import Final
+
+from inferwatch import config
+from inferwatch.config import Config, ConfigError
+
+SECRET_BYTES: Final = 32
+
+# sun_path has 108 bytes with the closing zero.
+MAX_SOCKET_PATH_BYTES: Final = 107
+
+
+def bind(key: str, address: str, count: int) -> list[socket.socket]:
+    """Bind `count` listening sockets to one address.
+
+    Raises:
+        ConfigError: naming `key`.
+    """
+    host, port = config.parse_address(key, address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sockets: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            sock = socket.socket(family, socket.SOCK_STREAM)
+            sockets.append(sock)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if count > 1:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.bind((host, port))
+            port = sock.getsockname()[1]
+            sock.listen(4096)
+            sock.setblocking(False)
+    except OSError as error:
+        for sock in sockets:
+            sock.close()
+        raise ConfigError(f"{key}: cannot listen on {address}: {error.strerror or error}") from None
+    return sockets
+
+
+def state_dir(loaded: Config) -> Path:
+    """Return a writable folder that is ours alone.
+
+    Raises:
+        ConfigError: it cannot be made, or another Inferwatch uses it.
+    """
+    port = config.parse_address("listen", loaded.listen)[1]
+    chosen = loaded.state_dir or os.environ.get("STATE_DIRECTORY", "")
+    if not chosen:
+        home = os.environ.get("XDG_STATE_HOME") or str(Path("~/.local/state").expanduser())
+        chosen = str(Path(home) / "inferwatch" / str(port))
+    folder = Path(chosen).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held until the process ends
+    except BlockingIOError:
+        raise ConfigError(f"state_dir: {folder} is in use by another Inferwatch") from None
+    except OSError as error:
+        raise ConfigError(f"state_dir: {folder}: {error.strerror or error}") from None
+    return folder
+
+
+def socket_dir(state: Path) -> Path:
+    """Return where the tap's socket goes: a Unix socket's path has 107 bytes at most, so not in a deep state folder."""
+    if _fits(state):
+        return state
+    runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or "/run/user/0")
+    if not os.access(runtime, os.W_OK):
+        raise ConfigError(f"state_dir: {state} is too long for a Unix socket in it, and there is no XDG_RUNTIME_DIR")
+    # Named after the state folder, which is locked: the next life of this Inferwatch finds and uses it again.
+    folder = runtime / f"inferwatch-{hashlib.blake2b(str(state).encode(), digest_size=8).hexdigest()}"
+    if not _fits(folder):
+        raise ConfigError(f"state_dir: {state} is too long for a Unix socket in it, and so is {folder}")
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"state_dir: {folder} for the socket: {error.strerror}") from None
+    return folder
+
+
+def _fits(folder: Path) -> bool:
+    return len(str(folder / "tap.sock").encode()) <= MAX_SOCKET_PATH_BYTES
+
+
+def identity_secret(loaded: Config, state: Path) -> bytes:
+    """Return the secret behind the hashes of API keys, making one at the first start.
+
+    Raises:
+        ConfigError: the file is unreadable or too short.
+    """
+    path = Path(loaded.identity.key_file) if loaded.identity.key_file else state / "identity.key"
+    try:
+        if not loaded.identity.key_file and not path.exists():
+            fresh = path.with_suffix(".new")
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(SECRET_BYTES))
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.rename(path)  # whole or not at all: half a key would change every tenant's name
+        secret = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"identity.key_file: {path}: {error.strerror}") from None
+    if len(secret.strip()) < 16:
+        raise ConfigError(f"identity.key_file: {path} holds {len(secret.strip())} bytes, expected at least 16")
+    return secret
