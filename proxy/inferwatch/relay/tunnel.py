@@ -18,7 +18,10 @@ class ClientTunnel:
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         """Pass on. Returns (connection over?, rest)."""
         transport = self._connection.transport
-        if transport.is_closing() or transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+        if transport.is_closing():
+            return True, b""
+        if transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            transport.abort()  # its end ends the client's side, too
             return True, b""
         transport.write(bytes(data))
         return False, b""

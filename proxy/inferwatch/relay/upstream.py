@@ -231,7 +231,10 @@ class Connection(asyncio.Protocol):
         self._pool.forget(self)
         self.resume_writing()
         if self.tunnel is not None:
-            self.tunnel.close()
+            if self.tunnel.get_write_buffer_size() > MAX_TUNNEL_BYTES:
+                self.tunnel.abort()  # closing would wait for a client that does not read
+            else:
+                self.tunnel.close()
         sink, self._sink = self._sink, None
         if sink is None:
             return

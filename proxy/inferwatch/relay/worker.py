@@ -185,6 +185,11 @@ class Worker:
         log.info("draining open_requests=%d", len(self._relay.active))
         await site.stop()
         server.pre_shutdown()
+        # aiohttp stops serving idle keep-alive connections there, but leaves them open: a request on one would hang.
+        busy = {exchange.transport for exchange in self._relay.active}
+        for connection in server.connections:
+            if connection.transport is not None and connection.transport not in busy:
+                connection.transport.close()
         for exchange in self._relay.active:
             if not exchange.head_written:
                 exchange.client_keep_alive = False
