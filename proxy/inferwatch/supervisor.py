@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -232,7 +232,7 @@ def serve(loaded: Config, reload: Callable[[], Config]) -> int:
     return asyncio.run(main())
 
 
-def configure_log(level: str, **_: Any) -> None:
+def configure_log(level: str) -> None:
     """One line per event on stderr; stdout belongs to the request log."""
     logging.basicConfig(
         stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True

@@ -32,7 +32,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
         yield Engine(url.rstrip("/"))
         return
     if not is_provisioned():
-        pytest.skip("no vLLM here: make test-engines")
+        pytest.fail("no vLLM here: run make test-engines, which installs it")
     capture = request.config.pluginmanager.getplugin("capturemanager")
     with contextlib.ExitStack() as stack:
         with capture.global_and_fixture_disabled() if capture else contextlib.nullcontext():

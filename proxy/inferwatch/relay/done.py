@@ -23,6 +23,6 @@ class Done(web.StreamResponse):
         return None
 
 
-# They say one bit, hold nothing of a request, and cost as much as a fifth of relaying one: made once.
+# They say one bit and hold nothing of a request: made once.
 KEPT: Final = Done(keep_alive=True)
 CLOSED: Final = Done(keep_alive=False)
