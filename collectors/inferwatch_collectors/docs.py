@@ -25,7 +25,7 @@ def _metrics_lines() -> Iterator[str]:
     yield from (
         "# Metrics",
         "",
-        "Generated from `collectors/inferwatch_collectors/metrics.py`; do not edit.",
+        "Generated from `collectors/inferwatch_collectors/metrics/`; do not edit.",
         "",
         "Names, labels and bucket bounds are a public contract.",
         "A value that is not known is not exported: no series, rather than 0 or the last reading.",

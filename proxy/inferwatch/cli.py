@@ -10,6 +10,7 @@ import msgspec
 
 from inferwatch import __version__, config
 from inferwatch.config import Config, ConfigError
+from inferwatch.settings.base import MAX_SECONDS
 
 EXIT_OK: Final = 0
 EXIT_RUNTIME: Final = 1
@@ -80,7 +81,7 @@ def _positive(text: str) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 0 < value <= config.MAX_SECONDS:
+    if not 0 < value <= MAX_SECONDS:
         raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
     return value
 

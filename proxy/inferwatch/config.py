@@ -1,26 +1,23 @@
 """Configuration: declared once, as data. Flags > environment > YAML file > defaults.
 
-The structs below are the only place where a key, its default, its bounds and its meaning are written; the loader, the
-reference page (`docs/configuration.md`) and the error messages are derived from them.
+The structs in `settings/` are the only place where a key, its default, its bounds and its meaning are written; the
+loader, the reference page (`docs/configuration.md`) and the error messages are derived from them.
 """
 
 import ipaddress
 import os
 import ssl
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
+from inferwatch.settings.observing import Identity, Ledger, Log, Metrics, Trace
+from inferwatch.settings.traffic import Drain, Limits, Tap, Tls, Upstream, Usage
+
 ENV_PREFIX: Final = "INFERWATCH__"
-
-# A year stands for "never" everywhere; infinity would overflow timers.
-MAX_SECONDS: Final = 31_536_000
-
-Seconds = Annotated[float, Meta(gt=0, le=MAX_SECONDS)]
-Count = Annotated[int, Meta(ge=1)]
 
 
 class ConfigError(ValueError):
@@ -29,147 +26,6 @@ class ConfigError(ValueError):
     def __init__(self, message: str) -> None:
         # It may quote a key or a value, and those may hold anything.
         super().__init__("".join(char if char.isprintable() else "?" for char in message))
-
-
-class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The inference server behind us."""
-
-    url: Annotated[str, Meta(description="Where the engine listens: `http://host:port` or `https://host:port`.")] = (
-        "http://127.0.0.1:8000"
-    )
-    engine: Annotated[
-        Literal["auto", "vllm", "unknown"],
-        Meta(description="What the engine is. `auto` asks it; `unknown` forwards and asks it for nothing."),
-    ] = "auto"
-    connect_timeout_s: Annotated[Seconds, Meta(description="To open a connection; then the client gets a 504.")] = 10.0
-    first_byte_timeout_s: Annotated[
-        Seconds,
-        Meta(description="From the end of the request to the reply's head. A plain reply has no head before its end."),
-    ] = 3600.0
-    idle_timeout_s: Annotated[Seconds, Meta(description="Between two reads of a reply.")] = 600.0
-    total_timeout_s: Annotated[Seconds, Meta(description="For a request from end to end.")] = 86400.0
-    max_idle_connections: Annotated[int, Meta(ge=0, description="Kept open for the next request, per worker.")] = 256
-    idle_connection_s: Annotated[
-        Seconds, Meta(description="A pooled connection is closed after this; uvicorn itself closes at 5 s.")
-    ] = 4.0
-    tls_ca_file: Annotated[str, Meta(description="Trusts this CA instead of the system's, for `https`.")] = ""
-    tls_verify: Annotated[bool, Meta(description="Check the engine's certificate.")] = True
-
-    @property
-    def host(self) -> str:
-        return urlsplit(self.url).hostname or ""
-
-    @property
-    def port(self) -> int:
-        parts = urlsplit(self.url)
-        return parts.port or (443 if parts.scheme == "https" else 80)
-
-    @property
-    def tls(self) -> bool:
-        return urlsplit(self.url).scheme == "https"
-
-
-class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """TLS towards the clients."""
-
-    cert_file: Annotated[str, Meta(description="PEM certificate chain; empty: plain HTTP.")] = ""
-    key_file: Annotated[str, Meta(description="PEM key of that certificate.")] = ""
-
-
-class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a client may send."""
-
-    max_request_bytes: Annotated[Count, Meta(description="Largest request body; above it the client gets a 413.")] = (
-        256 * 1024 * 1024
-    )
-    buffer_request_bytes: Annotated[
-        Count,
-        Meta(description="Bodies up to this are read whole before they are sent on (and can be sent again)."),
-    ] = 1024 * 1024
-    max_header_bytes: Annotated[Count, Meta(description="Longest request line or header field.")] = 256 * 1024
-    max_headers: Annotated[Count, Meta(description="Most header fields in a request.")] = 256
-    client_idle_s: Annotated[Seconds, Meta(description="An idle keep-alive connection of a client is closed.")] = 75.0
-
-
-class Usage(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Asking the engine for token counts that the client did not ask for."""
-
-    ask: Annotated[
-        bool, Meta(description="Ask engines that can for continuous usage, and take it out of the reply again.")
-    ] = True
-
-
-class Tap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """From the relay to the collector."""
-
-    flush_interval_s: Annotated[Seconds, Meta(description="Copies are sent in batches this often.")] = 0.1
-    max_pending_bytes: Annotated[
-        Count,
-        Meta(description="Copies waiting for the collector, per worker; above it copies are dropped and counted."),
-    ] = 32 * 1024 * 1024
-    max_pending_closes: Annotated[
-        Count, Meta(description="Finished requests waiting in memory, per worker; above it they go to the spool file.")
-    ] = 10_000
-    max_spool_bytes: Annotated[Count, Meta(description="Largest spool file, per worker.")] = 1024 * 1024 * 1024
-    max_body_bytes: Annotated[int, Meta(ge=0, description="Longest part of a request body that is mirrored.")] = (
-        4 * 1024 * 1024
-    )
-
-
-class Drain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What happens at SIGTERM."""
-
-    delay_s: Annotated[
-        float,
-        Meta(ge=0, le=MAX_SECONDS, description="Not ready, but still accepting: time for load balancers to notice."),
-    ] = 0.0
-    timeout_s: Annotated[
-        Seconds, Meta(description="Open requests may take this long to finish; then they are cut.")
-    ] = 600.0
-
-
-class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Who pays."""
-
-    key_file: Annotated[
-        str,
-        Meta(
-            description="Secret for the keyed hash of API keys; empty: one is made in `state_dir` at the first start."
-        ),
-    ] = ""
-    trusted_peers: Annotated[
-        tuple[str, ...],
-        Meta(description="Networks whose `x-inferwatch-tenant` header is believed, as `address/length`."),
-    ] = ()
-
-
-class Trace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Trace context."""
-
-    mint: Annotated[
-        bool, Meta(description="Give requests without `traceparent` a new one, so that engine spans can be joined.")
-    ] = False
-
-
-class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Bounds of the exposition."""
-
-    max_models: Annotated[Count, Meta(description="Label values of `model`; more become `other`.")] = 100
-    max_tenants: Annotated[Count, Meta(description="Label values of `tenant`; more become `other`.")] = 500
-
-
-class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The durable record of requests."""
-
-    retention_days: Annotated[Count, Meta(description="Finished requests are kept this long.")] = 35
-    max_rows: Annotated[Count, Meta(description="And no more than this many of them.")] = 5_000_000
-
-
-class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What goes to stdout and stderr."""
-
-    level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="Of the operational log.")] = "info"
-    requests: Annotated[bool, Meta(description="One JSON line per finished request on stdout: metadata only.")] = True
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -272,7 +128,7 @@ def reference() -> str:
     lines = [
         "# Configuration",
         "",
-        "Generated from `proxy/inferwatch/config.py`; do not edit.",
+        "Generated from `proxy/inferwatch/settings/`; do not edit.",
         "",
         "Flags win over the environment, the environment over the file (`--config`), the file over the defaults.",
         f"The environment variable of `upstream.url` is `{ENV_PREFIX}UPSTREAM__URL`, and so on.",

@@ -14,7 +14,7 @@ from engine_wire import Request, exchange
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
-ATTEMPTS = 4
+ATTEMPTS = 8
 JSON = (("Content-Type", "application/json"),)
 CHAT_BODY = {"model": MODEL, "messages": messages("hi"), "temperature": 0, "max_tokens": 4}
 # What a client can get wrong, and what is not a generation at all.

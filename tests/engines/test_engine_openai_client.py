@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import openai
 import pytest
@@ -30,6 +31,12 @@ WRONG: dict[str, dict[str, Any]] = {
 }
 Clients = tuple[openai.OpenAI, openai.OpenAI]
 
+# vLLM merges tokens into one event whenever its API server lags behind its engine, so that two direct streams, too,
+# differ now and then. A difference made by the proxy is there in every attempt.
+ATTEMPTS = 8
+
+T = TypeVar("T")
+
 
 def client_options(url: str) -> dict[str, Any]:
     # No retries: an error must surface as the class it maps to.
@@ -43,9 +50,23 @@ def clients(engine: Engine, proxy: Proxy) -> Iterator[Clients]:
         yield direct, proxied
 
 
+def agreeing(clients: Clients, ask: Callable[[openai.OpenAI], T]) -> tuple[T, T]:
+    """(direct, proxied) of the first attempt in which both say the same, else of the last."""
+    for _ in range(ATTEMPTS):
+        direct, proxied = (ask(client) for client in clients)
+        if direct == proxied:
+            break
+    return direct, proxied
+
+
 def told(model: Any) -> Any:
     """What a reply says, without what no two runs share."""
     return without_variables(model.model_dump())
+
+
+def without_clock(line: str) -> str:
+    """One event as text, without its id and its time."""
+    return re.sub(r'"(id|created)":("[^"]*"|\d+)', "", line)
 
 
 def without_variables(value: Any) -> Any:
@@ -67,8 +88,9 @@ def test_plain_replies_are_the_same(clients: Clients) -> None:
 @pytest.mark.parametrize("options", [{}, {"stream_options": {"include_usage": True}}], ids=["bare", "usage"])
 def test_streams_are_the_same_chunk_by_chunk(clients: Clients, options: dict[str, Any]) -> None:
     """A stream gives equal chunks; usage is on the last one if asked for and on none otherwise."""
-    direct, proxied = (
-        [told(chunk) for chunk in client.chat.completions.create(**ASKED, stream=True, **options)] for client in clients
+    direct, proxied = agreeing(
+        clients,
+        lambda client: [told(chunk) for chunk in client.chat.completions.create(**ASKED, stream=True, **options)],
     )
 
     assert proxied == direct
@@ -77,8 +99,8 @@ def test_streams_are_the_same_chunk_by_chunk(clients: Clients, options: dict[str
 
 def test_completion_streams_are_the_same_chunk_by_chunk(clients: Clients) -> None:
     """The legacy route streams equal chunks, too."""
-    direct, proxied = (
-        [told(chunk) for chunk in client.completions.create(**PROMPTED, stream=True)] for client in clients
+    direct, proxied = agreeing(
+        clients, lambda client: [told(chunk) for chunk in client.completions.create(**PROMPTED, stream=True)]
     )
 
     assert proxied == direct
@@ -97,13 +119,15 @@ def test_a_raw_response_has_the_engines_status_and_headers(clients: Clients) -> 
 
 def test_a_streaming_response_can_be_read_line_by_line(clients: Clients) -> None:
     """with_streaming_response yields the raw lines up to [DONE]."""
-    lines = []
-    for client in clients:
-        with client.chat.completions.with_streaming_response.create(**ASKED, stream=True) as response:
-            lines.append([line for line in response.iter_lines() if line])
 
-    assert [len(found) for found in lines] == [len(lines[0])] * 2
-    assert lines[1][-1] == "data: [DONE]"
+    def lines(client: openai.OpenAI) -> list[str]:
+        with client.chat.completions.with_streaming_response.create(**ASKED, stream=True) as response:
+            return [without_clock(line) for line in response.iter_lines() if line]
+
+    direct, proxied = agreeing(clients, lines)
+
+    assert proxied == direct
+    assert proxied[-1] == "data: [DONE]"
 
 
 @pytest.mark.parametrize("choice", ["required", NAMED_TOOL], ids=["required", "named"])
@@ -111,7 +135,9 @@ def test_tool_calls_are_the_same(clients: Clients, choice: Any) -> None:
     """Forced tool calls carry equal names and arguments, plain and streamed."""
     body = {**ASKED, "tools": TOOLS, "tool_choice": choice, **CALLS_IN_TIME}
     direct, proxied = (told(client.chat.completions.create(**body)) for client in clients)
-    streams = [[told(chunk) for chunk in client.chat.completions.create(**body, stream=True)] for client in clients]
+    streams = agreeing(
+        clients, lambda client: [told(chunk) for chunk in client.chat.completions.create(**body, stream=True)]
+    )
 
     assert proxied == direct
     assert proxied["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "weather"
@@ -120,13 +146,15 @@ def test_tool_calls_are_the_same(clients: Clients, choice: Any) -> None:
 
 def test_the_streaming_helper_accumulates_the_same_completion(clients: Clients) -> None:
     """client.chat.completions.stream emits the same events and ends in the same final completion."""
-    results = []
     # The helper raises on an answer cut by its limit; a choice of words ends by itself.
     asked = {**ASKED, "extra_body": {"structured_outputs": {"choice": ["yes", "no"]}}}
-    for client in clients:
+
+    def helped(client: openai.OpenAI) -> tuple[list[str], Any]:
         with client.chat.completions.stream(**asked, stream_options={"include_usage": True}) as stream:
             kinds = [event.type for event in stream]
-            results.append((kinds, told(stream.get_final_completion())))
+            return kinds, told(stream.get_final_completion())
+
+    results = agreeing(clients, helped)
 
     assert results[1] == results[0]
     assert results[1][1]["choices"][0]["message"]["content"] in {"yes", "no"}
@@ -172,14 +200,19 @@ def test_other_routes_of_the_client_work(clients: Clients) -> None:
 
 async def test_the_asynchronous_client_streams_the_same(engine: Engine, proxy: Proxy) -> None:
     """AsyncOpenAI gets equal chunks, and closing its stream early leaves the client usable."""
-    streams = []
-    for url in (engine.url, proxy.url):
+
+    async def streamed(url: str) -> list[Any]:
         async with openai.AsyncOpenAI(**client_options(url)) as client:
             left = await client.chat.completions.create(**{**ASKED, "max_tokens": 400}, stream=True)
             await anext(left)
             await left.close()
             stream = await client.chat.completions.create(**ASKED, stream=True)
-            streams.append([told(chunk) async for chunk in stream])
+            return [told(chunk) async for chunk in stream]
 
-    assert streams[1] == streams[0]
-    assert streams[1]
+    for _ in range(ATTEMPTS):
+        direct, proxied = await streamed(engine.url), await streamed(proxy.url)
+        if direct == proxied:
+            break
+
+    assert proxied == direct
+    assert proxied

@@ -22,7 +22,8 @@ from serving import Engine, Reply, Serve, is_gone, until
 from inferwatch import child as child_module
 from inferwatch import host
 from inferwatch.child import Child
-from inferwatch.config import Config, ConfigError, Identity
+from inferwatch.config import Config, ConfigError
+from inferwatch.settings.observing import Identity
 from inferwatch.supervisor import Supervisor
 
 MakeServe = Callable[..., Serve]

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from harness import RecordingTap
 
-from inferwatch.config import Upstream
 from inferwatch.record import ErrorType
 from inferwatch.relay.exchange import HIGH_WATER_BYTES, Exchange
 from inferwatch.relay.observer import Observer, Subject
 from inferwatch.relay.usage_filter import Fingerprint
+from inferwatch.settings.traffic import Upstream
 
 S = 1_000_000_000
 LIMITS = Upstream(first_byte_timeout_s=10, idle_timeout_s=5, total_timeout_s=60)

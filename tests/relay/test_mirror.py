@@ -11,11 +11,11 @@ import pytest
 from harness import PATIENCE_S, until
 
 from inferwatch import tap
-from inferwatch.config import Tap
 from inferwatch.record import ErrorType, Outcome
 from inferwatch.relay.mirror import Mirror
 from inferwatch.relay.observer import Observer, Subject
 from inferwatch.relay.usage_request import Facts
+from inferwatch.settings.traffic import Tap
 
 
 class Collector:

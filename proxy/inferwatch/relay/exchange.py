@@ -9,12 +9,12 @@ import asyncio
 import time
 from typing import Final
 
-from inferwatch.config import Upstream
 from inferwatch.record import ErrorType
 from inferwatch.relay import heads
 from inferwatch.relay.observer import Observer
 from inferwatch.relay.upstream import Connection, Header
 from inferwatch.relay.usage_filter import Fingerprint
+from inferwatch.settings.traffic import Upstream
 
 # Unsent bytes per client above which the engine's socket is paused: as much as asyncio's own default, two hundred
 # events.

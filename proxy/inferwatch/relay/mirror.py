@@ -24,9 +24,9 @@ from typing import Final, cast
 import msgspec
 
 from inferwatch import tap
-from inferwatch.config import Tap
 from inferwatch.relay.observer import Observer
 from inferwatch.relay.spool import SpoolWriter
+from inferwatch.settings.traffic import Tap
 
 log = logging.getLogger(__name__)
 

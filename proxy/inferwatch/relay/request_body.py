@@ -4,9 +4,9 @@ import asyncio
 
 from aiohttp import web
 
-from inferwatch.config import Limits
 from inferwatch.record import ErrorType
 from inferwatch.relay.exchange import RefusedError
+from inferwatch.settings.traffic import Limits
 
 
 class ClientGoneError(Exception):

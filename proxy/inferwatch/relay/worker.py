@@ -19,7 +19,7 @@ import msgspec
 from aiohttp import web
 
 from inferwatch import memory, tap
-from inferwatch.config import Config, Upstream
+from inferwatch.config import Config
 from inferwatch.control import Channel
 from inferwatch.relay.engine_probe import Engine
 from inferwatch.relay.identity import Identity
@@ -27,6 +27,7 @@ from inferwatch.relay.listener import RelayServer
 from inferwatch.relay.mirror import Mirror
 from inferwatch.relay.server import Relay
 from inferwatch.relay.upstream import Pool
+from inferwatch.settings.traffic import Upstream
 from inferwatch.tasks import TaskSet
 
 log = logging.getLogger(__name__)

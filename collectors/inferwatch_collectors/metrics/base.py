@@ -1,0 +1,94 @@
+"""What a metric is: the types of the table, and the labels that may stand on them."""
+
+import enum
+from typing import Final
+
+import msgspec
+
+from inferwatch.record import ErrorType, Outcome, TokenSource
+
+
+class Kind(enum.StrEnum):
+    """How a metric behaves. Counters and histograms survive a restart, gauges do not."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class Group(enum.StrEnum):
+    """Chapters of the reference page, in order."""
+
+    REQUESTS = "Requests"
+    LATENCY = "Latency"
+    TOKENS = "Tokens"
+    RELAY = "Relay (data plane)"
+    TAP = "Tap (relay to collector)"
+    COLLECTOR = "Collector and service"
+
+
+class TokenType(enum.StrEnum):
+    """Values of the label `type`."""
+
+    PROMPT = "prompt"  # includes cached
+    CACHED = "cached"
+    COMPLETION = "completion"  # includes reasoning
+    REASONING = "reasoning"
+
+
+class Buckets(msgspec.Struct, frozen=True):
+    """Upper bounds (inclusive, ascending, without +Inf) in the metric's unit, and why just these."""
+
+    bounds: tuple[float, ...]
+    reason: str
+
+
+class Metric(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric family. `help` says what, `measured` from where to where or when it is counted."""
+
+    name: str  # as Prometheus stores it: counters end in _total
+    kind: Kind
+    group: Group
+    help: str
+    measured: str
+    labels: tuple[str, ...] = ()
+    unit: str = ""  # seconds, bytes, tokens; "" for plain counts and flags
+    buckets: Buckets | None = None
+    semconv: str = ""  # OpenTelemetry twin, semantic conventions v1.41
+    note: str = ""  # how it differs from the twin, or what is nearest
+    since: str = "0.1.0"
+
+    @property
+    def family(self) -> str:
+        """The name without `_total`: what OpenMetrics calls the family."""
+        return self.name.removesuffix("_total")
+
+    @property
+    def exposed_unit(self) -> str:
+        """The unit for a `# UNIT` line. OpenMetrics allows one only where the family's name ends in it."""
+        return self.unit if self.unit and self.family.endswith(f"_{self.unit}") else ""
+
+    @property
+    def documentation(self) -> str:
+        """The text of the `# HELP` line."""
+        return f"{self.help} {self.measured}".strip()
+
+
+REQUEST: Final = ("model", "tenant", "operation")
+
+LABELS: Final[dict[str, str]] = {
+    "model": "the model as the client asked for it; `unknown` if the request names none; through the cardinality guard",
+    "tenant": "the tenant's configured name, or a keyed hash of its API key; through the cardinality guard",
+    "operation": "OpenTelemetry's `gen_ai.operation.name`: `chat`, `text_completion`, `generate_content`, "
+    "`embeddings`, …; `other` for routes that generate nothing",
+    "outcome": ", ".join(f"`{outcome}`" for outcome in Outcome),
+    "error_type": ", ".join(f"`{error}`" for error in ErrorType if error),
+    "type": ", ".join(f"`{token_type}`" for token_type in TokenType),
+    "source": ", ".join(f"`{source}`" for source in TokenSource),
+    "reason": "a closed set, listed with the metric",
+    "worker": "the relay process: 0 to the number of relay processes minus one",
+    "stage": "the part of the collector in which an error was caught",
+    "label": "the label whose value became `other`; `combination` when the number of label combinations was the limit",
+    "upstream": "host:port of a configured engine",
+    "version": "the version of Inferwatch",
+}

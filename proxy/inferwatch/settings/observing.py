@@ -1,0 +1,52 @@
+"""The observing side: who asks, what is kept, and what is said."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from inferwatch.settings.base import Count
+
+
+class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who pays."""
+
+    key_file: Annotated[
+        str,
+        Meta(
+            description="Secret for the keyed hash of API keys; empty: one is made in `state_dir` at the first start."
+        ),
+    ] = ""
+    trusted_peers: Annotated[
+        tuple[str, ...],
+        Meta(description="Networks whose `x-inferwatch-tenant` header is believed, as `address/length`."),
+    ] = ()
+
+
+class Trace(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Trace context."""
+
+    mint: Annotated[
+        bool, Meta(description="Give requests without `traceparent` a new one, so that engine spans can be joined.")
+    ] = False
+
+
+class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Bounds of the exposition."""
+
+    max_models: Annotated[Count, Meta(description="Label values of `model`; more become `other`.")] = 100
+    max_tenants: Annotated[Count, Meta(description="Label values of `tenant`; more become `other`.")] = 500
+
+
+class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The durable record of requests."""
+
+    retention_days: Annotated[Count, Meta(description="Finished requests are kept this long.")] = 35
+    max_rows: Annotated[Count, Meta(description="And no more than this many of them.")] = 5_000_000
+
+
+class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What goes to stdout and stderr."""
+
+    level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="Of the operational log.")] = "info"
+    requests: Annotated[bool, Meta(description="One JSON line per finished request on stdout: metadata only.")] = True
