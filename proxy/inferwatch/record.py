@@ -110,3 +110,18 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     user: str = ""
     feature: str = ""
     session: str = ""
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one request was charged of the machine; or nobody, for the time in which nothing was to do.
+
+    Known only after the request has closed, when every interval in which it worked has been divided among all that
+    worked in it: so it is a fact of its own, not part of `RequestRecord`. Exactly one for each request.
+    """
+
+    request_id: str = ""  # "": idle, of the minute that begins at `wall_ns`
+    wall_ns: int  # Unix time: the request's arrival, as in its record
+    tenant: str = ""
+    model: str = ""
+    gpu_nanodollars: int | None = None  # None: no price of the hardware is configured
+    energy_uj: int | None = None  # microjoules; None: nothing measures energy
