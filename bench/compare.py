@@ -62,6 +62,19 @@ def measure_all(bench: Bench, chosen: Sequence[Contender]) -> report.Results:
     return results
 
 
+def measure_unpinned(bench: Bench, chosen: Sequence[Contender], results: report.Results) -> None:
+    """CPU once more, on cores that the kernel chooses."""
+    cores = sorted(os.sched_getaffinity(0))
+    for number in range(1, bench.plan.rounds + 1):
+        for contender in chosen:
+            procs.wait_for_quiet(cores, below=0.3, at_most_s=10.0)
+            turn = bench.cpu_turn(contender)
+            results.unpinned.setdefault(contender.key, []).append(turn)
+            event_us, request_us = sum(turn.event_us.values()), sum(turn.request_us.values())
+            figures = f"{event_us:.1f} µs per event, {request_us:.0f} µs per request"
+            _say(f"unpinned round {number} of {bench.plan.rounds}: {contender.title}: {figures}")
+
+
 @contextmanager
 def bench_on(plan: Plan, *, pin: bool) -> Iterator[Bench]:
     """The engine, running, and this process beside it on one core; the contenders get the other."""
@@ -146,6 +159,9 @@ def main() -> None:
     try:
         with bench_on(plan, pin=not options.no_pin) as bench:
             results = measure_all(bench, chosen)
+        if not options.no_pin:
+            with bench_on(plan, pin=False) as bench:
+                measure_unpinned(bench, [each for each in chosen if each.key != "litellm"], results)
     except (LoadError, procs.ProcessGoneError) as error:
         sys.exit(f"the run has no result: {error}")
     full = not (options.quick or options.only or options.rounds or options.also)

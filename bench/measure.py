@@ -22,7 +22,7 @@ from bench.contenders import Burden, Contender, Place
 from bench.load import Load, LoadError, quantile
 from bench.meters import CpuMeter, memory_by_role
 from bench.mock_engine import Pace, Totals
-from bench.report import Delay, Direct, Held, Turn
+from bench.report import Cpu, Delay, Direct, Held, Turn
 
 EVENTS_PER_STREAM = 50  # of the latency phase: short answers, so that there are many first tokens
 FIRST_S = 0.05  # the engine's delay before the first token
@@ -256,6 +256,12 @@ class Bench:
             direct=direct,
             through=through,
         )
+
+    def cpu_turn(self, contender: Contender) -> Cpu:
+        """One contender, one round, its CPU alone."""
+        with self.started(contender) as (port, pid):
+            meter = CpuMeter(contender, pid, self.core)
+            return Cpu(run(self.streamed(contender, port, meter)), run(self.plain(contender, port, meter)))
 
     def direct(self) -> Direct:
         """The engine without a proxy, for the plain request."""

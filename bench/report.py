@@ -45,6 +45,14 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
+class Cpu:
+    """One contender in one round on cores that the kernel chose. CPU in microseconds by role."""
+
+    event_us: dict[str, float]
+    request_us: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Direct:
     """The engine with no proxy before it: milliseconds of a plain request."""
 
@@ -60,6 +68,7 @@ class Results:
     direct: list[Direct] = field(default_factory=list)
     turns: dict[str, list[Turn]] = field(default_factory=dict)
     held: dict[str, Held] = field(default_factory=dict)
+    unpinned: dict[str, list[Cpu]] = field(default_factory=dict)
 
 
 def spread(values: Sequence[float], digits: int = 1) -> str:
@@ -83,17 +92,15 @@ def comparison(results: Results) -> str:
     """The table that the benchmark is run for: one row per contender."""
     bare_ms = median(d.one_by_one_ms for d in results.direct)
     rows = [["direct", "", "", "", spread([d.one_by_one_ms for d in results.direct], 2), "", "", "", ""]]
-    reference = results.turns.get("nginx")
+    reference = results.turns.get("nginx", [])
     for key, turns in results.turns.items():
         held = results.held[key]
         event_us = [sum(turn.event_us.values()) for turn in turns]
-        # Round by round, so that what slows the machine down falls on both sides of the fraction.
-        ratios = [mine / sum(nginx.event_us.values()) for mine, nginx in zip(event_us, reference or (), strict=False)]
         rows.append(
             [
                 results.titles[key],
                 spread(event_us),
-                spread(ratios, 2) if ratios else "",
+                _ratios(event_us, [sum(nginx.event_us.values()) for nginx in reference]),
                 spread([sum(turn.request_us.values()) for turn in turns], 0),
                 spread([turn.one_by_one_ms - bare_ms for turn in turns], 2),
                 _added(turns, "first"),
@@ -149,6 +156,27 @@ def by_process(results: Results) -> str:
     return table(head, rows)
 
 
+def unpinned(results: Results) -> str:
+    """CPU when nothing is pinned, as people run it: a runtime of many threads then pays for waking them."""
+    rows = []
+    base = {name: results.unpinned.get(name, []) for name in ("nginx", "vllm-router")}
+    for key, turns in results.unpinned.items():
+        event_us = [sum(turn.event_us.values()) for turn in turns]
+        request_us = [sum(turn.request_us.values()) for turn in turns]
+        cells = [results.titles[key], spread(event_us)]
+        cells += [_ratios(event_us, [sum(turn.event_us.values()) for turn in base[name]]) for name in base]
+        cells.append(spread(request_us, 0))
+        cells.append(_ratios(request_us, [sum(turn.request_us.values()) for turn in base["vllm-router"]]))
+        rows.append(cells)
+    head = ["", "CPU per streamed event, µs", "÷ nginx", "÷ vllm-router", "CPU per plain request, µs", "÷ vllm-router"]
+    return table(head, rows)
+
+
+def _ratios(mine: Sequence[float], theirs: Sequence[float]) -> str:
+    """Round by round, so that what slows the machine down falls on both sides of the fraction."""
+    return spread([a / b for a, b in zip(mine, theirs, strict=False)], 2) if theirs else ""
+
+
 def latencies(results: Results) -> str:
     """The delays themselves, through the contender and beside it at the same load, medians over the rounds."""
     rows = []
@@ -192,7 +220,8 @@ def _rss(memory: dict[str, Memory]) -> int:
 
 METHOD = """\
 The engine is a mock (`bench/mock_engine.py`) that sends vLLM-shaped events, one HTTP chunk each, at a fixed pace; all
-is on loopback. The contender's processes share one core; the engine and the load client have another. Rounds alternate
+is on loopback. The contender's processes share one core; the engine and the load client have another (but in the last
+table nothing is pinned, as where people run it). Rounds alternate
 the contenders; each turn starts a fresh process, after waiting up to ten seconds for other work to pause. A figure is
 the median of the rounds, with the least and the greatest.
 A phase in which the client did not receive exactly the events and bytes that the engine sent fails the run (LiteLLM
@@ -217,7 +246,10 @@ event and takes it out again; nobody else's replies carry it. It runs with its d
 def tables(results: Results) -> str:
     """All of it, as Markdown that also reads well in a terminal."""
     parts = [comparison(results), disturbance(results)]
-    return "\n\n".join([*parts, "## By process", by_process(results), "## Delays", latencies(results)])
+    parts += ["## By process", by_process(results), "## Delays", latencies(results)]
+    if results.unpinned:
+        parts += ["## On cores that the kernel chooses", unpinned(results)]
+    return "\n\n".join(parts)
 
 
 def disturbance(results: Results) -> str:

@@ -10,6 +10,7 @@ from typing import Final
 
 import uvloop
 
+from inferwatch import config
 from inferwatch.control import Channel, Message
 from inferwatch_collectors.app import CollectorSettings, run, settings_from
 
@@ -66,15 +67,17 @@ async def _first_message(channel: Channel) -> Message | None:
 
 
 def _by_hand(options: argparse.Namespace) -> CollectorSettings:
+    flags = {
+        "upstream.url": options.upstream,
+        "admin": f"{options.admin_host}:{options.admin_port}",
+        "log.requests": not options.no_request_log,
+    }
     return CollectorSettings(
+        config=config.load(environ={}, flags=flags),
         socket_path=options.tap_socket,
         spool_dir=options.spool_dir,
         state_dir=options.state_dir,
-        upstream_url=options.upstream,
         admin_fd=options.admin_fd,
-        admin_host=options.admin_host,
-        admin_port=options.admin_port,
-        log_requests=not options.no_request_log,
     )
 
 

@@ -22,7 +22,8 @@ import msgspec
 from aiohttp import web
 
 from inferwatch import __version__
-from inferwatch.control import Channel, Message
+from inferwatch.config import Config, parse_address
+from inferwatch.control import Channel
 from inferwatch.memory import settle
 from inferwatch.record import RequestRecord
 from inferwatch.tasks import TaskSet
@@ -40,6 +41,7 @@ from inferwatch_collectors.metrics import TABLE
 from inferwatch_collectors.recorder import Recorder
 from inferwatch_collectors.request_log import LineWriter, RequestLog
 from inferwatch_collectors.spool import SpoolReader
+from inferwatch_collectors.supervision import Supervision
 from inferwatch_collectors.tap_server import TapServer
 from inferwatch_collectors.upstream_probe import UpstreamProbe
 from inferwatch_collectors.vitals import Vitals
@@ -47,9 +49,6 @@ from inferwatch_collectors.vitals import Vitals
 _log: Final = logging.getLogger(__name__)
 
 TICK_S: Final = 0.5
-
-# Supervisor's patience is 20 s.
-BEAT_S: Final = 1.0
 
 RETENTION_INTERVAL_S: Final = 60.0
 # Between two steps of one retention: commits come first.
@@ -64,38 +63,23 @@ STOP_LOG_S: Final = 0.5
 class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True):
     """All that the collector takes from outside."""
 
+    config: Config
     socket_path: str
     spool_dir: str
     state_dir: str  # "": the ledger lives in memory
-    upstream_url: str
-    admin_fd: int = -1  # an inherited listening socket; -1: bind admin_host and admin_port
-    admin_host: str = "127.0.0.1"
-    admin_port: int = 0
-    log_requests: bool = True
-    retention_days: float = 35
-    max_rows: int = 5_000_000
-    max_models: int = 100
-    max_tenants: int = 500
-    drain_timeout_s: float = 600.0  # without a supervisor relays may take this long to leave
+    admin_fd: int = -1  # an inherited listening socket; -1: bind `config.admin`
     shown_config: dict[str, Any] = {}
     status: dict[str, Any] = {}  # the supervisor's first `status` message
 
 
 def settings_from(message: Mapping[str, Any], admin_fd: int) -> CollectorSettings:
     """Return the settings in the supervisor's first message."""
-    config = message["config"]
     return CollectorSettings(
+        config=msgspec.convert(message["config"], Config),
         socket_path=message["tap_socket"],
         spool_dir=message["spool_dir"],
         state_dir=message["state_dir"],
-        upstream_url=config["upstream"]["url"],
         admin_fd=admin_fd,
-        log_requests=config["log"]["requests"],
-        retention_days=config["ledger"]["retention_days"],
-        max_rows=config["ledger"]["max_rows"],
-        max_models=config["metrics"]["max_models"],
-        max_tenants=config["metrics"]["max_tenants"],
-        drain_timeout_s=config["drain"]["timeout_s"],
         shown_config=message.get("redacted", {}),
         status=message.get("status", {}),
     )
@@ -110,8 +94,8 @@ async def run(settings: CollectorSettings, channel: Channel | None = None) -> in
     try:
         ledger = await SqliteLedger.open(
             Path(settings.state_dir) if settings.state_dir else None,
-            retention_days=settings.retention_days,
-            max_rows=settings.max_rows,
+            retention_days=settings.config.ledger.retention_days,
+            max_rows=settings.config.ledger.max_rows,
         )
     except LedgerInUseError as error:
         _log.error("ledger_in_use %s", error)
@@ -131,10 +115,13 @@ class Collector:
 
     def __init__(self, settings: CollectorSettings, ledger: Ledger, channel: Channel | None) -> None:
         self._settings = settings
+        self._config = settings.config
         self._ledger = ledger
-        self._channel = channel
+        self._supervised = channel is not None
+        self._supervision = Supervision(channel, self, settings.shown_config)
         self._store = MetricStore(TABLE)
-        limits = Limits(models=settings.max_models, tenants=settings.max_tenants)
+        bounds = settings.config.metrics
+        limits = Limits(models=bounds.max_models, tenants=bounds.max_tenants)
         self._recorder = Recorder(self._store, CardinalityGuard(limits))
         self._journal = Journal(ledger, self._store)
         self._booking = Booking(self._recorder, self._sink)
@@ -146,20 +133,18 @@ class Collector:
             connected_boots=lambda: {link.boot for link in self._tap.links()},
         )
         self._writer = LineWriter(sys.stdout.fileno())
-        self._request_log = RequestLog(self._writer) if settings.log_requests else None
-        self._probe = UpstreamProbe(settings.upstream_url)
+        self._request_log = RequestLog(self._writer) if settings.config.log.requests else None
+        self._probe = UpstreamProbe(settings.config.upstream.url)
         self._probing: asyncio.Task[None] | None = None
         self._vitals = Vitals(self._store)
         self._admin = Admin(self._service())
-        self._shown_config = settings.shown_config
         self._draining = False
         self._orphaned = False  # the supervisor is gone
-        self._reloads: list[asyncio.Future[str]] = []
         self._stop = asyncio.Event()
         self._exit_code = 0
         self._tasks = TaskSet(self._task_failed)
         self._vouched_ns = time.monotonic_ns() if settings.status.get("data_path_alive") else 0
-        self._take_status(settings.status)
+        self.take_status(settings.status)
 
     async def run(self) -> int:
         """Start, serve until told to stop, and stop."""
@@ -178,10 +163,10 @@ class Collector:
         self._probing = self._tasks.start(self._probe.run(), "upstream_probe")
         self._tasks.spawn(self._tick(), "tick")
         self._tasks.spawn(self._retain(), "retention")
-        if self._channel is not None:
-            self._tasks.spawn(self._listen(self._channel), "control")
-            self._tasks.spawn(self._beat(self._channel), "beat")
-            self._channel.send({"ready": True})
+        if self._supervised:
+            self._tasks.spawn(self._supervision.listen(), "control")
+            self._tasks.spawn(self._supervision.beat(), "beat")
+            self._supervision.ready()
         settle()
         _log.info("collector_ready durable=%s", self._ledger.durable)
         await self._stop.wait()
@@ -196,8 +181,7 @@ class Collector:
         if self._request_log is not None:
             self._request_log.flush()
         await asyncio.to_thread(self._writer.close, STOP_LOG_S)
-        if self._channel is not None:
-            self._channel.close()
+        self._supervision.close()
 
     # --- start and stop
 
@@ -215,7 +199,7 @@ class Collector:
         self._draining = True
         if self._orphaned:
             await self._admin.close()  # its port is the next supervisor's, however long our relays still take
-        await self._tap.drain(self._settings.drain_timeout_s if self._orphaned else STOP_DRAIN_S)
+        await self._tap.drain(self._config.drain.timeout_s if self._orphaned else STOP_DRAIN_S)
         self._booking.expire(time.monotonic_ns() + GRACE_NS)
         await self._journal.flush(STOP_COMMIT_S)
         await self._tap.disconnect()
@@ -228,7 +212,7 @@ class Collector:
     def _site(self, runner: web.AppRunner) -> web.BaseSite:
         if self._settings.admin_fd >= 0:
             return web.SockSite(runner, socket.socket(fileno=self._settings.admin_fd))
-        return web.TCPSite(runner, self._settings.admin_host, self._settings.admin_port)
+        return web.TCPSite(runner, *parse_address("admin", self._config.admin))
 
     def _task_failed(self, name: str, error: BaseException) -> None:
         # The type and the place, not the message: it may quote what a client sent.
@@ -258,8 +242,8 @@ class Collector:
             refresh=self._refresh,
             flush=self._journal.flush,
             condition=self._condition,
-            shown_config=lambda: self._shown_config,
-            reload=self._ask_for_reload,
+            shown_config=lambda: self._supervision.shown_config,
+            reload=self._supervision.ask_for_reload,
         )
 
     def _condition(self) -> Condition:
@@ -312,63 +296,33 @@ class Collector:
             except LedgerError as error:
                 _log.warning("retention_failed reason=%s", error)
 
-    async def _beat(self, channel: Channel) -> None:
-        beat = 0
-        while True:
-            beat += 1
-            channel.send({"beat": beat})
-            await asyncio.sleep(BEAT_S)
+    # --- the supervisor: `supervision.Listener`
 
-    # --- the supervisor
-
-    async def _listen(self, channel: Channel) -> None:
-        async for message in channel.messages():
-            self._take_message(message)
-        _log.warning("supervisor_gone")
-        self._orphaned = True
+    def stop(self, *, orphaned: bool) -> None:
+        """Begin to stop."""
+        self._orphaned = self._orphaned or orphaned
         self._stop.set()
 
-    def _take_message(self, message: Message) -> None:
-        if "redacted" in message:
-            self._shown_config = message["redacted"]
-        if "config" in message:
-            self._take_config(message["config"])
-        if "status" in message:
-            self._take_status(message["status"])
-        if "reloaded" in message:
-            for waiter in self._reloads:
-                if not waiter.done():
-                    waiter.set_result(message["reloaded"])
-            self._reloads.clear()
-        if message.get("stop"):
-            self._stop.set()
-
-    def _take_config(self, config: Mapping[str, Any]) -> None:
-        fresh = UpstreamProbe(config["upstream"]["url"])
+    def reconfigure(self, config: Config) -> None:
+        """Take up a new configuration."""
+        self._config = config
+        fresh = UpstreamProbe(config.upstream.url)
         if fresh.name != self._probe.name:
             self._vitals.gauge(m.UPSTREAM_UP, None, (self._probe.name,))
             self._probe = fresh
             if self._probing is not None:
                 self._probing.cancel()
             self._probing = self._tasks.start(fresh.run(), "upstream_probe")
-        wanted = config["log"]["requests"]
-        if wanted != (self._request_log is not None):
+        if config.log.requests != (self._request_log is not None):
             if self._request_log is not None:
                 self._request_log.flush()
-            self._request_log = RequestLog(self._writer) if wanted else None
-        logging.getLogger().setLevel(str(config["log"]["level"]).upper())
+            self._request_log = RequestLog(self._writer) if config.log.requests else None
+        logging.getLogger().setLevel(config.log.level.upper())
 
-    def _take_status(self, status: Mapping[str, Any]) -> None:
+    def take_status(self, status: Mapping[str, Any]) -> None:
+        """Learn from the supervisor how the data path is."""
         self._draining = self._draining or bool(status.get("draining"))
         if "reload_ok" in status:
             ok = bool(status["reload_ok"])
             self._vitals.gauge(m.CONFIG_RELOAD_SUCCESSFUL, int(ok))
             self._vitals.gauge(m.CONFIG_RELOAD_TIMESTAMP, status.get("reload_unix"))
-
-    async def _ask_for_reload(self) -> str:
-        if self._channel is None:
-            return "there is no supervisor to ask"
-        waiter: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._reloads.append(waiter)
-        self._channel.send({"reload": True})
-        return await waiter
