@@ -21,6 +21,7 @@ from inferwatch import __version__
 from inferwatch_collectors import exposition
 from inferwatch_collectors.booking import Link
 from inferwatch_collectors.exposition import Exposition
+from inferwatch_collectors.report.service import Answer
 
 # A relay reports every second.
 RELAY_SILENT_NS: Final = 5_000_000_000
@@ -42,6 +43,7 @@ INDEX: Final = """Inferwatch admin port
   GET  /healthz    200 while the data path is alive
   GET  /readyz     200 while new requests can be served
   GET  /config     the configuration in force, redacted
+  GET  /usage      what was used and what it cost: ?from=&to=&by=&tenant=&top=&format=
   POST /-/reload   read the configuration anew
   GET  /version
 """
@@ -65,6 +67,7 @@ class Service(NamedTuple):
     condition: Callable[[], Condition]
     shown_config: Callable[[], Mapping[str, Any]]
     reload: Callable[[], Awaitable[str]]  # returns the fault, or ""
+    usage: Callable[[Mapping[str, str], float], Awaitable[Answer]] | None = None  # parameters, Unix time
 
 
 def relay_stats(links: Iterable[Link]) -> list[int]:
@@ -119,6 +122,7 @@ class Admin:
                 web.get("/healthz", self._healthz),
                 web.get("/readyz", self._readyz),
                 web.get("/config", self._config),
+                web.get("/usage", self._usage),
                 web.post("/-/reload", self._reload),
                 web.get("/version", self._version),
             ]
@@ -175,6 +179,12 @@ class Admin:
 
     async def _config(self, _: web.Request) -> web.Response:
         return _json(200, self._service.shown_config())
+
+    async def _usage(self, request: web.Request) -> web.Response:
+        if self._service.usage is None:
+            return web.Response(status=503, text="there is no ledger to report from\n")
+        answer = await self._service.usage(dict(request.query), time.time())
+        return web.Response(status=answer.status, text=answer.text, content_type=answer.content_type)
 
     async def _version(self, _: web.Request) -> web.Response:
         return _json(200, {"version": __version__})

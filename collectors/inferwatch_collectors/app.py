@@ -14,6 +14,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -22,16 +23,21 @@ import msgspec
 from aiohttp import web
 
 from inferwatch import __version__
-from inferwatch.config import Config, parse_address
+from inferwatch.config import Config, ConfigError, parse_address
 from inferwatch.control import Channel
 from inferwatch.memory import settle
 from inferwatch.record import RequestRecord
 from inferwatch.tasks import TaskSet
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.admin import Admin, Condition, Service, relay_stats
+from inferwatch_collectors.attribution.meter import Meter
 from inferwatch_collectors.booking import GRACE_NS, Booking
 from inferwatch_collectors.cardinality import CardinalityGuard, Limits
+from inferwatch_collectors.cost.prices import PriceBook
+from inferwatch_collectors.cost.pricing import PriceLists, read_in_thread
+from inferwatch_collectors.engine.watch import EngineWatch
 from inferwatch_collectors.exposition import Exposition
+from inferwatch_collectors.gpu.monitor import GpuMonitor
 from inferwatch_collectors.ledger.base import Ledger, LedgerError, LedgerInUseError
 from inferwatch_collectors.ledger.journal import Journal
 from inferwatch_collectors.ledger.sqlite import SqliteLedger
@@ -134,6 +140,16 @@ class Collector:
         )
         self._writer = LineWriter(sys.stdout.fileno())
         self._request_log = RequestLog(self._writer) if settings.config.log.requests else None
+        whole = settings.config
+        self._meter = Meter(
+            self._store,
+            self._recorder.guard,
+            self._journal.add_share,
+            cost=whole.cost,
+            attribution=whole.attribution,
+            energy=whole.energy,
+        )
+        self._gpu = GpuMonitor(whole.gpu, self._store, self._meter.energy)
         self._probe = UpstreamProbe(settings.config.upstream.url)
         self._probing: asyncio.Task[None] | None = None
         self._vitals = Vitals(self._store)
@@ -143,6 +159,7 @@ class Collector:
         self._stop = asyncio.Event()
         self._exit_code = 0
         self._tasks = TaskSet(self._task_failed)
+        self._engine = EngineWatch(self._store, self, self._tasks)
         self._vouched_ns = time.monotonic_ns() if settings.status.get("data_path_alive") else 0
         self.take_status(settings.status)
 
@@ -155,12 +172,15 @@ class Collector:
             loop.add_signal_handler(number, self._stop.set)
         loop.set_exception_handler(self._callback_failed)
         await self._restore()
+        self._engine.start(self._config, self._probe.name)
+        await self._price()
         committing = self._tasks.start(self._journal.run(), "journal")
         self._follow_counts()
         await self._tap.start()
         await self._admin.start(self._site)
         self._tasks.spawn(self._spool.run(), "spool")
         self._probing = self._tasks.start(self._probe.run(), "upstream_probe")
+        self._tasks.spawn(self._gpu.run(), "gpu")
         self._tasks.spawn(self._tick(), "tick")
         self._tasks.spawn(self._retain(), "retention")
         if self._supervised:
@@ -194,6 +214,18 @@ class Collector:
         restored = self._recorder.restore(rows, now_s=time.monotonic())
         for name, reason in restored.discarded:
             _log.warning("metric_not_restored name=%s reason=%s", name, reason)
+        self._meter.restore(time.monotonic_ns(), time.time_ns())
+
+    async def _price(self) -> None:
+        """Take up the price lists of the configuration; with a catalogue that cannot be read, the rules alone."""
+        prices = self._config.prices
+        try:
+            lists = await read_in_thread(prices)
+        except ConfigError as error:
+            # The supervisor has checked it; the file was changed since.
+            _log.error("prices_not_compared reason=%s", error)
+            lists = PriceLists(PriceBook(prices.rules), ())
+        self._recorder.pricing.use(lists)
 
     async def _shut_down(self, committing: asyncio.Task[None]) -> None:
         self._draining = True
@@ -201,6 +233,9 @@ class Collector:
             await self._admin.close()  # its port is the next supervisor's, however long our relays still take
         await self._tap.drain(self._config.drain.timeout_s if self._orphaned else STOP_DRAIN_S)
         self._booking.expire(time.monotonic_ns() + GRACE_NS)
+        self._gpu.close()
+        self._gpu.refresh()
+        self._meter.tick(time.monotonic_ns(), time.time_ns(), self._tap.links(), force=True)
         await self._journal.flush(STOP_COMMIT_S)
         await self._tap.disconnect()
         self._vitals.refresh()
@@ -233,6 +268,8 @@ class Collector:
 
     def _sink(self, record: RequestRecord) -> None:
         self._journal.add(record)
+        self._meter.closed(record)
+        self._engine.record(record)
         if self._request_log is not None:
             self._request_log.add(record)
 
@@ -261,6 +298,7 @@ class Collector:
         vitals.cut("log_lines", lambda: self._writer.dropped)
         vitals.cut("unwatched_requests", lambda: booking.unwatched)
         vitals.cut("plain_replies", lambda: booking.plain_given_up)
+        vitals.cut("neighbour_suspects", lambda: booking.neighbours.cut)
         vitals.cut("orphan_frames", lambda: booking.orphans)
         vitals.cut("bad_peers", lambda: self._tap.bad_peers)
         vitals.cut("spool_torn", lambda: self._spool.torn)
@@ -269,10 +307,22 @@ class Collector:
     def _refresh(self) -> None:
         vitals = self._vitals
         vitals.refresh()
+        self._engine.refresh()
         vitals.gauge(m.LEDGER_PENDING, self._journal.position - self._journal.committed)
         vitals.gauge(m.LEDGER_DURABLE, int(self._ledger.durable and not self._journal.failing))
         vitals.gauge(m.DRAINING, int(self._draining))
         vitals.gauge(m.UPSTREAM_UP, None if self._probe.up is None else int(self._probe.up), (self._probe.name,))
+
+    # --- what is open: `engine.monitor.Traffic`
+
+    def open_ids(self) -> AbstractSet[str]:
+        """Return the ids of the requests that are open and were not booked before."""
+        return self._recorder.open_ids()
+
+    def told_ns(self) -> int:
+        """Return the time up to which all that relays saw has been applied; 0 if one is missing."""
+        links = self._tap.links()
+        return min(link.told_ns for link in links) if len(links) >= self._settings.config.workers else 0
 
     # --- background
 
@@ -284,6 +334,7 @@ class Collector:
             now_s = now_ns / 1e9
             self._vitals.lagged(now_s, now_s - due_s)
             self._booking.expire(now_ns)
+            self._meter.tick(now_ns, time.time_ns(), self._tap.links())
             self._recorder.tick(now_s=now_s)
             self._vitals.refresh()
 
@@ -305,7 +356,9 @@ class Collector:
 
     def reconfigure(self, config: Config) -> None:
         """Take up a new configuration."""
-        self._config = config
+        old, self._config = self._config, config
+        if config.prices != old.prices or config.prices.catalogue_file:
+            self._tasks.spawn(self._price(), "prices")
         fresh = UpstreamProbe(config.upstream.url)
         if fresh.name != self._probe.name:
             self._vitals.gauge(m.UPSTREAM_UP, None, (self._probe.name,))
@@ -313,6 +366,7 @@ class Collector:
             if self._probing is not None:
                 self._probing.cancel()
             self._probing = self._tasks.start(fresh.run(), "upstream_probe")
+        self._engine.reconfigure(config, self._probe.name)
         if config.log.requests != (self._request_log is not None):
             if self._request_log is not None:
                 self._request_log.flush()

@@ -22,10 +22,12 @@ from typing import Final, TypeVar
 from msgspec.structs import replace
 
 from inferwatch.record import ErrorType, Outcome, RequestRecord
-from inferwatch.tap import Batch, Close, FrameError, Head, Hello, Open
+from inferwatch.tap import Batch, Close, FrameError, Head, Hello, Open, Read
 from inferwatch_collectors.cardinality import OTHER, RequestLabels
+from inferwatch_collectors.dialects.base import CUT_REASONS
 from inferwatch_collectors.exchange import Exchange
 from inferwatch_collectors.ledger.recent_ids import RecentIds
+from inferwatch_collectors.neighbours import Blocked, Neighbours, Prompt, noted
 from inferwatch_collectors.recorder import Recorder
 
 _log: Final = logging.getLogger(__name__)
@@ -57,7 +59,7 @@ T = TypeVar("T")
 class _Entry:
     """One open request of one relay."""
 
-    __slots__ = ("exchange", "labels", "opened", "plain", "plain_bytes")
+    __slots__ = ("exchange", "labels", "opened", "plain", "plain_bytes", "prompt")
 
     def __init__(self, opened: Open) -> None:
         self.opened = opened
@@ -65,6 +67,7 @@ class _Entry:
         self.labels: RequestLabels | None = None  # None: booked before, so it counts for nothing
         self.plain = True  # the answer is kept whole until its end
         self.plain_bytes = 0
+        self.prompt: Prompt | None = None  # None: too light to hold up others
 
 
 class Link:
@@ -76,6 +79,7 @@ class Link:
         self.boot = hello.boot
         self.connected_ns = now_ns
         self.stats_ns = 0  # when its last Stats came; 0: none yet
+        self.told_ns = 0  # when that was sent: all that the relay saw before has been applied
         self.entries: dict[int, _Entry] = {}
 
 
@@ -99,6 +103,7 @@ class Booking:
         self._max_open = max_open
         self._max_plain_bytes = max_plain_bytes
         self._recent = RecentIds()
+        self.neighbours = Neighbours()
         self._parked: dict[str, tuple[Link, int]] = {}  # by boot, with the time of the loss
         self._logged_ns: dict[str, int] = {}
         self._plain_bytes = 0
@@ -107,6 +112,7 @@ class Booking:
         self.unwatched = 0  # requests whose answer was not read, because there were too many
         self.plain_given_up = 0  # plain replies not read, because there was too much of them
         self.duplicates = 0  # requests told again that were booked before
+        self.cuts = dict.fromkeys(CUT_REASONS, 0)  # answers of which a bound cut something off, by the bound
 
     # --- connections
 
@@ -169,24 +175,21 @@ class Booking:
         for head in batch.heads:
             self._head(link, head, now_ns)
         touched: dict[int, _Entry] = {}
-        for count, (number, stamp_ns, data) in enumerate(batch.reads, 1):
-            entry = link.entries.get(number)
-            if entry is None:
-                self.orphans += 1
-            elif entry.exchange is not None:
-                touched[number] = entry
-                if entry.plain and self._too_much(entry, len(data)):
-                    data = b""  # noqa: PLW2901 - the mark of a missing copy: it lets go of what it kept
-                self._fenced("read", entry, now_ns, entry.exchange.read, stamp_ns, data)
-            if count % READS_PER_BREATH == 0:
+        reads = batch.reads
+        for start in range(0, len(reads), READS_PER_BREATH):
+            self._reads(link, reads[start : start + READS_PER_BREATH], touched, now_ns)
+            if start + READS_PER_BREATH <= len(reads):
                 yield
         for close in batch.closes:
             touched.pop(close.id, None)
             self._close(link, close, now_ns)
         for entry in touched.values():
             self._drain_gaps(entry, now_ns)
+            if entry.prompt is not None and entry.prompt.end_ns is None:
+                self._beside(entry, now_ns, self._prefilled, entry)
         if batch.stats is not None:
             link.stats_ns = now_ns
+            link.told_ns = batch.stats.stamp_ns
             self._recorder.relays.stats(link.worker, link.boot, batch.stats)
 
     # --- one request
@@ -196,14 +199,15 @@ class Booking:
         return entry is not None and entry.opened.request_id == opened.request_id
 
     def _open(self, link: Link, opened: Open, booked: AbstractSet[str], now_ns: int) -> None:
-        if self._taken_up(link, opened):
-            entry = link.entries[opened.id]
-            if entry.exchange is not None:  # what was on its way when the connection broke is missing
-                self._fenced("read", entry, now_ns, entry.exchange.read, now_ns, b"")
+        before = link.entries.get(opened.id)
+        if before is not None and before.opened.request_id == opened.request_id:
+            if before.exchange is not None:  # what was on its way when the connection broke is missing
+                self._fenced("read", before, now_ns, before.exchange.read, now_ns, b"")
             return
         if self.open_requests >= self._max_open:
             raise FrameError(f"{self.open_requests} requests open, expected no more than {self._max_open}")
-        self._forget(link, opened.id)
+        if before is not None:
+            self._forget(link, opened.id)
         entry = _Entry(opened)
         link.entries[opened.id] = entry
         self.open_requests += 1
@@ -213,12 +217,15 @@ class Booking:
             self.unwatched += 1
         else:
             entry.exchange = self._fenced("open", entry, now_ns, self._exchange, opened)
-        operation = OTHER if entry.exchange is None else entry.exchange.operation
+        operation = OTHER
         if entry.exchange is not None:
+            operation = entry.exchange.operation
             entry.opened = entry.exchange.opened  # the same without the body
         elif opened.body:
             entry.opened = replace(opened, body=b"")
         entry.labels = self._recorder.opened(opened, operation, now_s=now_ns / NS_PER_S)
+        if operation != OTHER:
+            entry.prompt = self.neighbours.opened(entry.opened, entry.labels.tenant)
 
     def _head(self, link: Link, head: Head, now_ns: int) -> None:
         entry = link.entries.get(head.id)
@@ -227,6 +234,22 @@ class Booking:
         elif entry.exchange is not None:
             entry.plain = not head.headers.get("content-type", "").startswith("text/event-stream")
             self._fenced("head", entry, now_ns, entry.exchange.head, head)
+
+    def _reads(self, link: Link, reads: list[Read], touched: dict[int, _Entry], now_ns: int) -> None:
+        """Take copies of answers; `touched` gathers the requests whose they are."""
+        entries = link.entries
+        for number, stamp_ns, data in reads:
+            entry = entries.get(number)
+            if entry is None:
+                self.orphans += 1
+            elif entry.exchange is not None:
+                touched[number] = entry
+                if entry.plain and self._too_much(entry, len(data)):
+                    data = b""  # noqa: PLW2901 - the mark of a missing copy: it lets go of what it kept
+                try:
+                    entry.exchange.read(stamp_ns, data)
+                except Exception as error:  # noqa: BLE001 - the fence, as in `_fenced`: a call less for each token
+                    self._fault("read", entry, now_ns, error)
 
     def _too_much(self, entry: _Entry, size: int) -> bool:
         if self._plain_bytes + size > self._max_plain_bytes:
@@ -274,9 +297,23 @@ class Booking:
     def _book(self, entry: _Entry, record: RequestRecord, now_ns: int) -> None:
         self._drain_gaps(entry, now_ns)
         self._recent.add(record.request_id)
+        blocked = None
+        if record.stream or entry.prompt is not None or record.queue_s is not None:  # else there is nothing to account
+            blocked = self._beside(entry, now_ns, self._account, entry, record)
+        if blocked is not None:
+            record = noted(record, blocked)
+        record = self._fenced("price", entry, now_ns, self._recorder.pricing.priced, record) or record
+        if entry.exchange is not None and entry.exchange.cuts:
+            for reason in entry.exchange.cuts:
+                self.cuts[reason] += 1
         # A record that cannot be counted is kept all the same: refused, the relay would send it again for ever.
-        self._fenced("record", entry, now_ns, lambda: self._recorder.finished(record, now_s=now_ns / NS_PER_S))
+        self._fenced("record", entry, now_ns, self._count, record, now_ns)
+        if blocked is not None and blocked.total_ns:
+            self._beside(entry, now_ns, self._recorder.phases.delayed, record.tenant, blocked)
         self._sink(record)
+
+    def _count(self, record: RequestRecord, now_ns: int) -> None:
+        self._recorder.finished(record, now_s=now_ns / NS_PER_S)
 
     def _duplicate(self, entry: _Entry) -> None:
         self.duplicates += 1
@@ -286,7 +323,10 @@ class Booking:
         entry = link.entries.pop(number, None)
         if entry is not None:
             self.open_requests -= 1
-            self._release_plain(entry)
+            if entry.plain_bytes:
+                self._release_plain(entry)
+            if entry.prompt is not None:
+                self.neighbours.left(entry.prompt)
         return entry
 
     def _release_plain(self, entry: _Entry) -> None:
@@ -294,33 +334,48 @@ class Booking:
         entry.plain_bytes = 0
 
     def _drain_gaps(self, entry: _Entry, now_ns: int) -> None:
-        if entry.exchange is None or entry.labels is None or (entry.plain and not entry.opened.stream):
+        if (entry.plain and not entry.opened.stream) or entry.exchange is None or entry.labels is None:
             return
         gaps = self._fenced("gaps", entry, now_ns, entry.exchange.drain_gaps)
         if gaps:
             self._recorder.gaps(entry.labels, gaps)
 
+    def _prefilled(self, entry: _Entry) -> None:
+        exchange = entry.exchange
+        if entry.prompt is not None and exchange is not None and exchange.first_token_ns >= 0:
+            self.neighbours.first_token(entry.prompt, exchange.first_token_ns, *exchange.prompt_counts)
+
+    def _account(self, entry: _Entry, record: RequestRecord) -> Blocked | None:
+        largest_gap = None if entry.exchange is None else entry.exchange.largest_gap
+        return self.neighbours.account(entry.opened, entry.prompt, record, largest_gap)
+
     # --- the fence
+
+    def _beside(self, entry: _Entry, now_ns: int, step: Callable[..., T | None], *args: object) -> T | None:
+        """Run a step that has nothing to do with reading the answer: a fault in it does not end that."""
+        exchange = entry.exchange
+        result = self._fenced("neighbours", entry, now_ns, step, *args)
+        entry.exchange = exchange
+        return result
 
     def _fenced(self, stage: str, entry: _Entry, now_ns: int, step: Callable[..., T], *args: object) -> T | None:
         """Run one step of reading an answer. A fault is counted, and the exchange is given up: None."""
         try:
             return step(*args)
         except Exception as error:  # noqa: BLE001 - the one fence of the collectors: a parser's bug costs one answer
-            entry.exchange = None
-            self._recorder.observer_error(stage)
-            if now_ns - self._logged_ns.get(stage, -LOG_INTERVAL_NS) >= LOG_INTERVAL_NS:
-                self._logged_ns[stage] = now_ns
-                # Where, but never with what: the message of an exception may quote the answer.
-                place = traceback.extract_tb(error.__traceback__)[-1]
-                _log.error(
-                    "observer_fault stage=%s error=%s at=%s:%s",
-                    stage,
-                    type(error).__name__,
-                    place.filename,
-                    place.lineno,
-                )
+            self._fault(stage, entry, now_ns, error)
             return None
+
+    def _fault(self, stage: str, entry: _Entry, now_ns: int, error: Exception) -> None:
+        entry.exchange = None
+        self._recorder.observer_error(stage)
+        if now_ns - self._logged_ns.get(stage, -LOG_INTERVAL_NS) >= LOG_INTERVAL_NS:
+            self._logged_ns[stage] = now_ns
+            # Where, but never with what: the message of an exception may quote the answer.
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            _log.error(
+                "observer_fault stage=%s error=%s at=%s:%s", stage, type(error).__name__, place.filename, place.lineno
+            )
 
 
 def bare_record(opened: Open, close: Close) -> RequestRecord:

@@ -105,6 +105,11 @@ class CardinalityGuard:
         self._last_used_s[wanted] = max(now_s, self._last_used_s.get(wanted, now_s))
         return wanted
 
+    def used(self, labels: RequestLabels, *, now_s: float) -> None:
+        """Note that requests were counted under `labels`, which `labels()` returned, without asking again."""
+        if now_s > self._last_used_s.get(labels, now_s):
+            self._last_used_s[labels] = now_s
+
     def internal(self, label: str, value: str) -> str:
         """Return `value` of a label whose values come from our own code, or `other` if there are implausibly many."""
         values = self._internal.setdefault(label, set())

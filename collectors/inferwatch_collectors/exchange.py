@@ -13,15 +13,16 @@ Two thousand streams are open at once, so nothing here keeps request bodies or t
 few dozen words. The hot path is `read`.
 """
 
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
 from inferwatch.record import ErrorType, Outcome, RequestRecord
 from inferwatch.tap import Close, Head, Open
-from inferwatch_collectors.dialects.base import UNKNOWN_NS, Observation
+from inferwatch_collectors.dialects.base import CUT_GAPS, UNKNOWN_NS, Observation
 from inferwatch_collectors.dialects.body import UNREAD, Body, EventStream, body_reader
 from inferwatch_collectors.dialects.select import SSE, choose
+from inferwatch_collectors.dialects.timings import NO_TIMINGS, from_headers
 
 # Gaps waiting for `drain_gaps`, called for each batch (100 ms). A stream at 10,000 tokens/s fills 1,000; the rest is
 # room for a caller that fell behind. Above it samples are cut from the histogram and counted, the record still has
@@ -35,10 +36,27 @@ _TIMEOUTS: Final = frozenset(
     {ErrorType.CONNECT_TIMEOUT, ErrorType.FIRST_BYTE_TIMEOUT, ErrorType.IDLE_TIMEOUT, ErrorType.TOTAL_TIMEOUT}
 )
 
+# Members at hand: before Python 3.12 each mention of one (`Outcome.OK`) calls a descriptor, each `Outcome(text)` three
+# functions.
+_OK: Final = Outcome.OK
+_NO_ERROR: Final = ErrorType.NONE
+_OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
+_ERRORS: Final = {error.value: error for error in ErrorType}
+
 # Values of `RequestRecord.first_token_missing`; they become a label.
 FIRST_TOKEN_MISSING_REASONS: Final = frozenset(
     {"client_abort", "upstream_error", "timeout", "error_event", "interrupted", "tap_gap", "unreadable", "empty"}
 )
+
+
+class Progress(NamedTuple):
+    """How far an open stream is. Tokens are sums so far; None is unknown."""
+
+    first_ns: int | None  # its first token
+    last_ns: int  # its last read; its arrival before any
+    prompt_tokens: int | None
+    cached_tokens: int | None
+    completion_tokens: int | None
 
 
 class Exchange:
@@ -86,6 +104,35 @@ class Exchange:
         return self._selection.route
 
     @property
+    def first_token_ns(self) -> int:
+        """When the first token came; negative until then."""
+        return self._seen.first_ns
+
+    @property
+    def prompt_counts(self) -> tuple[int | None, int | None]:
+        """Tokens of the prompt, and those of them that were cached, as far as the engine has told."""
+        totals = self._selection.dialect.totals(self._seen, self.opened.choices)
+        return totals.prompt, totals.cached
+
+    @property
+    def largest_gap(self) -> tuple[int, int] | None:
+        """The stamps between which the largest gap lay."""
+        seen = self._seen
+        return None if seen.stall_to_ns == UNKNOWN_NS else (seen.stall_from_ns, seen.stall_to_ns)
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is, for whoever charges it while it runs."""
+        totals = self._selection.dialect.totals(self._seen, self.opened.choices)
+        first_ns = None if self._seen.first_ns == UNKNOWN_NS else self._seen.first_ns
+        return Progress(first_ns, self._last_ns, totals.prompt, totals.cached, totals.completion)
+
+    @property
+    def cuts(self) -> frozenset[str]:
+        """What bounds have cut off of the answer: some of `dialects.base.CUT_REASONS`."""
+        return self._seen.cuts
+
+    @property
     def malformed_events(self) -> int:
         """Events, or a body, that were no JSON object."""
         return self._seen.malformed
@@ -94,6 +141,8 @@ class Exchange:
         """Take the response head."""
         self._status = head.status
         self._head_ns = head.stamp_ns
+        if self.opened.choices <= 1:  # for several prompts TGI adds up what went on side by side
+            self._seen.timings = from_headers(head.headers) or self._seen.timings
         if self._body is None:
             self._encoding = head.headers.get("content-encoding", "")
             self._begin(head.headers.get("content-type", ""))
@@ -113,6 +162,7 @@ class Exchange:
         if len(self._seen.gaps) > MAX_PENDING_GAPS:
             self.gaps_cut += sum(tokens for _, tokens in self._seen.gaps[MAX_PENDING_GAPS:])
             del self._seen.gaps[MAX_PENDING_GAPS:]
+            self._seen.cut(CUT_GAPS)
 
     def drain_gaps(self) -> list[tuple[float, int]]:
         """Return the (gap_s, tokens) since the last call: `tokens` tokens came with a gap of `gap_s` seconds each."""
@@ -126,36 +176,26 @@ class Exchange:
         seen = self._seen
         if close.dropped_bytes:
             seen.lossy = True
-        self._finish_body(cut=close.outcome != Outcome.OK)
+        # An outcome that this version does not know (an upgrade under way) is a fault of ours.
+        outcome = _OUTCOMES.get(close.outcome, Outcome.STREAM_ERROR)
+        self._finish_body(cut=outcome is not _OK)
         if seen.lossy and self._selection.dialect.reads and self._status < 400:
             self._fill_in(close)
-        outcome, error = self._judge(_outcome(close.outcome), _error(close.error), close.status)
-        return self._record(
-            outcome=outcome,
-            error=error,
-            status=close.status,
-            end_ns=close.stamp_ns,
-            head_ns=close.head_ns or self._head_ns,
-            response_bytes=close.response_bytes,
-            dropped_bytes=close.dropped_bytes,
-            stalled_ns=close.stalled_ns,
-            retried=close.retried,
-        )
+        error = _ERRORS.get(close.error, ErrorType.INTERNAL)
+        return self._record(*self._judge(outcome, error, close.status), close)
 
     def interrupted(self, stamp_ns: int) -> RequestRecord:
         """End it because its relay died, with what was seen so far."""
         self._finish_body(cut=True)
-        return self._record(
-            outcome=Outcome.INTERRUPTED,
-            error=ErrorType.RELAY_DIED,
+        seen_of_it = Close(
+            id=self.opened.id,
+            stamp_ns=stamp_ns,
+            outcome=Outcome.INTERRUPTED.value,
+            error=ErrorType.RELAY_DIED.value,
             status=self._status,
-            end_ns=stamp_ns,
-            head_ns=self._head_ns,
             response_bytes=self._read_bytes,
-            dropped_bytes=0,
-            stalled_ns=0,
-            retried=False,
         )
+        return self._record(Outcome.INTERRUPTED, ErrorType.RELAY_DIED, seen_of_it)
 
     def _begin(self, content_type: str) -> Body:
         """Decide how to read the body."""
@@ -217,6 +257,8 @@ class Exchange:
         seen.error |= last.error
         seen.engine_id = seen.engine_id or last.engine_id
         seen.engine_model = seen.engine_model or last.engine_model
+        if seen.timings is NO_TIMINGS and len(seen.choices) <= 1:
+            seen.timings = last.timings
 
     # --- verdicts
 
@@ -230,6 +272,8 @@ class Exchange:
         """Refine the transport's verdict by what stands in the answer."""
         seen = self._seen
         status = self._status or sent_status
+        if outcome is _OK and status < 400 and not seen.error:
+            return (Outcome.STREAM_ERROR, ErrorType.NO_FINISH) if self._unfinished() else (outcome, error)
         if outcome is Outcome.CLIENT_ABORT and seen.done:
             # It left after the end mark, without waiting for the end of the transfer.
             outcome, error = Outcome.OK, ErrorType.NONE
@@ -276,82 +320,81 @@ class Exchange:
 
     # --- the record
 
-    def _record(
-        self,
-        *,
-        outcome: Outcome,
-        error: ErrorType,
-        status: int,
-        end_ns: int,
-        head_ns: int,
-        response_bytes: int,
-        dropped_bytes: int,
-        stalled_ns: int,
-        retried: bool,
-    ) -> RequestRecord:
-        opened, seen = self.opened, self._seen
-        totals = self._selection.dialect.totals(seen, opened.choices)
-        return RequestRecord(
+    def _record(self, outcome: Outcome, error: ErrorType, close: Close) -> RequestRecord:
+        opened, seen, selection = self.opened, self._seen, self._selection
+        arrival_ns = opened.arrival_ns
+        totals = selection.dialect.totals(seen, opened.choices)
+        # In steps: a call with more than 15 keywords makes CPython pack them into a dict first, which costs as much
+        # again as both of these.
+        record = RequestRecord(
             request_id=opened.request_id,
             wall_ns=opened.wall_ns,
             tenant=opened.tenant,
             model=opened.model,
-            operation=self.operation,
-            route=self.route,
+            operation=selection.dialect.operation,
+            route=selection.route,
             method=opened.method,
             stream=opened.stream or self._streamed(),
             outcome=outcome,
-            status=status,
+            status=close.status,
             error=error,
+            duration_s=max(0, close.stamp_ns - arrival_ns) / 1e9,
+            n=opened.n,
+            request_bytes=opened.body_bytes,
+            response_bytes=close.response_bytes,
+        )
+        record = replace(
+            record,
             prompt_tokens=totals.prompt,
             cached_tokens=totals.cached,
             completion_tokens=totals.completion,
             reasoning_tokens=totals.reasoning,
             token_source=totals.source,
             choices=len(seen.choices),
-            n=opened.n,
-            finish_reasons=tuple(choice.finish for _, choice in sorted(seen.choices.items()) if choice.finish),
-            duration_s=max(0, end_ns - opened.arrival_ns) / 1e9,
+            finish_reasons=seen.finish_reasons(),
             sent_s=self._since_arrival(opened.sent_ns),
-            head_s=self._since_arrival(head_ns),
-            ttft_s=self._since_arrival(seen.first_ns),
-            ttft_answer_s=self._since_arrival(seen.answer_ns),
-            first_token=seen.first_class,
-            first_token_missing=self._first_token_missing(outcome, error),
-            gap_count=seen.gap_count,
-            gap_sum_s=seen.gap_sum_ns / 1e9,
-            gap_max_s=seen.gap_max_s,
-            stalled_s=stalled_ns / 1e9,
+            head_s=self._since_arrival(close.head_ns or self._head_ns),
             events=seen.events,
-            request_bytes=opened.body_bytes,
-            response_bytes=response_bytes,
-            dropped_bytes=dropped_bytes,
-            retried=retried,
             engine_id=seen.engine_id,
             engine_model=seen.engine_model,
-            trace_id=opened.trace_id,
-            span_id=opened.span_id,
-            parent_span_id=opened.parent_span_id,
-            user=opened.user,
-            feature=opened.feature,
-            session=opened.session,
         )
+        more = self._more(outcome, error, close)
+        return replace(record, **more) if more else record
+
+    def _more(self, outcome: Outcome, error: ErrorType, close: Close) -> dict[str, Any]:
+        """Return the fields of the record that an ordinary plain reply leaves at their defaults: each costs."""
+        opened, seen = self.opened, self._seen
+        more: dict[str, Any] = {}
+        if seen.first_class is not None:
+            more["first_token"] = seen.first_class
+            more["ttft_s"] = self._since_arrival(seen.first_ns)
+            more["ttft_answer_s"] = self._since_arrival(seen.answer_ns)
+        elif missing := self._first_token_missing(outcome, error):
+            more["first_token_missing"] = missing
+        if seen.gap_count:
+            more["gap_count"] = seen.gap_count
+            more["gap_sum_s"] = seen.gap_sum_ns / 1e9
+            more["gap_max_s"] = seen.gap_max_s
+        if close.stalled_ns or close.dropped_bytes or close.retried:
+            more["stalled_s"] = close.stalled_ns / 1e9
+            more["dropped_bytes"] = close.dropped_bytes
+            more["retried"] = close.retried
+        if (timings := seen.timings) is not NO_TIMINGS:
+            more["timing_source"] = timings.source
+            more["queue_s"] = timings.queue_s
+            more["prefill_s"] = timings.prefill_s
+            more["decode_s"] = timings.decode_s
+            more["inference_s"] = timings.inference_s
+        if opened.trace_id or opened.span_id:
+            more["trace_id"] = opened.trace_id
+            more["span_id"] = opened.span_id
+            more["parent_span_id"] = opened.parent_span_id
+        if opened.user or opened.feature or opened.session:
+            more["user"] = opened.user
+            more["feature"] = opened.feature
+            more["session"] = opened.session
+        return more
 
     def _since_arrival(self, stamp_ns: int) -> float | None:
         """Return seconds from arrival; None for a stamp that is not known (0 or UNKNOWN_NS)."""
         return max(0, stamp_ns - self.opened.arrival_ns) / 1e9 if stamp_ns > 0 else None
-
-
-def _outcome(value: str) -> Outcome:
-    """Return the relay's outcome; one that this version does not know (an upgrade under way) is a fault of ours."""
-    try:
-        return Outcome(value)
-    except ValueError:
-        return Outcome.STREAM_ERROR
-
-
-def _error(value: str) -> ErrorType:
-    try:
-        return ErrorType(value)
-    except ValueError:
-        return ErrorType.INTERNAL

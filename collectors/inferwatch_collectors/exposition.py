@@ -91,7 +91,7 @@ def _family(metric: Metric, series: list[Counter] | list[Gauge] | list[Histogram
         counters = CounterMetricFamily(*about, labels=metric.labels, unit=unit)
         for each in series:
             if isinstance(each, Counter):
-                counters.add_metric(each.labels, each.value)
+                counters.add_metric(each.labels, each.value if metric.scale == 1 else each.value / metric.scale)
         return counters
     if metric.kind is Kind.GAUGE:
         gauges = GaugeMetricFamily(*about, labels=metric.labels, unit=unit)

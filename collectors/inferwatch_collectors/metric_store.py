@@ -19,205 +19,48 @@ and `take_dirty`; then commit both together. If the commit fails, `put_back` the
 not committed", and commit them again later without recording them again. Killed in between, both are forgotten.
 """
 
-from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Iterator
-from itertools import accumulate
+from collections.abc import Collection, Iterable, Iterator
 from math import inf
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import msgspec
 
+from inferwatch_collectors.metric_series import (
+    GONE,
+    MEMO_PREFIX,
+    Counter,
+    CounterState,
+    Durable,
+    Exemplar,
+    Family,
+    Gauge,
+    Histogram,
+    HistogramState,
+    LabelValues,
+    Memo,
+    MemoState,
+    Row,
+    decode_labels,
+    decode_state,
+    encode,
+    rebucket,
+)
 from inferwatch_collectors.metrics import TABLE, Kind, Metric
 
-LabelValues = tuple[str, ...]
-
-# (name, label values, state), the last two packed: what a ledger keeps for one series.
-Row = tuple[str, bytes, bytes]
-
-# In front of the name of a memo: no metric can be called that.
-MEMO_PREFIX: Final = "#"
-
-GONE: Final = b""
-
-
-class Exemplar(NamedTuple):
-    """One request that fell into a bucket."""
-
-    trace_id: str
-    value: float
-    wall_s: float  # Unix time at which it was observed
-
-
-class _CounterState(msgspec.Struct, array_like=True, tag="c", frozen=True):
-    labels: LabelValues  # names
-    value: int | float
-
-
-class _HistogramState(msgspec.Struct, array_like=True, tag="h", frozen=True):
-    labels: LabelValues  # names
-    bounds: tuple[float, ...]
-    counts: list[int]  # per bucket, not cumulative; the last is +Inf's
-    sum: int | float
-
-
-class _MemoState(msgspec.Struct, array_like=True, tag="m", frozen=True):
-    data: bytes
-
-
-_State = _CounterState | _HistogramState | _MemoState
-
-_encode: Final = msgspec.msgpack.Encoder().encode
-_decode_labels: Final = msgspec.msgpack.Decoder(LabelValues).decode
-_decode_state: Final = msgspec.msgpack.Decoder(_State).decode
-
-
-class _Durable:
-    """A series that tells its store of the first change since the store last wrote it down."""
-
-    __slots__ = ("_clean", "_mark", "labels", "name")
-
-    def __init__(self, name: str, labels: LabelValues, mark: Callable[["_Durable"], None]) -> None:
-        self.name = name
-        self.labels = labels
-        self._mark = mark
-        self._clean = False
-        mark(self)
-
-    def state(self) -> _State:
-        raise NotImplementedError
-
-    def written(self) -> None:
-        """The store has taken the present value."""
-        self._clean = True
-
-    def touch(self) -> None:
-        """Make sure that the next `take_dirty` has this series."""
-        if self._clean:
-            self._clean = False
-            self._mark(self)
-
-
-class Counter(_Durable):
-    """A sum that only grows. Integers stay integers."""
-
-    __slots__ = ("metric", "value")
-
-    def __init__(self, metric: Metric, labels: LabelValues, mark: Callable[[_Durable], None]) -> None:
-        super().__init__(metric.name, labels, mark)
-        self.metric = metric
-        self.value: int | float = 0
-
-    def add(self, amount: float = 1) -> None:
-        """Add `amount`, in the metric's unit.
-
-        Raises:
-            ValueError: it is negative or not finite.
-        """
-        if not 0 <= amount < inf:
-            raise ValueError(f"{self.name}: cannot add {amount}, expected a finite number of 0 or more")
-        self.value += amount
-        if self._clean:
-            self._clean = False
-            self._mark(self)
-
-    def state(self) -> _State:
-        return _CounterState(self.metric.labels, self.value)
-
-
-class Histogram(_Durable):
-    """Counts per bucket and their sum. `counts` is not cumulative; its last item is what lies above all bounds."""
-
-    __slots__ = ("bounds", "counts", "exemplars", "metric", "sum")
-
-    def __init__(self, metric: Metric, labels: LabelValues, mark: Callable[[_Durable], None]) -> None:
-        super().__init__(metric.name, labels, mark)
-        assert metric.buckets is not None
-        self.metric = metric
-        self.bounds = metric.buckets.bounds
-        self.counts = [0] * (len(self.bounds) + 1)
-        self.sum: int | float = 0
-        self.exemplars: dict[int, Exemplar] = {}  # the latest of each bucket, by its index; not durable
-
-    def observe(self, value: float, count: int = 1, exemplar: tuple[str, float] | None = None) -> None:
-        """Observe `value` (in the metric's unit) `count` times. `exemplar` is (trace id, Unix time in seconds).
-
-        Raises:
-            ValueError: the value is negative or not finite. It would spoil the sum for ever.
-        """
-        if not 0 <= value < inf:
-            raise ValueError(f"{self.name}: cannot observe {value}, expected a finite number of 0 or more")
-        index = bisect_left(self.bounds, value)
-        self.counts[index] += count
-        self.sum += value * count
-        if exemplar is not None:
-            self.exemplars[index] = Exemplar(exemplar[0], value, exemplar[1])
-        if self._clean:
-            self._clean = False
-            self._mark(self)
-
-    @property
-    def count(self) -> int:
-        """Number of observations."""
-        return sum(self.counts)
-
-    def state(self) -> _State:
-        return _HistogramState(self.metric.labels, self.bounds, self.counts, self.sum)
-
-
-class Memo(_Durable):
-    """Bytes that are kept with the values but never exported: what a delta was last taken against."""
-
-    __slots__ = ("data",)
-
-    def __init__(self, name: str, labels: LabelValues, mark: Callable[[_Durable], None]) -> None:
-        super().__init__(name, labels, mark)
-        self.data = b""
-
-    def set(self, data: bytes) -> None:
-        if data != self.data:
-            self.data = data
-            self.touch()
-
-    def state(self) -> _State:
-        return _MemoState(self.data)
-
-
-class Gauge:
-    """A reading. None: not known, and then not exported."""
-
-    __slots__ = ("labels", "metric", "value")
-
-    def __init__(self, metric: Metric, labels: LabelValues) -> None:
-        self.metric = metric
-        self.labels = labels
-        self.value: int | float | None = None
-
-    def set(self, value: float | None) -> None:
-        """Set the reading, in the metric's unit, or forget it.
-
-        Raises:
-            ValueError: it is infinite or not a number.
-        """
-        if value is not None and not -inf < value < inf:
-            raise ValueError(f"{self.metric.name}: cannot be {value}, expected a finite number or None")
-        self.value = value
-
-
-S = TypeVar("S", Counter, Gauge, Histogram)
-
-
-class Family(Generic[S]):
-    """All series of one metric, by label values."""
-
-    __slots__ = ("children", "metric")
-
-    def __init__(self, metric: Metric) -> None:
-        self.metric = metric
-        self.children: dict[LabelValues, S] = {}
-
-    def sorted(self) -> list[S]:
-        """Series in the order of their label values: two scrapes differ only where values do."""
-        return [child for _, child in sorted(self.children.items(), key=lambda item: item[0])]
+__all__ = [
+    "GONE",
+    "Counter",
+    "Exemplar",
+    "Family",
+    "Gauge",
+    "Histogram",
+    "LabelValues",
+    "Memo",
+    "MetricStore",
+    "Restored",
+    "Row",
+    "rebucket",
+]
 
 
 class Restored(NamedTuple):
@@ -240,7 +83,7 @@ class MetricStore:
         self._gauges = {name: Family[Gauge](metric) for name, metric in self._of(Kind.GAUGE)}
         self._histograms = {name: Family[Histogram](metric) for name, metric in self._of(Kind.HISTOGRAM)}
         self._memos: dict[tuple[str, LabelValues], Memo] = {}
-        self._dirty: list[_Durable] = []
+        self._dirty: list[Durable] = []
         self._gone: set[tuple[str, LabelValues]] = set()
         self._restored = False
 
@@ -329,17 +172,17 @@ class MetricStore:
         for series in dirty:
             if self._durable(series.name, series.labels) is series:
                 series.written()
-                rows.append((series.name, _encode(series.labels), _encode(series.state())))
+                rows.append((series.name, encode(series.labels), encode(series.state())))
         for name, labels in self._gone:
             if self._durable(name, labels) is None:
-                rows.append((name, _encode(labels), GONE))
+                rows.append((name, encode(labels), GONE))
         self._gone.clear()
         return rows
 
     def put_back(self, rows: Iterable[Row]) -> None:
         """Make the series of `rows`, which could not be written, dirty again."""
         for name, packed, _ in rows:
-            labels = _decode_labels(packed)
+            labels = decode_labels(packed)
             series = self._durable(name, labels)
             if series is None:
                 self._gone.add((name, labels))
@@ -374,12 +217,12 @@ class MetricStore:
             if data == GONE:
                 continue
             try:
-                kept_bounds = self._take_up(name, _decode_labels(packed), data)
+                kept_bounds = self._take_up(name, decode_labels(packed), data)
             except msgspec.DecodeError as error:
                 discarded.append((name, f"unreadable: {error}"))
             except _MisfitError as error:
                 discarded.append((name, str(error)))
-                self._gone.add((name, _decode_labels(packed)))
+                self._gone.add((name, decode_labels(packed)))
             else:
                 series += 1
                 rebucketed += not kept_bounds
@@ -388,10 +231,10 @@ class MetricStore:
     def _take_up(self, name: str, labels: LabelValues, data: bytes) -> bool:
         """Add what `data` says to its series; return False if it had to be put into fewer buckets."""
         try:
-            state = _decode_state(data)
+            state = decode_state(data)
         except msgspec.DecodeError as error:
             raise _MisfitError(f"unreadable: {error}") from None
-        if isinstance(state, _MemoState):
+        if isinstance(state, MemoState):
             self.memo(name.removeprefix(MEMO_PREFIX), labels).set(state.data)
             return True
         metric = self._metrics.get(name)
@@ -399,14 +242,14 @@ class MetricStore:
             raise _MisfitError("there is no such metric")
         if metric.labels != state.labels or len(labels) != len(state.labels):
             raise _MisfitError(f"its labels were {state.labels}, expected {metric.labels}")
-        if isinstance(state, _CounterState) and metric.kind is Kind.COUNTER:
+        if isinstance(state, CounterState) and metric.kind is Kind.COUNTER:
             if not 0 <= state.value < inf:
                 raise _MisfitError(f"its value was {state.value}")
             counter = self.counter(metric, labels)
             counter.value += state.value
             counter.touch()
             return True
-        if isinstance(state, _HistogramState) and metric.kind is Kind.HISTOGRAM and metric.buckets is not None:
+        if isinstance(state, HistogramState) and metric.kind is Kind.HISTOGRAM and metric.buckets is not None:
             counts = rebucket(state.bounds, state.counts, metric.buckets.bounds)
             if counts is None:
                 raise _MisfitError("its bounds changed and the new ones are not among the old")
@@ -419,7 +262,7 @@ class MetricStore:
             return state.bounds == metric.buckets.bounds
         raise _MisfitError(f"it was not a {metric.kind}")
 
-    def _durable(self, name: str, labels: LabelValues) -> _Durable | None:
+    def _durable(self, name: str, labels: LabelValues) -> Durable | None:
         if name in self._counters:
             return self._counters[name].children.get(labels)
         if name in self._histograms:
@@ -429,20 +272,6 @@ class MetricStore:
 
 class _MisfitError(Exception):
     """A stored series has no place in the present table."""
-
-
-def rebucket(old: tuple[float, ...], counts: list[int], new: tuple[float, ...]) -> list[int] | None:
-    """Return `counts` (per bucket, +Inf's last) for the bounds `new`, or None if `old` does not tell them.
-
-    The cumulative count at a bound is known exactly if the bound was a bound before.
-    """
-    if len(counts) != len(old) + 1:
-        return None
-    cumulative = dict(zip((*old, inf), accumulate(counts), strict=True))
-    if not all(bound in cumulative for bound in new):
-        return None
-    at_bound = [cumulative[bound] for bound in (*new, inf)]
-    return [upper - lower for lower, upper in zip([0, *at_bound], at_bound, strict=False)]
 
 
 def _checked(metric: Metric, labels: LabelValues) -> LabelValues:

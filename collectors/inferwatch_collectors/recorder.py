@@ -7,28 +7,40 @@ When something is counted:
   somebody on call. Gaps may be lost or seen twice when the collector crashes.
 * Requests in flight are a set of ids, not an up-and-down counter: hearing of the same opening twice, as after a
   reconnect, changes nothing, and the number cannot go below 0.
-* A relay reports sums since its own start. What is added is the growth since its last report, per life of a process
-  ("boot"), and the last report is kept with the counters: neither side's restart counts anything twice.
+* What relays report about themselves is in `relay_recorder`.
+
+The series of a combination of labels are looked up once and then kept at hand (`RequestSeries`): a request touches a
+dozen of them.
 
 A value that is not known is not counted: None adds nothing and creates no series.
 """
 
-from collections import Counter as Tally
-from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, KeysView
 from typing import Final
 
-import msgspec
-
 from inferwatch.record import ErrorType, Outcome, RequestRecord, TokenClass, TokenSource
-from inferwatch.tap import Open, Stats
+from inferwatch.tap import Open
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import COMBINATION, OTHER, CardinalityGuard, RequestLabels
-from inferwatch_collectors.metric_store import Memo, MetricStore, Restored, Row
+from inferwatch_collectors.cost.pricing import Pricing
+from inferwatch_collectors.metric_store import MetricStore, Restored, Row
 from inferwatch_collectors.metrics import TokenType
+from inferwatch_collectors.phase_recorder import PhaseRecorder
+from inferwatch_collectors.relay_recorder import RelayRecorder
+from inferwatch_collectors.request_series import RequestSeries
 
 # The engines' and APIs' words for "the length limit was reached".
 LENGTH_REASONS: Final = frozenset({"length", "max_tokens", "max_output_tokens"})
+
+# Members of an enum at hand: before Python 3.12 each mention of one (`Outcome.OK`, `.value`) calls a descriptor.
+_OK: Final = Outcome.OK
+_NO_ERROR: Final = ErrorType.NONE
+_PROMPT: Final = TokenType.PROMPT.value
+_CACHED: Final = TokenType.CACHED.value
+_COMPLETION: Final = TokenType.COMPLETION.value
+_REASONING: Final = TokenType.REASONING.value
+_REASONED: Final = TokenClass.REASONING
+_NO_SOURCE: Final = TokenSource.NONE
 
 
 class Recorder:
@@ -39,9 +51,13 @@ class Recorder:
         self.store = store
         self.guard = guard
         self.relays = RelayRecorder(store)
+        self.phases = PhaseRecorder(store)
+        self.pricing = Pricing(store)
         guard.on_fold = self._folded
-        self._in_flight: dict[str, RequestLabels] = {}
-        self._in_flight_by_labels: Tally[RequestLabels] = Tally()
+        self._in_flight: dict[str, RequestSeries] = {}
+        self._series: dict[
+            tuple[str, str, str], RequestSeries
+        ] = {}  # by admitted labels: no more than the guard lets in
         for label in (*m.REQUEST, COMBINATION):
             store.counter(m.CARDINALITY_FOLDED, (label,))
 
@@ -59,45 +75,48 @@ class Recorder:
 
     def opened(self, opened: Open, operation: str, *, now_s: float) -> RequestLabels:
         """Count a request as in flight. Return the labels for its `gaps`."""
-        labels = self.guard.labels(opened.model, opened.tenant, operation, now_s=now_s)
+        series = self._of(opened.model, opened.tenant, operation, now_s=now_s, count=False)
         before = self._in_flight.get(opened.request_id)
         if before is not None:
-            return before
-        self._in_flight[opened.request_id] = labels
-        if labels not in self._in_flight_by_labels:
-            self._begin(labels)
-        self._in_flight_by_labels[labels] += 1
-        self._show_in_flight(labels)
-        return labels
+            return before.labels
+        self._in_flight[opened.request_id] = series
+        if not series.begun:
+            self._begin(series)
+        series.enter()
+        return series.labels
 
     def gaps(self, labels: RequestLabels, gaps: Iterable[tuple[float, int]]) -> None:
         """Observe (gap_s, tokens): so many tokens had a gap of `gap_s` seconds each to the one before."""
-        histogram = None
-        for gap_s, tokens in gaps:
-            if tokens > 0:
-                histogram = histogram or self.store.histogram(m.INTER_TOKEN_LATENCY, labels)
-                histogram.observe(gap_s, tokens)
+        known = [gap for gap in gaps if gap[1] > 0]
+        if known:
+            self.store.histogram(m.INTER_TOKEN_LATENCY, labels).observe_all(known)
 
     def finished(self, record: RequestRecord, *, now_s: float) -> None:
         """Count a request that the ledger did not know."""
         self.closed(record.request_id)
-        labels = self.guard.labels(record.model, record.tenant, record.operation, now_s=now_s, count=True)
-        self.store.counter(m.REQUESTS, (*labels, record.outcome.value)).add()
-        if record.error is not ErrorType.NONE:
-            self.store.counter(m.REQUEST_ERRORS, (labels.model, record.error.value)).add()
+        series = self._of(record.model, record.tenant, record.operation, now_s=now_s, count=True)
+        counters = series.counters
+        counters[m.REQUESTS.name, record.outcome._value_].add()
+        if record.error is not _NO_ERROR:
+            counters[m.REQUEST_ERRORS.name, record.error._value_].add()
         if record.stalled_s > 0:
-            self.store.counter(m.CLIENT_STALL, (labels.tenant,)).add(record.stalled_s)
+            counters[m.CLIENT_STALL.name,].add(record.stalled_s)
         if record.dropped_bytes:
-            self.store.counter(m.CONTENT_DROPPED, (labels.model, labels.operation)).add()
-        self._count_latency(record, labels)
-        self._count_tokens(record, labels)
+            counters[m.CONTENT_DROPPED.name,].add()
+        self._count_latency(record, series)
+        self.phases.finished(record, series.labels)
+        self._count_tokens(record, series)
+        self.pricing.count(record, series.labels)
+
+    def open_ids(self) -> KeysView[str]:
+        """Return the ids of the requests in flight."""
+        return self._in_flight.keys()
 
     def closed(self, request_id: str) -> None:
         """Take a request out of those in flight without counting it: one that was booked before."""
-        labels = self._in_flight.pop(request_id, None)
-        if labels is not None:
-            self._in_flight_by_labels[labels] -= 1
-            self._show_in_flight(labels)
+        series = self._in_flight.pop(request_id, None)
+        if series is not None:
+            series.leave()
 
     def observer_error(self, stage: str) -> None:
         """Count a fault caught in the collector. `stage` is a word from our own code."""
@@ -106,64 +125,75 @@ class Recorder:
     def tick(self, *, now_s: float) -> None:
         """Let go of what is idle. Every few seconds; `now_s` is CLOCK_MONOTONIC, as the relays' stamps are."""
         self.relays.tick(now_s)
-        retired = self.guard.retire(now_s=now_s, busy=set(self._in_flight.values()))
+        for series in self._series.values():
+            self.guard.used(series.labels, now_s=series.used_s)
+        retired = self.guard.retire(now_s=now_s, busy={each.labels for each in self._series.values() if each.in_flight})
         if retired.combinations:
             self.store.retire(m.REQUEST, retired.combinations)
             for labels in retired.combinations:
-                del self._in_flight_by_labels[labels]
+                self._series.pop(labels, None)
+                self.phases.retired(labels)
         if retired.models:
             self.store.retire(("model",), {(model,) for model in retired.models})
         if retired.tenants:
             self.store.retire(("tenant",), {(tenant,) for tenant in retired.tenants})
 
-    def _begin(self, labels: RequestLabels) -> None:
+    def _of(self, model: str, tenant: str, operation: str, *, now_s: float, count: bool) -> RequestSeries:
+        """Return the series of a request with these names; `count`: count what is folded."""
+        series = self._series.get((model, tenant, operation))  # a hit: these names were admitted as they are
+        if series is None:
+            labels = self.guard.labels(model, tenant, operation, now_s=now_s, count=count)
+            series = self._series.get(labels)
+            if series is None:
+                series = self._series[labels] = RequestSeries(self.store, labels)
+        series.used_s = now_s
+        return series
+
+    def _begin(self, series: RequestSeries) -> None:
         """Start at 0 what is known to be 0: then a ratio of outcomes has a value, and the first failure is a growth."""
         for outcome in Outcome:
-            self.store.counter(m.REQUESTS, (*labels, outcome.value))
+            self.store.counter(m.REQUESTS, (*series.labels, outcome.value))
         for error in ErrorType:
             if error is not ErrorType.NONE:
-                self.store.counter(m.REQUEST_ERRORS, (labels.model, error.value))
+                self.store.counter(m.REQUEST_ERRORS, (series.labels.model, error.value))
 
-    def _show_in_flight(self, labels: RequestLabels) -> None:
-        self.store.gauge(m.REQUESTS_IN_FLIGHT, labels).set(self._in_flight_by_labels[labels])
-
-    def _count_latency(self, record: RequestRecord, labels: RequestLabels) -> None:
+    def _count_latency(self, record: RequestRecord, series: RequestSeries) -> None:
+        histograms = series.histograms
         exemplar = (record.trace_id, record.wall_ns / 1e9 + record.duration_s) if record.trace_id else None
-        if record.outcome is Outcome.OK:
-            self.store.histogram(m.REQUEST_DURATION, labels).observe(record.duration_s, 1, exemplar)
+        if record.outcome is _OK:
+            histograms[m.REQUEST_DURATION.name].observe(record.duration_s, 1, exemplar)
         if record.ttft_s is not None:
-            self.store.histogram(m.TIME_TO_FIRST_TOKEN, labels).observe(record.ttft_s, 1, exemplar)
+            histograms[m.TIME_TO_FIRST_TOKEN.name].observe(record.ttft_s, 1, exemplar)
         elif record.first_token_missing:
             reason = self.guard.internal("reason", record.first_token_missing)
-            self.store.counter(m.FIRST_TOKEN_MISSING, (*labels, reason)).add()
-        if record.first_token is TokenClass.REASONING and record.ttft_answer_s is not None:
-            self.store.histogram(m.TIME_TO_FIRST_ANSWER_TOKEN, labels).observe(record.ttft_answer_s, 1, exemplar)
-        per_token_s = time_per_output_token(record)
-        if per_token_s is not None:
-            self.store.histogram(m.TIME_PER_OUTPUT_TOKEN, labels).observe(per_token_s, 1, exemplar)
+            series.counters[m.FIRST_TOKEN_MISSING.name, reason].add()
+        if record.first_token is _REASONED and record.ttft_answer_s is not None:
+            histograms[m.TIME_TO_FIRST_ANSWER_TOKEN.name].observe(record.ttft_answer_s, 1, exemplar)
+        if record.stream:
+            per_token_s = time_per_output_token(record)
+            if per_token_s is not None:
+                histograms[m.TIME_PER_OUTPUT_TOKEN.name].observe(per_token_s, 1, exemplar)
 
-    def _count_tokens(self, record: RequestRecord, labels: RequestLabels) -> None:
-        store = self.store
-        source = record.token_source.value
-        for token_type, tokens in (
-            (TokenType.PROMPT, record.prompt_tokens),
-            (TokenType.CACHED, record.cached_tokens),
-            (TokenType.COMPLETION, record.completion_tokens),
-            (TokenType.REASONING, record.reasoning_tokens),
-        ):
-            if tokens is None:
-                continue
-            store.counter(m.TOKENS, (*labels, token_type.value)).add(tokens)
-            if token_type in (TokenType.PROMPT, TokenType.COMPLETION):
-                store.counter(m.TOKENS_BY_SOURCE, (labels.model, source, token_type.value)).add(tokens)
-        if record.prompt_tokens is not None:
-            store.histogram(m.REQUEST_PROMPT_TOKENS, labels).observe(record.prompt_tokens)
-        if record.completion_tokens is not None and record.outcome is Outcome.OK:
-            store.histogram(m.REQUEST_COMPLETION_TOKENS, labels).observe(record.completion_tokens)
-        if record.completion_tokens and (waste := wasted(record)):
-            store.counter(m.WASTED_TOKENS, (*labels, waste)).add(record.completion_tokens)
-        if record.outcome is Outcome.OK and record.token_source is TokenSource.NONE and labels.operation != OTHER:
-            store.counter(m.REQUESTS_WITHOUT_USAGE, (labels.model, labels.operation)).add()
+    def _count_tokens(self, record: RequestRecord, series: RequestSeries) -> None:
+        counters, histograms = series.counters, series.histograms
+        prompt, completion = record.prompt_tokens, record.completion_tokens
+        if prompt is not None:
+            counters[m.TOKENS.name, _PROMPT].add(prompt)
+            counters[m.TOKENS_BY_SOURCE.name, record.token_source._value_, _PROMPT].add(prompt)
+            histograms[m.REQUEST_PROMPT_TOKENS.name].observe(prompt)
+        if record.cached_tokens is not None:
+            counters[m.TOKENS.name, _CACHED].add(record.cached_tokens)
+        if completion is not None:
+            counters[m.TOKENS.name, _COMPLETION].add(completion)
+            counters[m.TOKENS_BY_SOURCE.name, record.token_source._value_, _COMPLETION].add(completion)
+            if record.outcome is _OK:
+                histograms[m.REQUEST_COMPLETION_TOKENS.name].observe(completion)
+            if completion and (waste := wasted(record)):
+                counters[m.WASTED_TOKENS.name, waste].add(completion)
+        if record.reasoning_tokens is not None:
+            counters[m.TOKENS.name, _REASONING].add(record.reasoning_tokens)
+        if record.outcome is _OK and record.token_source is _NO_SOURCE and series.labels.operation != OTHER:
+            counters[m.REQUESTS_WITHOUT_USAGE.name,].add()
 
     def _folded(self, label: str) -> None:
         self.store.counter(m.CARDINALITY_FOLDED, (label,)).add()
@@ -176,7 +206,7 @@ def time_per_output_token(record: RequestRecord) -> float | None:
     successful requests. Choices are generated side by side, so with several of them it would be too small; an
     estimated count is a count of chunks, and makes it too large.
     """
-    if record.outcome is not Outcome.OK or not record.stream or record.ttft_s is None or record.choices > 1:
+    if record.outcome is not _OK or not record.stream or record.ttft_s is None or record.choices > 1:
         return None
     if record.completion_tokens is None or record.completion_tokens < 2:
         return None
@@ -187,7 +217,7 @@ def time_per_output_token(record: RequestRecord) -> float | None:
 
 def wasted(record: RequestRecord) -> str:
     """Return why the completion tokens of `record` were of no use to anybody, or ""."""
-    if record.outcome is not Outcome.OK:
+    if record.outcome is not _OK:
         return record.outcome.value
     if not record.finish_reasons or not LENGTH_REASONS.issuperset(record.finish_reasons):
         return ""
@@ -197,128 +227,3 @@ def wasted(record: RequestRecord) -> str:
         return "no_answer" if only_reasoned and not record.dropped_bytes else ""
     reasoning, completion = record.reasoning_tokens, record.completion_tokens
     return "no_answer" if reasoning is not None and completion is not None and 0 < completion <= reasoning else ""
-
-
-# --- relays -----------------------------------------------------------------------------------------------------------
-
-# A relay reports once a second; after ten missing reports its gauges are no longer known.
-RELAY_SILENT_S: Final = 10.0
-
-# Two of the usual scrapes of 15 s: each peak is in at least one of them.
-LAG_WINDOW_S: Final = 30.0
-
-# Lives remembered per worker. Two overlap during a replacement; the rest is margin for late reports.
-MAX_BOOTS: Final = 8
-
-BASELINE: Final = "relay_baseline"
-
-NS_PER_S: Final = 1_000_000_000
-
-# (field of Stats, counter, divisor)
-_GROWING: Final = (
-    ("cpu_ns", m.RELAY_CPU, NS_PER_S),
-    ("upstream_connects", m.RELAY_UPSTREAM_CONNECTS, 1),
-    ("upstream_connect_errors", m.RELAY_UPSTREAM_CONNECT_ERRORS, 1),
-    ("upstream_retries", m.RELAY_UPSTREAM_RETRIES, 1),
-    ("tap_dropped_bytes", m.TAP_DROPPED_BYTES, 1),
-    ("tap_dropped_reads", m.TAP_DROPPED_READS, 1),
-    ("tap_spooled", m.TAP_SPOOLED, 1),
-    ("tap_lost", m.TAP_LOST, 1),
-    ("observer_errors", m.RELAY_OBSERVER_ERRORS, 1),
-)
-
-# (field of Stats, gauge): summed over the processes that share a worker's place while one replaces the other.
-_PRESENT: Final = (
-    ("open_requests", m.RELAY_OPEN_REQUESTS),
-    ("client_connections", m.RELAY_CLIENT_CONNECTIONS),
-    ("upstream_idle", m.RELAY_UPSTREAM_IDLE),
-    ("tap_pending_bytes", m.TAP_PENDING),
-)
-
-_encode: Final = msgspec.msgpack.Encoder().encode
-# {boot: {field of Stats: value}}, oldest boot first. By name: a later version may count more.
-_Baselines = dict[str, dict[str, int]]
-_decode: Final = msgspec.msgpack.Decoder(_Baselines).decode
-
-
-class _Life:
-    """One relay process that reports at present."""
-
-    def __init__(self) -> None:
-        self.seen_s = 0.0
-        self.last: Stats | None = None
-        self.lags: deque[tuple[float, float]] = deque()  # (when, lag), both in seconds, within LAG_WINDOW_S
-
-
-class RelayRecorder:
-    """The relays about themselves."""
-
-    def __init__(self, store: MetricStore) -> None:
-        self._store = store
-        self._baselines: dict[int, _Baselines] = {}
-        self._alive: dict[int, dict[str, _Life]] = {}
-
-    def resume(self) -> None:
-        """Take up the last reports known to an earlier life of the collector, from the restored store."""
-        for memo in self._store.memos(BASELINE):
-            try:
-                self._baselines[int(memo.labels[0])] = _decode(memo.data)
-            except (msgspec.DecodeError, ValueError):
-                # Then this worker's sums since its start are counted anew: a wrong rate once, rather than no start.
-                memo.set(b"")
-
-    def stats(self, worker: int, boot: str, stats: Stats) -> None:
-        """Take one report of the process `boot` in the place `worker`."""
-        boots = self._baselines.setdefault(worker, {})
-        label = (str(worker),)
-        restarts = self._store.counter(m.RELAY_RESTARTS, label)
-        if boot not in boots:
-            restarts.add(1 if boots else 0)
-            boots[boot] = {}
-            while len(boots) > MAX_BOOTS:
-                del boots[next(iter(boots))]
-        baseline = boots[boot]
-        for field, metric, divisor in _GROWING:
-            now: int = getattr(stats, field)
-            growth = max(0, now - baseline.get(field, 0))  # a report sent again, after a reconnect, has none
-            self._store.counter(metric, label).add(growth if divisor == 1 else growth / divisor)
-            baseline[field] = max(now, baseline.get(field, 0))
-        self._memo(worker).set(_encode(boots))
-        self._report(worker, boot, stats)
-
-    def gone(self, worker: int, boot: str) -> None:
-        """The connection of this process has ended: what it holds at present is not known any more."""
-        if self._alive.get(worker, {}).pop(boot, None) is not None:
-            self._show(worker)
-
-    def tick(self, now_s: float) -> None:
-        """Forget the present state of processes that have been silent for RELAY_SILENT_S."""
-        for worker, lives in self._alive.items():
-            silent = [boot for boot, life in lives.items() if now_s - life.seen_s > RELAY_SILENT_S]
-            for boot in silent:
-                del lives[boot]
-            if silent:
-                self._show(worker)
-
-    def _report(self, worker: int, boot: str, stats: Stats) -> None:
-        life = self._alive.setdefault(worker, {}).setdefault(boot, _Life())
-        now_s = stats.stamp_ns / NS_PER_S
-        if now_s < life.seen_s:
-            return
-        life.seen_s, life.last = now_s, stats
-        life.lags.append((now_s, stats.loop_lag_max_ns / NS_PER_S))
-        while life.lags[0][0] < now_s - LAG_WINDOW_S:
-            life.lags.popleft()
-        self._show(worker)
-
-    def _show(self, worker: int) -> None:
-        lives = [life for life in self._alive[worker].values() if life.last is not None]
-        label = (str(worker),)
-        for field, metric in _PRESENT:
-            values: list[int] = [getattr(life.last, field) for life in lives]
-            self._store.gauge(metric, label).set(sum(values) if values else None)
-        lags_s = [lag_s for life in lives for _, lag_s in life.lags]
-        self._store.gauge(m.RELAY_LOOP_LAG, label).set(max(lags_s, default=None))
-
-    def _memo(self, worker: int) -> Memo:
-        return self._store.memo(BASELINE, (str(worker),))

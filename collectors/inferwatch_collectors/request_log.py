@@ -15,6 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from inferwatch.record import RequestRecord
+from inferwatch_collectors import phases
 
 # Some 6,000 lines, a few seconds of heavy traffic.
 MAX_QUEUED_BYTES: Final = 4 * 1024 * 1024
@@ -100,7 +101,12 @@ class RequestLog:
 
 
 def line(record: RequestRecord) -> bytes:
-    """Return the log line of `record`: all of it that is set, but who the user is and which session it was."""
+    """Return the log line of `record`: all of it that is set, but who the user is and which session it was.
+
+    Added are the phases of its time that took any.
+    """
+    in_order = zip(phases.PHASES, phases.of(record).in_order(), strict=True)
+    spent = {phase: spent_ns / 1e9 for phase, spent_ns in in_order if spent_ns}
     if record.user or record.session:
         record = replace(record, user="", session="")  # the default, which is not written
-    return b'{"event":"request",' + _encode(record)[1:] + b"\n"
+    return b'{"event":"request",' + _encode(record)[1:-1] + b',"phases_s":' + _encode(spent) + b"}\n"

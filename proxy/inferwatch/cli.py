@@ -11,10 +11,14 @@ import msgspec
 from inferwatch import __version__, config
 from inferwatch.config import Config, ConfigError
 from inferwatch.settings.base import MAX_SECONDS
+from inferwatch.tenants import MIN_SECRET_BYTES, read_table
 
 EXIT_OK: Final = 0
 EXIT_RUNTIME: Final = 1
 EXIT_USAGE: Final = 2
+
+# A capture is for people to look at and to attach to a report.
+MAX_READINGS: Final = 1000
 
 # Flag -> key. Only what people change at a first try; everything else is in the file and the environment.
 _FLAGS: Final = {
@@ -54,7 +58,12 @@ def _config_flags(parser: argparse.ArgumentParser) -> None:
 
 def _load(arguments: argparse.Namespace) -> Config:
     flags = {key: getattr(arguments, key) for key, _, _ in _FLAGS.values()}
-    return config.load(arguments.config, flags=flags)
+    loaded = config.load(arguments.config, flags=flags)
+    if loaded.prices.compare or loaded.prices.catalogue_file:
+        from inferwatch_collectors.cost import catalogue  # noqa: PLC0415
+
+        catalogue.comparisons(loaded.prices)  # refused here, by the name of the key, rather than in the collector
+    return loaded
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -67,6 +76,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _check_config(arguments: argparse.Namespace) -> int:
     loaded = _load(arguments)
+    _ = read_table(loaded.tenants, bytes(MIN_SECRET_BYTES))  # whether the keys can be read; nothing is kept of them
     sys.stdout.buffer.write(msgspec.yaml.encode(config.redacted(loaded)))
     return EXIT_OK
 
@@ -167,10 +177,44 @@ def _demo(arguments: argparse.Namespace) -> int:
     )
 
 
+def _doctor_flags(parser: argparse.ArgumentParser) -> None:
+    _config_flags(parser)
+    parser.add_argument("--capture", metavar="FILE", required=True, help="record what the GPU driver says into FILE")
+    parser.add_argument("--readings", metavar="N", type=_count, default=5, help="how often to read (default 5)")
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MAX_READINGS:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to {MAX_READINGS}, got {text}")
+    return int(text)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from inferwatch_collectors.gpu import capture  # noqa: PLC0415
+
+    gpu = _load(arguments).gpu
+    return capture.write(arguments.capture, gpu.nvml_library, samples=arguments.readings, interval_s=gpu.interval_s)
+
+
+def _report_flags(parser: argparse.ArgumentParser) -> None:
+    from inferwatch_collectors.report import command  # noqa: PLC0415
+
+    _config_flags(parser)
+    command.configure(parser)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from inferwatch_collectors.report import command  # noqa: PLC0415
+
+    return command.run(arguments, _load(arguments))
+
+
 COMMANDS: Final = {
     "serve": Command("stand in front of an engine", _config_flags, _serve),
     "simulate": Command("pretend to be a vLLM", _simulate_flags, _simulate),
     "demo": Command("a simulated engine, the proxy, and live numbers in the terminal", _demo_flags, _demo),
+    "doctor": Command("record what the GPU driver says on this host", _doctor_flags, _doctor),
+    "report": Command("what was used, by whom, at what cost; and exports", _report_flags, _report),
     "check-config": Command("check the configuration and print it", _config_flags, _check_config),
     "healthcheck": Command("exit 0 if the data path is alive", _healthcheck_flags, _healthcheck),
     "version": Command("print the version", lambda _: None, _version),

@@ -6,6 +6,7 @@ loader, the reference page (`docs/configuration.md`) and the error messages are 
 
 import ipaddress
 import os
+import re
 import ssl
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
@@ -14,10 +15,26 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
+from inferwatch.settings import cost, energy, engine_metrics, observing, prices, tenants
+from inferwatch.settings.cost import Attribution, Cost
+from inferwatch.settings.energy import Energy
+from inferwatch.settings.engine_metrics import EngineMetrics
+from inferwatch.settings.gpu import Gpu
 from inferwatch.settings.observing import Identity, Ledger, Log, Metrics, Trace
+from inferwatch.settings.prices import Prices
+from inferwatch.settings.tenants import Tenants
 from inferwatch.settings.traffic import Drain, Limits, Tap, Tls, Upstream, Usage
 
 ENV_PREFIX: Final = "INFERWATCH__"
+
+# It goes to each child in one line, to the collector twice over (once redacted): see `control.MAX_LINE_BYTES`.
+MAX_CONFIG_BYTES: Final = 384 * 1024
+
+# msgspec's words for a value that is none of its kind, and ours.
+_REWORDED: Final = {
+    "invalid decimal string": "expected a plain number, such as 0.15",
+    "invalid RFC3339 encoded date": "expected a date, such as 2026-01-31",
+}
 
 
 class ConfigError(ValueError):
@@ -45,14 +62,21 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     tap: Tap = Tap()
     drain: Drain = Drain()
     identity: Identity = Identity()
+    tenants: Tenants = Tenants()
+    prices: Prices = Prices()
+    cost: Cost = Cost()
+    attribution: Attribution = Attribution()
+    energy: Energy = Energy()
     trace: Trace = Trace()
+    gpu: Gpu = Gpu()
+    engine_metrics: EngineMetrics = EngineMetrics()
     metrics: Metrics = Metrics()
     ledger: Ledger = Ledger()
     log: Log = Log()
 
 
 # Taken up by a running process on SIGHUP; the rest needs a restart, and the log says so.
-RELOADABLE: Final = frozenset({"upstream", "limits", "usage", "drain", "identity", "trace", "log"})
+RELOADABLE: Final = frozenset({"upstream", "limits", "usage", "drain", "identity", "tenants", "prices", "trace", "log"})
 
 
 def load(
@@ -71,12 +95,14 @@ def load(
         from inferwatch.yaml_file import read_file  # noqa: PLC0415 - most starts need no YAML, which takes 40 ms
 
         tree = read_file(path)
-    known = {key for key, _ in keys()}
+    known = dict(keys())
     for name, value in sorted((os.environ if environ is None else environ).items()):
         if name.startswith(ENV_PREFIX):
             key = name.removeprefix(ENV_PREFIX).lower().replace("__", ".")
             if key not in known:
                 raise ConfigError(f"environment {name}: there is no key `{key}`")
+            if not in_environment(key, known[key]):
+                raise ConfigError(f"environment {name}: `{key}` is a list of sections, write it in the file")
             _put(tree, key, value)
     for key, value in (flags or {}).items():
         if value is not None:
@@ -117,7 +143,10 @@ def _without_password(url: str) -> str:
 
 
 def keys() -> Iterator[tuple[str, "msgspec.inspect.Field"]]:
-    """Yield every key with its declaration, in the order of the reference page."""
+    """Yield every key with its declaration, in the order of the reference page.
+
+    A list of sections is yielded itself, and then the keys of its items: `prices.rules`, `prices.rules[].model`, ….
+    """
     info = msgspec.inspect.type_info(Config)
     assert isinstance(info, msgspec.inspect.StructType)
     yield from _walk(info, "")
@@ -131,7 +160,8 @@ def reference() -> str:
         "Generated from `proxy/inferwatch/settings/`; do not edit.",
         "",
         "Flags win over the environment, the environment over the file (`--config`), the file over the defaults.",
-        f"The environment variable of `upstream.url` is `{ENV_PREFIX}UPSTREAM__URL`, and so on.",
+        f"The environment variable of `upstream.url` is `{ENV_PREFIX}UPSTREAM__URL`, and so on;",
+        "keys with `[]` are those of each item in a list, and lists of items are written in the file.",
         f"SIGHUP or `POST /-/reload` takes up {', '.join(f'`{name}`' for name in sorted(RELOADABLE))};",
         "anything else needs a restart.",
         "",
@@ -139,7 +169,8 @@ def reference() -> str:
         "|---|---|---|",
     ]
     for key, field in keys():
-        default = "" if field.default in ("", ()) else f"`{_plain(field.default)}`"
+        absent = field.required or field.default in (None, "", ())
+        default = "" if absent else f"`{_plain(field.default)}`"
         lines.append(f"| `{key}` | {default} | {_description(field)} |")
     return "\n".join(lines) + "\n"
 
@@ -148,8 +179,26 @@ def _walk(info: "msgspec.inspect.StructType", prefix: str) -> Iterator[tuple[str
     for field in info.fields:
         if isinstance(field.type, msgspec.inspect.StructType):
             yield from _walk(field.type, f"{prefix}{field.name}.")
-        else:
-            yield prefix + field.name, field
+            continue
+        yield prefix + field.name, field
+        item = _item_type(field)
+        if isinstance(item, msgspec.inspect.StructType):
+            yield from _walk(item, f"{prefix}{field.name}[].")
+
+
+def in_environment(key: str, field: "msgspec.inspect.Field") -> bool:
+    """Tell whether a value, or a list of values, can be given for `key` in the environment."""
+    return "[]" not in key and not isinstance(_item_type(field), msgspec.inspect.StructType)
+
+
+def _bare_type(field: "msgspec.inspect.Field") -> "msgspec.inspect.Type":
+    return field.type.type if isinstance(field.type, msgspec.inspect.Metadata) else field.type
+
+
+def _item_type(field: "msgspec.inspect.Field") -> "msgspec.inspect.Type | None":
+    """Return what a list is a list of, None for anything else."""
+    bare = _bare_type(field)
+    return bare.item_type if isinstance(bare, msgspec.inspect.VarTupleType) else None
 
 
 def _description(field: "msgspec.inspect.Field") -> str:
@@ -173,10 +222,16 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _split_lists(tree: dict[str, Any]) -> None:
-    """Let a list be written as `a, b` in the environment, on the command line and in the file."""
-    peers = tree.get("identity", {}).get("trusted_peers") if isinstance(tree.get("identity"), dict) else None
-    if isinstance(peers, str):
-        tree["identity"]["trusted_peers"] = [part.strip() for part in peers.split(",") if part.strip()]
+    """Let a list of words be written as `a, b` in the environment, on the command line and in the file."""
+    for key, field in keys():
+        if not isinstance(_item_type(field), msgspec.inspect.StrType):
+            continue
+        *path, last = key.split(".")
+        section: Any = tree
+        for name in path:
+            section = section.get(name) if isinstance(section, dict) else None
+        if isinstance(section, dict) and isinstance(section.get(last), str):
+            section[last] = [part.strip() for part in section[last].split(",") if part.strip()]
 
 
 def _reword(message: str) -> str:
@@ -189,7 +244,8 @@ def _reword(message: str) -> str:
         return f"{section or 'configuration'}: a key is not a word"
     key = where.rstrip("`").removeprefix("$").removeprefix(".")
     text = text[0].lower() + text[1:]
-    choices = _choices().get(key)
+    text = _REWORDED.get(text, text)
+    choices = _choices().get(re.sub(r"\[\d+\]", "[]", key))
     if choices and text.startswith("invalid enum"):
         text += f", expected {', '.join(choices)}"
     return f"{key or 'configuration'}: {text}"
@@ -198,17 +254,19 @@ def _reword(message: str) -> str:
 def _choices() -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for key, field in keys():
-        kind = field.type.type if isinstance(field.type, msgspec.inspect.Metadata) else field.type
+        kind = _bare_type(field)
         if isinstance(kind, msgspec.inspect.LiteralType):
             found[key] = tuple(str(value) for value in kind.values)
     return found
 
 
 def _check(config: Config) -> None:
-    for key, _ in keys():
-        section, _, name = key.rpartition(".")
-        value = getattr(getattr(config, section) if section else config, name)
-        if isinstance(value, str) and "\0" in value:
+    tree = msgspec.to_builtins(config)
+    size = len(msgspec.json.encode(tree))
+    if size > MAX_CONFIG_BYTES:
+        raise ConfigError(f"configuration: {size} bytes, expected at most {MAX_CONFIG_BYTES}")
+    for key, text in _texts(tree, ""):
+        if "\0" in text:
             raise ConfigError(f"{key}: holds a null byte")
     parse_address("listen", config.listen)
     parse_address("admin", config.admin)
@@ -226,6 +284,24 @@ def _check(config: Config) -> None:
             ipaddress.ip_network(peer, strict=False)
         except ValueError:
             raise ConfigError(f"identity.trusted_peers: `{peer}` is not a network") from None
+    if fault := tenants.fault(config.tenants) or prices.fault(config.prices):
+        raise ConfigError(fault)
+    if fault := cost.fault(config.cost, config.attribution) or energy.fault(config.energy):
+        raise ConfigError(fault)
+    if fault := engine_metrics.fault(config.engine_metrics) or observing.ledger_fault(config.ledger):
+        raise ConfigError(fault)
+
+
+def _texts(value: object, key: str) -> Iterator[tuple[str, str]]:
+    """Yield every text in a tree of plain values with its key."""
+    if isinstance(value, str):
+        yield key, value
+    elif isinstance(value, dict):
+        for name, child in value.items():
+            yield from _texts(child, f"{key}.{name}" if key else name)
+    elif isinstance(value, list | tuple):
+        for index, child in enumerate(value):
+            yield from _texts(child, f"{key}[{index}]")
 
 
 def _check_upstream(url: str) -> None:

@@ -44,18 +44,23 @@ def bind(key: str, address: str, count: int) -> list[socket.socket]:
     return sockets
 
 
+def state_path(loaded: Config) -> Path:
+    """Return where the state folder is, whether it exists or not."""
+    port = config.parse_address("listen", loaded.listen)[1]
+    chosen = loaded.state_dir or os.environ.get("STATE_DIRECTORY", "")
+    if not chosen:
+        home = os.environ.get("XDG_STATE_HOME") or str(Path("~/.local/state").expanduser())
+        chosen = str(Path(home) / "inferwatch" / str(port))
+    return Path(chosen).expanduser()
+
+
 def state_dir(loaded: Config) -> Path:
     """Return a writable folder that is ours alone.
 
     Raises:
         ConfigError: it cannot be made, or another Inferwatch uses it.
     """
-    port = config.parse_address("listen", loaded.listen)[1]
-    chosen = loaded.state_dir or os.environ.get("STATE_DIRECTORY", "")
-    if not chosen:
-        home = os.environ.get("XDG_STATE_HOME") or str(Path("~/.local/state").expanduser())
-        chosen = str(Path(home) / "inferwatch" / str(port))
-    folder = Path(chosen).expanduser()
+    folder = state_path(loaded)
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -36,6 +36,7 @@ class ErrorType(enum.StrEnum):
     NO_FINISH = "no_finish"  # the stream ended in good form but no choice had finished
     MALFORMED_REQUEST = "malformed_request"
     REQUEST_TOO_LARGE = "request_too_large"
+    BUDGET = "budget"  # no room in a budget: refused, or cut off in mid-stream
     RELAY_DIED = "relay_died"
     INTERNAL = "internal"  # a fault of ours; must stay 0
 
@@ -58,6 +59,15 @@ class TokenClass(enum.StrEnum):
     REASONING = "reasoning"
     ANSWER = "answer"
     TOOL_CALL = "tool_call"
+
+
+class TimingSource(enum.StrEnum):
+    """Where the engine's own times of a request come from."""
+
+    NONE = "none"
+    ENGINE_BODY = "engine_body"  # vLLM's `metrics` in the answer
+    ENGINE_TIMINGS = "engine_timings"  # llama.cpp's `timings` in the answer
+    ENGINE_HEADERS = "engine_headers"  # TGI's x-queue-time and x-inference-time
 
 
 class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -83,6 +93,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     choices: int = 0  # choices seen in the answer
     n: int = 1  # choices asked for per prompt: vLLM's own counter takes the prompt this often, its usage once
     finish_reasons: tuple[str, ...] = ()
+    price_nanodollars: int | None = None  # by the price book of its day; None: no price is configured for the model
 
     duration_s: float
     sent_s: float | None = None  # the request was with the engine
@@ -95,6 +106,19 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     gap_sum_s: float = 0.0
     gap_max_s: float = 0.0
     stalled_s: float = 0.0  # the client read too slowly
+
+    # The engine's own times, by its own clock. They are no phases of `duration_s`: `phases.of` makes those.
+    timing_source: TimingSource = TimingSource.NONE
+    queue_s: float | None = None  # until the engine began with it
+    prefill_s: float | None = None  # from there to its first token
+    decode_s: float | None = None  # from its first token to its last
+    inference_s: float | None = None  # prefill and decode together, of an engine that does not part them
+
+    # Other requests' prompts whose prefill may have stood in the way. Inferred from overlap: an upper bound.
+    blocked_s: float | None = None  # None: cannot be told
+    blocked_by: str = ""  # request_id of the one with the largest part
+    blocked_by_tenant: str = ""
+    blocked_by_tokens: int | None = None  # of its prompt
 
     events: int = 0
     request_bytes: int = 0

@@ -23,6 +23,7 @@ from inferwatch.admin_standin import StandIn
 from inferwatch.child import Child
 from inferwatch.config import Config, ConfigError
 from inferwatch.control import Message
+from inferwatch.tenants import read_table
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class Supervisor:
         self._reload_config = reload
         self._state_dir = host.state_dir(loaded)
         self._secret = host.identity_secret(loaded, self._state_dir)
+        self._tenants = read_table(loaded.tenants, self._secret)
         self._socket_dir = host.socket_dir(self._state_dir)
         self._listeners = host.bind("listen", loaded.listen, loaded.workers)
         self._admin = host.bind("admin", loaded.admin, 1)[0]
@@ -157,6 +159,7 @@ class Supervisor:
             "tap_socket": str(self._socket_dir / "tap.sock"),
             "spool_dir": str(self._state_dir / "spool"),
             "identity_secret": self._secret.hex(),
+            "tenants": msgspec.to_builtins(self._tenants),
         }
 
     def _on_message(self, child: Child, message: Message) -> None:
@@ -168,6 +171,7 @@ class Supervisor:
         """Take up the configuration anew; on a fault keep the old one. Returns the fault or ""."""
         try:
             fresh = self._reload_config()
+            tenants = read_table(fresh.tenants, self._secret)  # keys are rotated by writing their file and reloading
         except (ConfigError, OSError, ValueError, TypeError, LookupError, RecursionError) as error:
             # ConfigError is what it should be; but a file that breaks its reader must not end a running sidecar.
             self._reloaded_ok = False
@@ -184,11 +188,12 @@ class Supervisor:
         taken = {name: getattr(fresh, name) for name in config.RELOADABLE}
         self._config = msgspec.structs.replace(self._config, **taken)
         logging.getLogger().setLevel(self._config.log.level.upper())
+        self._tenants = tenants
         self._reloaded_ok = True
         self._reloaded_unix = time.time()
         message = {"config": msgspec.to_builtins(self._config)}
         for relay in self.relays:
-            relay.send(message)
+            relay.send({**message, "tenants": msgspec.to_builtins(tenants)})
         self.collector.send({**message, "redacted": config.redacted(self._config)})
         log.info("reloaded")
         self._changed.set()

@@ -1,7 +1,8 @@
 """The tap: what the relay tells the collector about each request, and the framing on the Unix socket between them.
 
 One relay process keeps one connection. It sends `Hello`, then numbered `Batch`es, and `Bye` before a clean exit. The
-collector answers `Ack(seq)` once everything up to that batch is durable. The rules that make loss impossible:
+collector answers `Ack(seq)` once everything up to that batch is durable, and says `Cut` when a budget is spent. The
+rules that make loss impossible:
 
 * `reads` (copies of the answer) may be dropped when the collector is slow or gone. A read with empty data marks the
   place where a copy is missing, so that a parser can find its feet again.
@@ -69,6 +70,9 @@ class Open(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     session: str = ""
     n: int = 1  # choices asked for per prompt
     resumed: bool = False  # sent again after a reconnect: copies from before it are lost
+    # What it holds on the board, a row for each budget: slot, expected, worst, and the sum of all that was ever taken
+    # there after this was: whether it came before or after a given moment.
+    reserved: tuple[tuple[int, int, int, int], ...] = ()
 
 
 class Head(msgspec.Struct, array_like=True, frozen=True):
@@ -141,8 +145,14 @@ class Ack(msgspec.Struct, array_like=True, tag="ack", frozen=True):
     seq: int
 
 
+class Cut(msgspec.Struct, array_like=True, tag="cut", frozen=True):
+    """End these open streams in good form: their budget is spent. Ids as in `Open`; ended ones are ignored."""
+
+    ids: tuple[int, ...]
+
+
 ToCollector = Hello | Batch | Bye
-ToRelay = Ack
+ToRelay = Ack | Cut
 
 _encoder = msgspec.msgpack.Encoder()
 

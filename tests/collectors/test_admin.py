@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import aiohttp
@@ -16,6 +16,7 @@ from inferwatch_collectors import metrics as m
 from inferwatch_collectors.admin import MAX_SCRAPES, RELAY_SILENT_NS, Admin, Condition, Service, not_healthy, not_ready
 from inferwatch_collectors.exposition import Exposition
 from inferwatch_collectors.metric_store import MetricStore
+from inferwatch_collectors.report.service import Answer
 
 NOW_NS = 100 * RELAY_SILENT_NS
 
@@ -83,7 +84,12 @@ class Port:
             condition=lambda: self.condition,
             shown_config=lambda: {"upstream": {"url": "http://***@engine"}},
             reload=self._reload,
+            usage=self._usage,
         )
+
+    async def _usage(self, parameters: Mapping[str, str], now_s: float) -> Answer:
+        assert now_s > 1.7e9
+        return Answer(200, f"asked for {sorted(parameters.items())}", "text/markdown")
 
     def _refresh(self) -> None:
         self.refreshed += 1
@@ -202,6 +208,15 @@ async def test_config_is_what_the_supervisor_shows(port: Port) -> None:
     """The redacted configuration, as it was given."""
     status, body, _ = await port.get("/config")
     assert (status, json.loads(body)) == (200, {"upstream": {"url": "http://***@engine"}})
+
+
+async def test_usage(port: Port) -> None:
+    """Parameters go to the report as they are, its answer comes back as it is."""
+    assert await port.get("/usage?from=2026-03-01&by=tenant%2Cday") == (
+        200,
+        b"asked for [('by', 'tenant,day'), ('from', '2026-03-01')]",
+        "text/markdown; charset=utf-8",
+    )
 
 
 async def test_version(port: Port) -> None:

@@ -11,6 +11,8 @@ from inferwatch_collectors import booking as booking_module
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.booking import GRACE_NS, READS_PER_BREATH, Booking, Link, bare_record
 from inferwatch_collectors.cardinality import CardinalityGuard
+from inferwatch_collectors.dialects import body
+from inferwatch_collectors.dialects.base import CUT_REASONS
 from inferwatch_collectors.exchange import Exchange
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_collectors.recorder import Recorder
@@ -92,6 +94,14 @@ def test_gaps_are_observed_while_the_stream_runs(books: Books, frames: Any) -> N
     assert (histogram.count, histogram.sum) == (4, pytest.approx(0.080))
     (record,) = books.records
     assert (record.gap_count, record.gap_sum_s) == (4, pytest.approx(0.080))
+
+
+def test_what_a_bound_cut_off_is_counted(books: Books, frames: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for each answer and bound, when the request is booked."""
+    monkeypatch.setattr(body, "MAX_REPLY_BYTES", len(frames.plain_reply) - 1)
+    books.apply(frames.whole(1, 2))
+    assert books.booking.cuts == dict.fromkeys(CUT_REASONS, 0) | {"long_replies": 2}
+    assert len(books.records) == 2
 
 
 def test_stats_reach_the_recorder(books: Books, frames: Any) -> None:

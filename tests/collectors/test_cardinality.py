@@ -149,6 +149,18 @@ def test_a_value_still_in_use_elsewhere_is_not_retired() -> None:
     assert guard.retire(now_s=120) == ({("a", "idle", "chat")}, frozenset(), {"idle"})
 
 
+def test_use_that_is_noted_later_counts() -> None:
+    """Labels whose use was noted are as good as asked for; a use of labels that are gone brings nothing back."""
+    guard = CardinalityGuard(Limits(idle_s=100))
+    labels = guard.labels("a", "t", "chat", now_s=0)
+    guard.used(labels, now_s=50)
+    guard.used(labels, now_s=20)
+    assert not guard.retire(now_s=150).combinations
+    assert guard.retire(now_s=151).combinations == {labels}
+    guard.used(labels, now_s=152)
+    assert guard.combinations == 0
+
+
 def test_requests_in_flight_keep_their_series() -> None:
     """A stream may be longer than the idle time."""
     guard, _ = a_guard(idle_s=100)

@@ -564,6 +564,7 @@ def test_gaps_that_nobody_drains_are_bounded(monkeypatch: pytest.MonkeyPatch) ->
         exchange.read(ARRIVAL + i * MS, event(content="a", tokens=1 + 2 * i))
     assert len(exchange.drain_gaps()) == 3
     assert exchange.gaps_cut == 12
+    assert exchange.cuts == {"token_gaps"}
     assert exchange.close(closed()).gap_count == 18
 
 

@@ -119,6 +119,29 @@ def test_bulk_observation_equals_single_ones() -> None:
     assert (bulk.counts, bulk.sum) == (single.counts, single.sum)
 
 
+@given(st.lists(st.tuples(st.integers(0, 2**20).map(lambda n: n / 256), st.integers(1, 9)), max_size=20))
+def test_observing_all_equals_observing_each(observations: list[tuple[float, int]]) -> None:
+    """`observe_all` is a faster `observe` of each: the same counts, the same sum, and the series is written down."""
+    store = MetricStore()
+    each = store.histogram(m.INTER_TOKEN_LATENCY, ("other", "other", "chat"))
+    for value, count in observations:
+        each.observe(value, count)
+    together = store.histogram(m.INTER_TOKEN_LATENCY, LABELS)
+    store.take_dirty()
+    together.observe_all(observations)
+    assert (together.counts, together.sum) == (each.counts, each.sum)
+    assert [row[0] for row in store.take_dirty()] == [m.INTER_TOKEN_LATENCY.name]
+
+
+@pytest.mark.parametrize("bad", [-1.0, math.nan, math.inf])
+def test_observing_all_keeps_what_came_before_a_bad_value(bad: float) -> None:
+    """The bad value is refused; counts and sum agree on those before it."""
+    histogram = MetricStore().histogram(m.INTER_TOKEN_LATENCY, LABELS)
+    with pytest.raises(ValueError, match="cannot observe"):
+        histogram.observe_all([(0.25, 2), (bad, 1), (0.5, 1)])
+    assert (histogram.count, histogram.sum) == (2, 0.5)
+
+
 def test_exemplar_is_the_latest_of_its_bucket() -> None:
     """Each bucket shows one request that fell into it."""
     histogram = MetricStore((a_histogram(1, 2),)).histogram(a_histogram(1, 2))

@@ -23,6 +23,8 @@ SEMCONV_BOUNDS = {
     ),
 }
 
+UNITS = ("seconds", "bytes", "tokens", "dollars", "joules", "grams", "watts", "celsius", "hertz")
+
 every_metric = pytest.mark.parametrize("metric", TABLE, ids=lambda metric: metric.name)
 
 
@@ -53,11 +55,11 @@ def test_names_are_unique() -> None:
 @every_metric
 def test_name_follows_the_conventions(metric: Metric) -> None:
     """Prefix, `_total` on counters alone, the unit before it, and characters that need no escaping."""
-    assert re.fullmatch(r"inferwatch_[a-z][a-z_]*[a-z]", metric.name)
+    assert re.fullmatch(r"inferwatch_[a-z][a-z0-9_]*[a-z]", metric.name)
     assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER)
-    assert metric.unit in ("", "seconds", "bytes", "tokens")
+    assert metric.unit in ("", *UNITS, "ratio")
     assert f"_{metric.unit}" in metric.name
-    for unit in ("seconds", "bytes", "tokens"):
+    for unit in UNITS:
         assert unit != metric.name.removesuffix("_total").rsplit("_", 1)[-1] or metric.unit == unit
 
 
@@ -108,7 +110,7 @@ def test_time_to_first_token_is_fine_where_targets_are_set() -> None:
 
 def test_series_per_combination_stay_bounded() -> None:
     """One combination of model, tenant and operation has at most 180 series: the limits were chosen by that."""
-    values = {"outcome": 6, "type": 4, "reason": 8}
+    values = {"outcome": 6, "type": 4, "reason": 8, "basis": 2}
 
     def series(metric: Metric) -> int:
         own = 1 if metric.buckets is None else len(metric.buckets.bounds) + 3

@@ -56,6 +56,13 @@ def test_a_line_is_json_with_what_is_known(frames: Any) -> None:
     assert "prompt_tokens" not in fields
 
 
+def test_where_the_time_went_is_in_it(frames: Any) -> None:
+    """Seconds of each phase that took any; they sum to the duration."""
+    fields = json.loads(line(frames.record(1, sent_s=0.1, ttft_s=0.3)))
+    assert fields["phases_s"] == {"proxy": 0.1, "wait": 0.2, "decode": 0.2}
+    assert json.loads(line(frames.record(1, duration_s=0.0)))["phases_s"] == {}
+
+
 def test_who_the_user_is_is_not_in_it(frames: Any) -> None:
     """User and session stay in the ledger."""
     text = line(frames.record(1, user="alice@example.org", session="session-4711", feature="search"))

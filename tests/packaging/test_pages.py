@@ -45,7 +45,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_metrics_that_are_named_exist(path: Path) -> None:
     """A name with the prefix is a metric, also where a suffix or labels follow."""
     for word in code_in(path.read_text(encoding="utf-8")):
-        for name in re.findall(r"\binferwatch_[a-z_]+", word):
+        for name in re.findall(r"\binferwatch_[a-z0-9_]+", word):
             known = name in METRICS or name.removesuffix("_bucket") in METRICS
             assert known or name in {"inferwatch_collectors", "inferwatch_simulator"}, name
 

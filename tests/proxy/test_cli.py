@@ -200,6 +200,19 @@ def test_check_config_prints_what_would_be_in_force(capfdbinary: pytest.CaptureF
     assert expected == config.load(str(printed), environ={})
 
 
+def test_an_entry_that_the_catalogue_does_not_have_is_refused_by_its_key(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the start and at a reload alike, before the collector hears of it."""
+    monkeypatch.setenv("INFERWATCH__PRICES__COMPARE", "openai/gpt-5, openai/gpt-0")
+
+    assert exit_of("check-config") == cli.EXIT_USAGE
+
+    error = capsys.readouterr().err
+    assert error.startswith("inferwatch: prices.compare[1]: `openai/gpt-0` is not in the catalogue; it has openai/")
+    assert error.count("\n") == 1
+
+
 def test_check_config_shows_no_password() -> None:
     """What people paste into tickets has no secrets in it."""
     done = run("check-config", "--upstream", "http://user:secret@127.0.0.1:8000")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -115,6 +116,17 @@ ENVIRONMENT_MISTAKES = [
         "environment INFERWATCH__UPSTREAM__URL__HOST: there is no key `upstream.url.host`",
     ),
     ({"INFERWATCH__": "x"}, "environment INFERWATCH__: there is no key ``"),
+    (
+        {"INFERWATCH__PRICES__RULES": "x"},
+        "environment INFERWATCH__PRICES__RULES: `prices.rules` is a list of sections, write it in the file",
+    ),
+    (
+        {"INFERWATCH__PRICES__RULES[]__INPUT": "1"},
+        (
+            "environment INFERWATCH__PRICES__RULES[]__INPUT: `prices.rules[].input` is a list of sections, "
+            "write it in the file"
+        ),
+    ),
     ({"INFERWATCH__WORKERS": ""}, "workers: expected `int`, got `str`"),
     ({"INFERWATCH__WORKERS": "two"}, "workers: expected `int`, got `str`"),
     ({"INFERWATCH__USAGE__ASK": "yes"}, "usage.ask: expected `bool`, got `str`"),
@@ -270,6 +282,48 @@ def test_a_value_in_the_environment_cannot_reach_into_a_section_that_is_none(tmp
     assert expected == error_of(path, environ={"INFERWATCH__UPSTREAM__ENGINE": "vllm"})
 
 
+# one wrong item in a list of sections -> the whole error
+ITEM_MISTAKES = [
+    ("prices: {rules: {}}", "prices.rules: expected `array`, got `object`"),
+    ("prices: {rules: [1]}", "prices.rules[0]: expected `object`, got `int`"),
+    ("prices: {rules: [{input: 1, output: 2}, {output: 2}]}", "prices.rules[1]: object missing required field `input`"),
+    ("prices: {rules: [{inputs: 1}]}", "prices.rules[0]: object contains unknown field `inputs`"),
+    (
+        "prices: {rules: [{input: 0.15 EUR, output: 2}]}",
+        "prices.rules[0].input: expected a plain number, such as 0.15",
+    ),
+    ("prices: {rules: [{input: yes, output: 2}]}", "prices.rules[0].input: expected `decimal`, got `bool`"),
+    (
+        "prices: {rules: [{input: 1, output: 2, valid_from: 1 July}]}",
+        "prices.rules[0].valid_from: expected a date, such as 2026-01-31",
+    ),
+    ('prices: {rules: [{input: 1, output: 2, model: "a\\0"}]}', "prices.rules[0].model: holds a null byte"),
+    (
+        "prices: {rules: [{input: -1, output: 2}]}",
+        "prices.rules[0].input: expected dollars per million tokens, 0 or more, got -1",
+    ),
+    ("tenants: {known: [{name: a}, {name: a}]}", "tenants.known[1].name: `a` is written twice"),
+    ("tenants: {known: [{name: a, key: sk-1}]}", "tenants.known[0]: object contains unknown field `key`"),
+    ("tenants: {unknown_keys: refuse}", "tenants.unknown_keys: invalid enum value 'refuse', expected allow, reject"),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), ITEM_MISTAKES)
+def test_a_mistake_in_an_item_of_a_list_is_named_with_its_place(tmp_path: Path, text: str, expected: str) -> None:
+    """Items are counted from 0; the key within the item follows."""
+    assert expected == error_of(written(tmp_path, text))
+
+
+def test_a_configuration_that_would_not_fit_into_one_message_is_refused(tmp_path: Path) -> None:
+    """It goes to each child in one line, and a line has a bound: too long, and every relay would stop."""
+    rules = "".join(f"    - {{model: {'m' * 250}{number}, input: 1, output: 2}}\n" for number in range(1000))
+    path = written(
+        tmp_path, f"prices:\n  rules:\n{rules}tenants:\n  known:\n    - {{name: a, keys_file: {'f' * 60_000}}}\n"
+    )
+
+    assert re.fullmatch(r"configuration: \d+ bytes, expected at most 393216", error_of(path))
+
+
 @pytest.mark.parametrize("written_as", ["10.0.0.0/8,::1", " 10.0.0.0/8 , ::1 ,"])
 def test_a_list_may_be_written_with_commas(tmp_path: Path, written_as: str) -> None:
     """In the environment and in the file, `a, b` is a list."""
@@ -289,14 +343,20 @@ def test_the_full_file_has_every_key_and_none_is_ignored() -> None:
     """A key that is declared can be set: each one arrives with the value of the file."""
     path = TESTDATA / "full.yml"
     given_tree = msgspec.yaml.decode(path.read_bytes())
-    files = {"upstream.tls_ca_file", "tls.cert_file", "tls.key_file", "identity.key_file"}
+    files = {"upstream.tls_ca_file", "tls.cert_file", "tls.key_file", "identity.key_file", "prices.catalogue_file"}
+    either = {"cost.hourly_dollars"}  # a GPU is rented or bought
+    secrets = {"tenants.known[].keys_file", "tenants.known[].key_env"}
 
     loaded = msgspec.to_builtins(config.load(str(path), environ={}))
     defaults = msgspec.to_builtins(Config())
 
-    assert given_tree == {**loaded, "identity": {"key_file": "", "trusted_peers": ["10.0.0.0/8", "fd00::/8"]}}
-    same_as_default = {key for key, _ in declared_keys() if _at(loaded, key) == _at(defaults, key)}
-    assert files == same_as_default
+    assert given_tree == msgspec.json.decode(msgspec.json.encode(loaded))
+    plain = {key for key, _ in declared_keys() if "[]" not in key}
+    assert files | either == {key for key in plain if _at(loaded, key) == _at(defaults, key)}
+    for key, field in declared_keys():
+        if "[]" in key:
+            section, _, name = key.partition("[].")
+            assert (_at(loaded, section)[0][name] == field.default) == (key in secrets), key
 
 
 def test_files_that_are_named_are_taken(tmp_path: Path) -> None:
@@ -322,9 +382,11 @@ def test_files_that_are_named_are_taken(tmp_path: Path) -> None:
 
 
 def test_every_key_has_an_environment_variable() -> None:
-    """The variable of `a.b` is INFERWATCH__A__B, for each key there is."""
+    """The variable of `a.b` is INFERWATCH__A__B, for each key that holds a value or a list of values."""
     defaults = msgspec.to_builtins(Config())
-    for key, _ in declared_keys():
+    for key, field in declared_keys():
+        if not config.in_environment(key, field) or field.default is None:  # "absent" cannot be written there
+            continue
         value = _at(defaults, key)
         text = ",".join(value) if isinstance(value, tuple) else str(value)
         name = ENV_PREFIX + key.upper().replace(".", "__")
@@ -392,7 +454,7 @@ def test_no_file_brings_anything_but_a_config_or_its_error(tmp_path_factory: pyt
     [
         ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
         ("http://user:secret@127.0.0.1:8000", "http://***@127.0.0.1:8000"),
-        ("https://token@engine", "https://***@engine"),
+        ("https://sesame@engine", "https://***@engine"),
         ("http://:secret@[::1]:8000/", "http://***@[::1]:8000/"),
     ],
 )
@@ -402,7 +464,7 @@ def test_what_is_shown_hides_the_password_in_a_url(url: str, shown: str) -> None
 
     assert shown == tree["upstream"]["url"]
     assert "secret" not in str(tree)
-    assert "token" not in str(tree)
+    assert "sesame" not in str(tree)
 
 
 def test_what_is_shown_is_everything_else_as_it_is() -> None:
@@ -419,9 +481,9 @@ def test_what_reload_takes_up_is_a_part_of_the_configuration() -> None:
     """Sockets, processes, folder, TLS, tap and the collector's bounds are for a restart; the rest is reloaded."""
     sections = set(Config.__struct_fields__)
 
-    assert {"listen", "admin", "workers", "state_dir", "tls", "tap", "metrics", "ledger"} == (
-        sections - config.RELOADABLE
-    )
+    restart = {"listen", "admin", "workers", "state_dir", "tls", "tap", "metrics", "ledger", "gpu"}
+    restart |= {"cost", "attribution", "energy"}
+    assert restart == sections - config.RELOADABLE
     assert sections >= config.RELOADABLE
 
 

@@ -1,6 +1,6 @@
 """The relay between a raw socket and a raw socket, so that tests read like transcripts of the wire.
 
-`Rig` runs the real Relay and RelayServer on a loopback port. On its left a `Client` sends bytes and sees bytes; on its
+`Rig` runs the real Relay and Listener on a loopback port. On its left a `Client` sends bytes and sees bytes; on its
 right `Engine` hands each connection of the relay to the test, which says what the engine says. What the relay would
 have told the collector is in `rig.tap`. Nothing here waits for ever: every wait fails after PATIENCE_S.
 """
@@ -17,13 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 import msgspec
-from aiohttp import web
 
 from inferwatch import tap
 from inferwatch.config import Config
 from inferwatch.relay.engine_probe import Engine as KnownEngine
 from inferwatch.relay.identity import Identity
-from inferwatch.relay.listener import RelayServer
+from inferwatch.relay.listener import Listener
 from inferwatch.relay.observer import Observer
 from inferwatch.relay.server import Relay
 from inferwatch.relay.worker import _pool
@@ -367,18 +366,23 @@ class Rig:
             identity=Identity(SECRET, config.identity.trusted_peers),
             mirror=self.tap,  # type: ignore[arg-type]
         )
-        self.server = RelayServer(self.relay)
+        self.server = Listener(self.relay)
         self.port = 0
         self._client_tls = client_tls
-        self._runner: web.ServerRunner | None = None
+        self._sweeping: asyncio.Task[None] | None = None
         self._clients: list[Client] = []
 
     async def start(self, tls: ssl.SSLContext | None = None) -> None:
-        self._runner = web.ServerRunner(self.server, handle_signals=False)
-        await self._runner.setup()
         listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port = listener.getsockname()[1]
-        await web.SockSite(self._runner, listener, ssl_context=tls, backlog=1024).start()
+        await self.server.start(listener, tls)
+        self._sweeping = asyncio.create_task(self._sweep_clients())
+
+    async def _sweep_clients(self) -> None:
+        """The clients' deadlines, as the worker does it once a second."""
+        while True:
+            await asyncio.sleep(0.02)
+            self.server.sweep(time.monotonic())
 
     async def connect(self, *, receive_buffer: int = 0) -> Client:
         """Open a client connection. With `receive_buffer` it is a small one that is only read on demand."""
@@ -423,12 +427,14 @@ class Rig:
     async def stop(self) -> None:
         for client in self._clients:
             client.close()
-        if self._runner is not None:
-            await self.server.shutdown(0.1)
-            await self._runner.cleanup()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        self.server.close()
+        self.server.cut()
+        await self.relay.tasks.close()
         self.pool.close()
         await self.engine.stop()
-        await asyncio.sleep(0)
+        await until(lambda: not self.server.connections)
 
 
 # Starts a relay: see the fixture `start`.

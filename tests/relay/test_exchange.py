@@ -20,12 +20,15 @@ class Transport:
 
     def __init__(self) -> None:
         self.written = b""
+        self.full = lambda: None  # what asyncio calls when more than the high-water mark is buffered
         self.buffered = 0
         self.reading = True
         self.closed = ""
 
     def write(self, data: bytes) -> None:
         self.written += data
+        if self.buffered > HIGH_WATER_BYTES:
+            self.full()
 
     def get_write_buffer_size(self) -> int:
         return self.buffered
@@ -68,6 +71,7 @@ def exchange(**options: Any) -> Exchange:
     )
     made.connection = Connection()  # type: ignore[assignment]
     made.sent_ns = 100 * S
+    client(made).full = lambda: made.block(110 * S)
     return made
 
 
@@ -147,7 +151,7 @@ def test_client_that_takes_nothing_is_stuck() -> None:
     made.complete([])
     assert made.stuck(116 * S, LIMITS), "also when the engine has said all"
     client(made).buffered = 0
-    made.unblock()
+    made.unblock(117 * S)
     assert not made.stuck(116 * S, LIMITS)
 
 
@@ -160,7 +164,7 @@ def test_slow_client_pauses_the_engine_and_resumes_it() -> None:
     client(made).buffered = HIGH_WATER_BYTES + 1
     made.body(110 * S, b"x")
     assert not engine(made).reading
-    made.unblock()
+    made.unblock(117 * S)
     assert engine(made).reading
     assert made.stalled_ns > 0
 

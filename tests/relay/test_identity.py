@@ -21,7 +21,7 @@ class Peer:
 
 
 def tenant(fields: list[tuple[bytes, bytes]], remote: str | None = "10.0.0.1", trusted: tuple[str, ...] = ()) -> str:
-    return Identity(SECRET, trusted).tenant(RequestHead("/", fields), Peer(remote))
+    return Identity(SECRET, trusted).tenant(RequestHead(b"/", fields), Peer(remote))
 
 
 def test_no_key_is_anonymous() -> None:
@@ -56,14 +56,14 @@ def test_one_key_is_one_tenant_however_it_is_sent(field: tuple[bytes, bytes]) ->
 def test_different_keys_are_different_tenants() -> None:
     """A thousand keys, a thousand names."""
     one = Identity(SECRET, ())
-    seen = {one.tenant(RequestHead("/", [(b"x-api-key", b"key-%d" % number)]), Peer(None)) for number in range(1000)}
+    seen = {one.tenant(RequestHead(b"/", [(b"x-api-key", b"key-%d" % number)]), Peer(None)) for number in range(1000)}
     assert len(seen) == 1000
 
 
 def test_hash_depends_on_the_secret() -> None:
     """Names from two installations cannot be joined."""
     other = Identity(b"another secret, long enough", ())
-    head = RequestHead("/", [(b"x-api-key", b"k1")])
+    head = RequestHead(b"/", [(b"x-api-key", b"k1")])
     assert other.tenant(head, Peer()) != Identity(SECRET, ()).tenant(head, Peer())
 
 
@@ -76,11 +76,11 @@ def test_short_secret_is_refused() -> None:
 def test_memory_for_keys_is_bounded() -> None:
     """A client that sends random keys cannot fill memory, and names stay the same afterwards."""
     one = Identity(SECRET, ("10.0.0.0/8",))
-    first = one.tenant(RequestHead("/", [(b"x-api-key", b"first")]), Peer())
+    first = one.tenant(RequestHead(b"/", [(b"x-api-key", b"first")]), Peer())
     for number in range(identity.MAX_REMEMBERED * 2 + 1):
-        one.tenant(RequestHead("/", [(b"x-api-key", b"%d" % number)]), Peer(f"10.0.{number >> 8}.{number & 255}"))
+        one.tenant(RequestHead(b"/", [(b"x-api-key", b"%d" % number)]), Peer(f"10.0.{number >> 8}.{number & 255}"))
     assert len(one._hashes) <= identity.MAX_REMEMBERED
-    assert one.tenant(RequestHead("/", [(b"x-api-key", b"first")]), Peer()) == first
+    assert one.tenant(RequestHead(b"/", [(b"x-api-key", b"first")]), Peer()) == first
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_tenant_header_is_believed_from_trusted_peers_only(
 ) -> None:
     """Else anybody could make anybody pay."""
     one = Identity(SECRET, trusted)
-    head = RequestHead("/", [(b"x-inferwatch-tenant", b"acme")])
+    head = RequestHead(b"/", [(b"x-inferwatch-tenant", b"acme")])
     assert [one.tenant(head, Peer(remote)) for _ in range(2)] == [name, name]  # the second time from memory
 
 

@@ -12,6 +12,7 @@ and that is true.
 from typing import ClassVar, Final, NamedTuple
 
 from inferwatch.record import TokenClass
+from inferwatch_collectors.dialects.timings import NO_TIMINGS, EngineTimings
 from inferwatch_collectors.dialects.usage import ONE_PROMPT, Totals, Usage
 
 # Classes of generated output as bits, since one event may carry several. In the order in which a model makes them.
@@ -26,6 +27,16 @@ UNKNOWN_NS: Final = -1
 # n times prompts of one request. vLLM allows 16,384 for n (VLLM_MAX_N_SEQUENCES); broken indices must not fill the
 # memory.
 MAX_CHOICES: Final = 16_384
+
+# What a bound of the readers cuts off, counted by answers: values of a label.
+CUT_CHOICES: Final = "choices"  # above MAX_CHOICES
+CUT_LONG_REPLY: Final = "long_replies"  # plain replies above `body.MAX_REPLY_BYTES`
+CUT_INFLATED: Final = "inflated"  # reads above `body.MAX_INFLATED_BYTES`
+CUT_LONG_EVENT: Final = "long_events"  # events above `sse.MAX_EVENT_BYTES`
+CUT_GAPS: Final = "token_gaps"  # above `exchange.MAX_PENDING_GAPS`
+CUT_REASONS: Final = (CUT_CHOICES, CUT_LONG_REPLY, CUT_INFLATED, CUT_LONG_EVENT, CUT_GAPS)
+
+_NOTHING_CUT: Final[frozenset[str]] = frozenset()
 
 # Names that an engine chose go into records: enough for any real one, and no room for a page of text.
 MAX_NAME_CHARS: Final = 256
@@ -61,11 +72,13 @@ class Observation:
     """What is known of one answer so far. Times are CLOCK_MONOTONIC nanoseconds, UNKNOWN_NS if unknown."""
 
     __slots__ = (
-        "_answer_open",
         "_first_open",
         "answer_ns",
+        "awaits_token",
         "choices",
+        "cuts",
         "done",
+        "echo_only",
         "engine_id",
         "engine_model",
         "error",
@@ -80,11 +93,16 @@ class Observation:
         "gaps",
         "lossy",
         "malformed",
+        "stall_from_ns",
+        "stall_to_ns",
+        "timings",
     )
 
     def __init__(self, facts: RequestFacts) -> None:
         self.facts = facts
+        self.echo_only = facts.echo_only  # at hand for each token
         self.choices: dict[int, Choice] = {}
+        self.cuts = _NOTHING_CUT  # CUT_REASONS that apply
         self.final: Usage | None = None  # of the whole answer
         self.events = 0  # data events that held an object
         self.malformed = 0  # data events, or bodies, that did not
@@ -93,33 +111,51 @@ class Observation:
         self.lossy = False  # something that the engine sent was not read
         self.engine_id = ""
         self.engine_model = ""
+        self.timings: EngineTimings = NO_TIMINGS  # by the engine itself
         self.first_ns = UNKNOWN_NS
         self.first_class: TokenClass | None = None
         self.answer_ns = UNKNOWN_NS
         self._first_open = True  # no token yet, and none can have been missed
-        self._answer_open = True
+        self.awaits_token = True  # the first of the answer, and perhaps the first of any class, is still to come
         self.gaps: list[tuple[float, int]] = []  # (gap_s, tokens) not yet drained
         self.gap_count = 0
         self.gap_sum_ns = 0
         self.gap_max_s = 0.0
+        self.stall_from_ns = UNKNOWN_NS  # where the largest gap began and ended
+        self.stall_to_ns = UNKNOWN_NS
 
     def choice(self, index: int) -> Choice | None:
         """Return the state of choice `index`, new if need be; None if there are too many."""
         found = self.choices.get(index)
-        if found is None and len(self.choices) < MAX_CHOICES:
+        if found is None:
+            if len(self.choices) >= MAX_CHOICES:
+                self.cut(CUT_CHOICES)
+                return None
             found = self.choices[index] = Choice()
         return found
 
+    def cut(self, reason: str) -> None:
+        """Note that a bound, one of CUT_REASONS, has kept something out of here."""
+        self.cuts |= {reason}
+
+    def finish_reasons(self) -> tuple[str, ...]:
+        """Return how the choices finished that did, in the order of their indices."""
+        choices = self.choices
+        if len(choices) == 1:
+            (choice,) = choices.values()
+            return (choice.finish,) if choice.finish else ()
+        return tuple(choice.finish for _, choice in sorted(choices.items()) if choice.finish)
+
     def token_seen(self, stamp_ns: int, classes: int) -> None:
         """Generated output of `classes` (bits) came: remember the first of any class and the first of the answer."""
-        if not self._answer_open:
+        if not self.awaits_token:
             return
         if self._first_open:
             self._first_open = False
             self.first_ns = stamp_ns
             self.first_class = _CLASS_OF_BIT[classes & -classes]
         if classes & ANSWER:
-            self._answer_open = False
+            self.awaits_token = False
             self.answer_ns = stamp_ns
 
     def tokens_arrived(self, choice: Choice, stamp_ns: int, tokens: int) -> None:
@@ -132,12 +168,14 @@ class Observation:
             self.gap_sum_ns += gap_ns
             if gap_s > self.gap_max_s:  # once a token: a call of max() costs more
                 self.gap_max_s = gap_s
+                self.stall_from_ns = choice.stamp_ns
+                self.stall_to_ns = stamp_ns
         choice.stamp_ns = stamp_ns
 
     def bytes_missing(self) -> None:
         """Some of the answer was not seen: what the next token would be measured against is no longer known."""
         self.lossy = True
-        self._first_open = self._answer_open = False
+        self._first_open = self.awaits_token = False
         for choice in self.choices.values():
             choice.stamp_ns = UNKNOWN_NS
             choice.counted = False

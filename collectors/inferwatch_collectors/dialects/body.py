@@ -6,7 +6,7 @@ Which kind it is, the response head says. All kinds take any split of the bytes 
 import zlib
 from typing import TYPE_CHECKING, Final, Protocol
 
-from inferwatch_collectors.dialects.base import Dialect, Observation
+from inferwatch_collectors.dialects.base import CUT_INFLATED, CUT_LONG_EVENT, CUT_LONG_REPLY, Dialect, Observation
 from inferwatch_collectors.dialects.sse import SSEParser
 
 if TYPE_CHECKING:
@@ -71,10 +71,15 @@ class EventStream:
 
     def feed(self, stamp_ns: int, data: bytes) -> None:
         """Hand on the events that `data` completes."""
+        lone = self._parser.lone_event(data)
+        if lone is not None:
+            self._read_event(self._observation, stamp_ns, b"", lone)
+            return
         for name, value in self._parser.feed(data):
             self._read_event(self._observation, stamp_ns, name, value)
         if self._parser.oversized:
             self._observation.lossy = True
+            self._observation.cut(CUT_LONG_EVENT)
 
     def gap(self) -> None:
         """Look for the next event."""
@@ -105,6 +110,7 @@ class PlainReply:
         """Keep it, up to MAX_REPLY_BYTES."""
         self._size += len(data)
         if self._size > MAX_REPLY_BYTES:
+            self._observation.cut(CUT_LONG_REPLY)
             self.gap()
         elif self._parts is not None:
             self._parts.append(data)
@@ -117,7 +123,8 @@ class PlainReply:
     def finish(self, stamp_ns: int) -> None:
         """Read it."""
         if self._parts:
-            self._dialect.read_reply(self._observation, b"".join(self._parts))
+            whole = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            self._dialect.read_reply(self._observation, whole)
         self._parts = None
 
 
@@ -165,6 +172,7 @@ class Inflated:
             piece = self._zlib.decompress(data, _INFLATE_STEP)
             left -= len(piece)
             if left < 0:
+                self._observation.cut(CUT_INFLATED)
                 self._lose()
                 return
             if piece:
@@ -199,6 +207,8 @@ def body_reader(dialect: Dialect, observation: Observation, framing: str, encodi
     if not dialect.reads or not framing:
         return UNREAD
     inner: Body = EventStream(dialect, observation) if framing == "sse" else PlainReply(dialect, observation)
+    if not encoding:
+        return inner
     encoding = encoding.strip().lower().removeprefix("x-")
     if encoding in {"", "identity"}:
         return inner

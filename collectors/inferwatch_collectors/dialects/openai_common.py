@@ -20,6 +20,7 @@ import msgspec
 from inferwatch.record import TokenSource
 from inferwatch_collectors.dialects.base import MAX_NAME_CHARS, Choice, Dialect, Observation
 from inferwatch_collectors.dialects.lenient import load_object, salvage
+from inferwatch_collectors.dialects.timings import NO_TIMINGS, from_body
 from inferwatch_collectors.dialects.usage import Count, LastFinalWins, Totals, Usage, UsageRule
 
 # What msgspec raises on bad input: DecodeError and UnicodeDecodeError are ValueErrors; RecursionError on deep nesting.
@@ -46,6 +47,8 @@ class WireReply(msgspec.Struct, gc=False):
     model: str | None = None
     usage: Usage | None = None
     error: Any = None
+    metrics: Any = None  # vLLM's own times of the request
+    timings: Any = None  # llama.cpp's
 
 
 class PlainReply(WireReply, gc=False):
@@ -53,6 +56,9 @@ class PlainReply(WireReply, gc=False):
 
     choices: list[WireChoice] | None = None
 
+
+# At hand: before Python 3.12 each mention of an enum's member calls a descriptor.
+_FINAL_USAGE: Final = TokenSource.FINAL_USAGE
 
 _decode_reply: Final = msgspec.json.Decoder(PlainReply).decode
 _decode_usage: Final = msgspec.json.Decoder(Usage).decode
@@ -78,6 +84,8 @@ class OpenAIReplies(Dialect):
         _note_names(observation, reply)
         observation.error = bool(reply.error)
         observation.final = reply.usage
+        if len(reply.choices or ()) == 1:
+            _note_timings(observation, reply)
         note_finishes(observation, reply.choices or ())
 
     def read_reply_tail(self, observation: Observation, tail: bytes) -> None:
@@ -97,9 +105,7 @@ class OpenAIReplies(Dialect):
         """Return the final usage, or the sum of the running ones, or what the events let us guess."""
         final = observation.final
         if final is not None and (final.prompt_tokens is not None or final.completion_tokens is not None):
-            return Totals(
-                final.prompt_tokens, final.completion_tokens, final.cached, final.reasoning, TokenSource.FINAL_USAGE
-            )
+            return Totals(final.prompt_tokens, final.completion_tokens, final.cached, final.reasoning, _FINAL_USAGE)
         seen = observation.choices
         usages = {index: choice.usage for index, choice in seen.items() if choice.usage is not None}
         if usages:
@@ -139,9 +145,12 @@ class OpenAIStreams(OpenAIReplies):
         choices = chunk.choices
         if choices and len(choices) == 1:
             self._advance(observation, stamp_ns, choices[0], 0, usage)
+            if chunk.timings is not None and choices[0].finish_reason:
+                _note_timings(observation, chunk)
             return
         if usage is not None:
             observation.final = self.rule.final(observation.final, usage)
+            _note_timings(observation, chunk)
         for position, choice in enumerate(choices or ()):
             self._advance(observation, stamp_ns, choice, position, None)
 
@@ -168,12 +177,14 @@ class OpenAIStreams(OpenAIReplies):
         if choice is None:
             return
         classes = self._classes(wire)
-        if classes and (observation.facts.echo_only or (usage is not None and usage.nothing_generated())):
+        if classes and (observation.echo_only or (usage is not None and usage.nothing_generated())):
             classes = 0  # the prompt comes back
+        tokens = 0
         if classes:
             choice.events += 1
-            observation.token_seen(stamp_ns, classes)
-        tokens = 1 if classes else 0
+            tokens = 1
+            if observation.awaits_token:
+                observation.token_seen(stamp_ns, classes)
         if usage is None:
             choice.counted = False
         else:
@@ -190,7 +201,7 @@ def count(choice: Choice, usage: Usage, guess: int) -> int:
     `guess` is the answer where the count before is not known, or this one is no count.
     """
     total = usage.completion_tokens
-    if total is None or usage.blank() or total < choice.tokens:
+    if total is None or total < choice.tokens or (total == 0 and usage.blank()):
         choice.counted = False
         return guess
     # Without a count before it the difference means nothing, unless nothing came before it at all.
@@ -214,6 +225,14 @@ def _note_names(observation: Observation, reply: WireReply) -> None:
         observation.engine_id = reply.id[:MAX_NAME_CHARS]
     if reply.model:
         observation.engine_model = reply.model[:MAX_NAME_CHARS]
+
+
+def _note_timings(observation: Observation, reply: WireReply) -> None:
+    """Take the engine's own times. They are of one sequence: with several choices they are not the request's."""
+    if len(observation.choices) > 1:
+        observation.timings = NO_TIMINGS
+    elif reply.metrics is not None or reply.timings is not None:
+        observation.timings = from_body(reply.metrics, reply.timings) or observation.timings
 
 
 class Embeddings(OpenAIReplies):

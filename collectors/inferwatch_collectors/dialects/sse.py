@@ -48,12 +48,21 @@ class SSEParser:
         self._idle = False  # nothing carried over: the next read may take the fast path
         self.oversized = 0  # events given up because of their size
 
+    def lone_event(self, data: bytes) -> bytes | None:
+        """Return the event's data if `data` is one whole plain event and nothing else; if not, nothing has happened.
+
+        An ordinary read of a stream. `feed` takes it as well, for more.
+        """
+        if not (self._idle and data.startswith(b"data: ") and data.endswith(b"\n\n")):
+            return None
+        value = data[6:-2]
+        # Integers, not bytes: that is one memchr.
+        return None if 10 in value or 13 in value or len(data) > self._max else value
+
     def feed(self, data: bytes) -> list[Event]:
         """Return the events completed by `data`."""
-        plain = self._idle and data.startswith(b"data: ") and data.endswith(b"\n\n") and b"\r" not in data
+        plain = self._idle and data.startswith(b"data: ") and data.endswith(b"\n\n") and 13 not in data
         if plain and len(data) <= self._max:
-            if data.find(b"\n") == len(data) - 2:
-                return [(b"", data[6:-2])]
             parts = data[:-2].split(b"\n\n")
             # One line each, or a single \n would hide in one of them.
             if data.count(b"\n") == 2 * len(parts) and all(part.startswith(b"data: ") for part in parts):

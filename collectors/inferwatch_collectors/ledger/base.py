@@ -4,7 +4,7 @@ import enum
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
-from inferwatch.record import RequestRecord
+from inferwatch.record import RequestRecord, Share
 
 # (family, labels, value): one series of the metric store, packed by the store, absolute, and opaque to the ledger.
 MetricRow = tuple[str, bytes, bytes]
@@ -47,8 +47,13 @@ class Ledger(Protocol):
     def epoch(self) -> int:
         """Grows by one whenever the store was begun afresh: then all counters must be handed over anew."""
 
-    async def commit(self, records: Sequence[RequestRecord], metric_rows: Sequence[MetricRow]) -> None:
-        """Make all of it durable or nothing. A record whose id is known already is left as it was.
+    async def commit(
+        self, records: Iterable[RequestRecord], metric_rows: Sequence[MetricRow], shares: Iterable[Share] = ()
+    ) -> None:
+        """Make all of it durable or nothing. A record whose id is known already is left as it was, and so is a share.
+
+        Shares of idle time have no id: they are added up as they come. Both may be very many after an outage, and are
+        walked through once.
 
         Raises:
             LedgerError: nothing was written.

@@ -4,9 +4,10 @@
 position noted after that batch was applied. Each transaction carries every record added so far together with the metric
 rows as they are at that moment, so a restart finds counters that include exactly the records it finds.
 
-When the ledger fails, records wait here and are tried again with growing pauses, and nothing is acknowledged. The wait
-is bounded: above `max_waiting` the oldest records lose their row (counted in `lost`); the counters, which are absolute
-values and few, still include them and reach the disk with the next commit that succeeds.
+When the ledger fails (a full disk, above all), records wait here and are tried again with growing pauses, and nothing
+is acknowledged. They wait packed, so that hours fit into memory, and go in one transaction once there is space again.
+The wait is bounded: above `max_waiting` the oldest records lose their row (counted in `lost`); the counters, which are
+absolute values and few, still include them and reach the disk with the next commit that succeeds.
 """
 
 import asyncio
@@ -14,7 +15,8 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 from typing import Final, Protocol
 
-from inferwatch.record import RequestRecord
+from inferwatch.record import RequestRecord, Share
+from inferwatch_collectors.ledger.backlog import Backlog
 from inferwatch_collectors.ledger.base import Ledger, LedgerError, MetricRow
 
 _log: Final = logging.getLogger(__name__)
@@ -35,8 +37,8 @@ RETRY_MAX_S: Final = 10.0
 # A failing disk fails ten times a second at first; one line a minute says as much.
 LOG_INTERVAL_S: Final = 60.0
 
-# About 1.5 kB each: 75 MB, or a quarter of an hour without a disk at 50 requests a second.
-MAX_WAITING_RECORDS: Final = 50_000
+# About 0.2 kB each, packed: 100 MB, or almost three hours without a disk at 50 requests a second.
+MAX_WAITING_RECORDS: Final = 500_000
 
 
 class DurableValues(Protocol):
@@ -61,7 +63,8 @@ class Journal:
         self._values = values
         self._max_waiting = max_waiting
         self._epoch = ledger.epoch
-        self._waiting: list[RequestRecord] = []
+        self._waiting = Backlog(RequestRecord, max_waiting)
+        self._shares = Backlog(Share, max_waiting)
         self._flushes: list[asyncio.Future[bool]] = []
         self._some = asyncio.Event()
         self._due = asyncio.Event()
@@ -70,6 +73,7 @@ class Journal:
         self.position = 0
         self.committed = 0
         self.lost = 0
+        self.lost_shares = 0
         self.unsure = 0
         self.commits = 0
         self.failing = False
@@ -87,6 +91,14 @@ class Journal:
             self._due.set()
         if count > 2 * self._max_waiting:  # a commit hangs: nobody else cuts meanwhile
             self._cut()
+
+    def add_share(self, share: Share) -> None:
+        """Take what a request, or nobody, was charged of the machine.
+
+        It goes with the next commit, beside the metric rows of that moment; no acknowledgement depends on it.
+        """
+        self._shares.append(share)
+        self._some.set()
 
     @property
     def waiting(self) -> int:
@@ -157,18 +169,20 @@ class Journal:
         self._some.clear()
         self._due.clear()
         flushes, self._flushes = self._flushes, []
-        records, self._waiting = self._waiting, []
+        records = self._waiting.take()
+        shares = self._shares.take()
         position = self.position
         if self._ledger.epoch != self._epoch:
             self._epoch = self._ledger.epoch
             self._values.touch_all()
         rows = self._values.take_dirty()
         try:
-            if records or rows:
-                await self._ledger.commit(records, rows)
+            if records or rows or shares:
+                await self._ledger.commit(records, rows, shares)
                 self.commits += 1
         except LedgerError as error:
-            self._waiting = records + self._waiting
+            self._waiting.put_back(records)
+            self._shares.put_back(shares)
             self._values.put_back(rows)
             self.failing = True
             self.commit_failures += 1
@@ -189,10 +203,8 @@ class Journal:
         return ok
 
     def _cut(self) -> None:
-        excess = len(self._waiting) - self._max_waiting
-        if excess > 0:
-            del self._waiting[:excess]
-            self.lost += excess
+        self.lost += self._waiting.cut()
+        self.lost_shares += self._shares.cut()
 
     def _log_fault(self, error: LedgerError) -> None:
         now_s = asyncio.get_running_loop().time()

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
-from inferwatch.record import RequestRecord
+from inferwatch.record import RequestRecord, Share
 from inferwatch_collectors.ledger.base import LedgerError, MetricRow
 from inferwatch_collectors.ledger.sqlite_store import IN_MEMORY, SqliteStore
 
@@ -37,26 +37,37 @@ class SqliteLedger:
 
     @classmethod
     async def open(
-        cls, state_dir: Path | None, *, retention_days: float = 35, max_rows: int = 5_000_000, max_bytes: int = 0
+        cls,
+        state_dir: Path | None,
+        *,
+        retention_days: float = 35,
+        hour_retention_days: float = 400,
+        day_retention_days: float = 0,
+        max_rows: int = 5_000_000,
+        max_bytes: int = 0,
     ) -> Self:
         """Open `ledger.sqlite3` in `state_dir`; None, or a directory that cannot be used, gives one in memory.
 
-        `max_bytes` bounds the file (0: the disk does).
+        `max_bytes` bounds the file (0: the disk does). Retentions are those of `settings.observing.Ledger`.
 
         Raises:
             LedgerInUseError: another collector writes there.
         """
         executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="ledger")
-        retention_ns = int(retention_days * DAY_NS)
+        keep = {
+            "retention_ns": int(retention_days * DAY_NS),
+            "hour_retention_ns": int(hour_retention_days * DAY_NS),
+            "day_retention_ns": int(day_retention_days * DAY_NS),
+        }
 
         def make() -> SqliteStore:
             if state_dir is not None:
                 path = str(state_dir / FILE_NAME)
                 try:
-                    return SqliteStore(path, retention_ns=retention_ns, max_rows=max_rows, max_bytes=max_bytes)
+                    return SqliteStore(path, max_rows=max_rows, max_bytes=max_bytes, **keep)
                 except LedgerError as error:
                     _log.error("ledger_not_durable path=%s reason=%s", path, error)
-            return SqliteStore(IN_MEMORY, retention_ns=retention_ns, max_rows=min(max_rows, IN_MEMORY_ROWS))
+            return SqliteStore(IN_MEMORY, max_rows=min(max_rows, IN_MEMORY_ROWS), **keep)
 
         try:
             store = await asyncio.get_running_loop().run_in_executor(executor, make)
@@ -73,8 +84,10 @@ class SqliteLedger:
     def epoch(self) -> int:
         return self._store.epoch
 
-    async def commit(self, records: Sequence[RequestRecord], metric_rows: Sequence[MetricRow]) -> None:
-        await self._run(lambda: self._store.commit(records, metric_rows))
+    async def commit(
+        self, records: Iterable[RequestRecord], metric_rows: Sequence[MetricRow], shares: Iterable[Share] = ()
+    ) -> None:
+        await self._run(lambda: self._store.commit(records, metric_rows, shares))
 
     async def seen(self, request_ids: Iterable[str]) -> set[str]:
         return await self._run(lambda: self._store.seen(request_ids))

@@ -13,19 +13,23 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from inferwatch.record import RequestRecord
+from inferwatch.record import RequestRecord, Share
 from inferwatch_collectors.ledger.base import GONE, LedgerError, LedgerFault, LedgerInUseError, MetricRow
+from inferwatch_collectors.ledger.packing import Shapes
 from inferwatch_collectors.ledger.schema import (
     DELETE_METRIC,
     INSERT_REQUEST,
     MIGRATIONS,
     UPSERT_METRIC,
-    decode_record,
+    USAGE_VERSION,
     request_row,
 )
+from inferwatch_collectors.ledger.usage import DAY, HOUR, MINUTE, USER_DAY, Tally
+from inferwatch_collectors.ledger.usage_tables import IDS_PER_QUERY, UsageTables
 
 _log: Final = logging.getLogger(__name__)
 
@@ -40,12 +44,10 @@ LOCK_WAIT_S: Final = 5.0
 # One step of retention: some 10 ms of writing, so that a commit never waits long behind it.
 RETENTION_STEP_ROWS: Final = 1000
 
-DELETE_AGED: Final = """
-    DELETE FROM requests WHERE seq IN (SELECT seq FROM requests WHERE wall_ns < ? ORDER BY wall_ns LIMIT ?)
-"""
+AGED: Final = "SELECT seq FROM requests WHERE wall_ns < ? ORDER BY wall_ns LIMIT ?"
 
-# SQLite allows 32,766 parameters; statements of this size compile once and stay in the statement cache.
-IDS_PER_QUERY: Final = 500
+# After an outage a transaction may have very many records; no more than this many are unpacked at a time.
+INSERT_STEP_ROWS: Final = 2_000
 
 # The WAL grows while a reader holds a snapshot; afterwards it is cut down to this.
 WAL_LIMIT_BYTES: Final = 16 * 1024 * 1024
@@ -71,8 +73,20 @@ def fault_of(error: sqlite3.Error) -> LedgerFault:
 class SqliteStore:
     """One open database. Make it, use it and close it in one thread."""
 
-    def __init__(self, path: str, *, retention_ns: int, max_rows: int, max_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        retention_ns: int,
+        max_rows: int,
+        max_bytes: int = 0,
+        hour_retention_ns: int = 0,
+        day_retention_ns: int = 0,
+    ) -> None:
         """Open or create the file; `IN_MEMORY` gives one that dies with the process.
+
+        `retention_ns` is for requests and for sums by the minute, `hour_retention_ns` for sums by the hour and those of
+        users, `day_retention_ns` for sums by the day; of the last two 0 means for ever.
 
         Raises:
             LedgerInUseError: another writer holds it.
@@ -80,6 +94,12 @@ class SqliteStore:
         """
         self._path = path
         self._retention_ns = retention_ns
+        self._keep_ns = {
+            MINUTE.name: retention_ns,
+            HOUR.name: hour_retention_ns,
+            USER_DAY.name: hour_retention_ns,
+            DAY.name: day_retention_ns,
+        }
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._lock_fd = -1
@@ -95,12 +115,39 @@ class SqliteStore:
             self._unlock()
             raise
 
-    def commit(self, records: Sequence[RequestRecord], metric_rows: Sequence[MetricRow]) -> None:
+    def commit(
+        self, records: Iterable[RequestRecord], metric_rows: Sequence[MetricRow], shares: Iterable[Share] = ()
+    ) -> None:
         """Write all of it in one transaction."""
-        with self._guarded() as connection, _transaction(connection):
-            connection.executemany(INSERT_REQUEST, map(request_row, records))
+        with self._guarded() as connection, self._transaction(connection):
+            tally = Tally()
+            remaining = iter(records)
+            while part := list(islice(remaining, INSERT_STEP_ROWS)):
+                self._insert(connection, part, tally)
+            owed = iter(shares)
+            while due := list(islice(owed, INSERT_STEP_ROWS)):
+                self._usage.settle(due, tally)
+            self._usage.write(tally)
             connection.executemany(UPSERT_METRIC, [row for row in metric_rows if row[2] != GONE])
             connection.executemany(DELETE_METRIC, [row[:2] for row in metric_rows if row[2] == GONE])
+
+    def _insert(self, connection: sqlite3.Connection, records: Sequence[RequestRecord], tally: Tally) -> None:
+        """Insert and count those that have no row yet."""
+        key_ids = list(map(self._usage.key_id, records))
+        (last,) = connection.execute("SELECT max(seq) FROM requests").fetchone()
+        inserted = connection.executemany(
+            INSERT_REQUEST, map(request_row, records, map(self._shapes.pack, records), key_ids)
+        ).rowcount
+        if inserted == len(records):
+            for record, key_id in zip(records, key_ids, strict=True):
+                tally.add(record, key_id)
+            return
+        rows = connection.execute("SELECT request_id FROM requests WHERE seq > ?", (last or 0,))
+        fresh = {row[0] for row in rows}
+        for record, key_id in zip(records, key_ids, strict=True):
+            if record.request_id in fresh:
+                fresh.remove(record.request_id)
+                tally.add(record, key_id)
 
     def seen(self, request_ids: Iterable[str]) -> set[str]:
         """Return those ids that have a row."""
@@ -123,19 +170,24 @@ class SqliteStore:
         """Return the newest `count` records."""
         with self._guarded() as connection:
             rows = connection.execute("SELECT record FROM requests ORDER BY seq DESC LIMIT ?", (count,)).fetchall()
-        return [decode_record(row[0]) for row in rows]
+        return [self._shapes.unpack(row[0]) for row in rows]
 
     def retain(self, wall_ns: int) -> int:
         """Delete up to RETENTION_STEP_ROWS of the oldest rows over either limit."""
         with self._guarded() as connection:
+            with self._transaction(connection):
+                cells = self._usage.retain(wall_ns, self._keep_ns, RETENTION_STEP_ROWS)
             first, last = connection.execute("SELECT min(seq), max(seq) FROM requests").fetchone()
             if first is None:
-                return 0
+                return cells
             surplus_end = min(last + 1 - self._max_rows, first + RETENTION_STEP_ROWS)
-            with _transaction(connection):
-                aged = connection.execute(DELETE_AGED, (wall_ns - self._retention_ns, RETENTION_STEP_ROWS)).rowcount
-                surplus = connection.execute("DELETE FROM requests WHERE seq < ?", (surplus_end,)).rowcount
-            return aged + surplus
+            aged = (wall_ns - self._retention_ns, RETENTION_STEP_ROWS)
+            with self._transaction(connection):
+                connection.execute(f"DELETE FROM shares WHERE seq IN ({AGED})", aged)  # noqa: S608 - ours
+                gone = connection.execute(f"DELETE FROM requests WHERE seq IN ({AGED})", aged).rowcount  # noqa: S608
+                connection.execute("DELETE FROM shares WHERE seq < ?", (surplus_end,))
+                gone += connection.execute("DELETE FROM requests WHERE seq < ?", (surplus_end,)).rowcount
+            return max(gone, cells)
 
     def close(self) -> None:
         """Checkpoint (SQLite does so when the last connection goes), close and unlock."""
@@ -173,6 +225,7 @@ class SqliteStore:
             if self._max_bytes:
                 (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
                 connection.execute(f"PRAGMA max_page_count = {max(1, self._max_bytes // page_bytes)}")
+            self._usage = UsageTables(connection)
             self._migrate(connection)
         except (sqlite3.Error, LedgerError):
             connection.close()
@@ -180,16 +233,42 @@ class SqliteStore:
         return connection
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
-        with _transaction(connection):  # also proves that the file can be written
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version > len(MIGRATIONS):
-                message = f"{self._path}: schema {version} is from a newer version; this one knows {len(MIGRATIONS)}"
-                raise LedgerError(LedgerFault.OTHER, message)
-            for script in MIGRATIONS[version:]:
-                for statement in filter(str.strip, script.split(";")):
-                    connection.execute(statement)
-            # Written even when nothing changed: reading alone would not notice a read-only file.
-            connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > len(MIGRATIONS):
+            message = f"{self._path}: schema {version} is from a newer version; this one knows {len(MIGRATIONS)}"
+            raise LedgerError(LedgerFault.OTHER, message)
+        try:
+            with self._transaction(connection):  # also proves that the file can be written
+                for script in MIGRATIONS[version:]:
+                    for statement in filter(str.strip, script.split(";")):
+                        connection.execute(statement)
+                self._shapes = Shapes.written(connection)
+                if 0 < version < USAGE_VERSION:
+                    self._usage.backfill(self._shapes.unpack)
+                # Written even when nothing changed: reading alone would not notice a read-only file.
+                connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        except sqlite3.Error as error:
+            # A full disk will have space again. A ledger in memory instead would acknowledge what it is going to lose.
+            if version < len(MIGRATIONS) or fault_of(error) is not LedgerFault.FULL:
+                raise
+            self._shapes = Shapes.read(connection)
+            if not self._shapes.writable:
+                raise
+            _log.error("ledger_full path=%s reason=%s", self._path, error)
+
+    @contextlib.contextmanager
+    def _transaction(self, connection: sqlite3.Connection) -> Iterator[None]:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            self._usage.forget()
+            # A full disk may have rolled back already; a second ROLLBACK would hide the first error.
+            if connection.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+            raise
 
     @contextlib.contextmanager
     def _guarded(self) -> Iterator[sqlite3.Connection]:
@@ -229,20 +308,6 @@ class SqliteStore:
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
             self._lock_fd = -1
-
-
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        # A full disk may have rolled back already; a second ROLLBACK would hide the first error.
-        if connection.in_transaction:
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-        raise
 
 
 def _lock(path: Path) -> int:

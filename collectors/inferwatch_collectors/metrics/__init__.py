@@ -16,10 +16,16 @@ from typing import Final
 
 from inferwatch_collectors.metrics.base import *  # noqa: F403 - one name space: `m.REQUESTS`
 from inferwatch_collectors.metrics.base import Group, Metric
+from inferwatch_collectors.metrics.cost import *  # noqa: F403
 from inferwatch_collectors.metrics.data_plane import *  # noqa: F403
+from inferwatch_collectors.metrics.energy import *  # noqa: F403
+from inferwatch_collectors.metrics.engine import *  # noqa: F403
+from inferwatch_collectors.metrics.gpu import *  # noqa: F403
 from inferwatch_collectors.metrics.latency import *  # noqa: F403
+from inferwatch_collectors.metrics.prices import *  # noqa: F403
 from inferwatch_collectors.metrics.requests import *  # noqa: F403
 from inferwatch_collectors.metrics.service import *  # noqa: F403
+from inferwatch_collectors.metrics.time import *  # noqa: F403
 from inferwatch_collectors.metrics.tokens import *  # noqa: F403
 
 _CHAPTERS: Final = tuple(Group)

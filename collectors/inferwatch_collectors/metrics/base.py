@@ -21,6 +21,7 @@ class Group(enum.StrEnum):
 
     REQUESTS = "Requests"
     LATENCY = "Latency"
+    TIME = "Where the time went"
     TOKENS = "Tokens"
     COST = "Cost"
     BUDGETS = "Budgets"
@@ -58,6 +59,7 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
     measured: str
     labels: tuple[str, ...] = ()
     unit: str = ""  # seconds, bytes, tokens; "" for plain counts and flags
+    scale: int = 1  # the store holds integers of 1/scale of the unit: their sums are exact, as floats' are not
     buckets: Buckets | None = None
     semconv: str = ""  # OpenTelemetry twin, semantic conventions v1.41
     note: str = ""  # how it differs from the twin, or what is nearest
@@ -91,9 +93,27 @@ LABELS: Final[dict[str, str]] = {
     "type": ", ".join(f"`{token_type}`" for token_type in TokenType),
     "source": ", ".join(f"`{source}`" for source in TokenSource),
     "reason": "a closed set, listed with the metric",
+    "phase": "`proxy`, `queue`, `prefill`, `wait` (queue and prefill, not told apart), `decode`, `inference` (prefill and "
+    "decode, not told apart), `engine` (with the engine, not accounted for), `client`",
+    "victims": "`own`: requests of the same tenant; `others`: of other tenants",
     "worker": "the relay process: 0 to the number of relay processes minus one",
+    "basis": "`price`: by the configured price of tokens; `gpu`: by what the machine costs",
+    "catalogue_entry": "the name of a configured entry of the price catalogue, as `groq/gpt-oss-120b`",
     "stage": "the part of the collector in which an error was caught",
     "label": "the label whose value became `other`; `combination` when the number of label combinations was the limit",
     "upstream": "host:port of a configured engine",
+    "engine": "what the engine is: `vllm`, `sglang`, `tgi`, `llamacpp`, `trtllm`, `triton`",
     "version": "the version of Inferwatch",
+    "gpu": "the GPU's number as its driver counts (by PCI bus, not by CUDA_VISIBLE_DEVICES)",
+    "uuid": "the GPU's own id, `GPU-…`; OpenTelemetry's `hw.id`",
+    "gpu_model": "the product's name; OpenTelemetry's `hw.model`",
+    "vendor": "`nvidia`, `amd`; another source of readings gives its own",
+    "driver_version": "of the GPU's driver",
+    "pci_bus_id": "where the GPU is plugged in, as `00000000:0F:00.0`",
+    "clock": "`sm` (multiprocessors), `memory`",
+    "severity": "`corrected`, `uncorrected`",
+    "direction": "`receive` (into the GPU), `transmit`",
+    "xid": "the number of NVIDIA's Xid error; `other`",
+    "mig_uuid": "the MIG instance's own id, `MIG-…`",
+    "mig_profile": "its size, as `3g.40gb`",
 }

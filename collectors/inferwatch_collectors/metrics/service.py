@@ -111,9 +111,12 @@ COLLECTOR_CUT: Final = Metric(
     labels=("reason",),
     help="What the collector's bounds cut off, by the bound.",
     measured="ledger_records: rows given up while the disk failed (their tokens are in the counters); "
+    "ledger_shares: the same of what requests were charged of the machine; "
     "log_lines: not written because nobody read stdout; "
     "unwatched_requests, plain_replies: answers not read because too many were open; "
     "orphan_frames: of requests that were never opened; bad_peers: connections that did not speak the protocol; "
     "spool_torn, spool_bad: files cut in the middle, or unreadable; "
-    "unsure: requests told again that could not be looked up.",
+    "unsure: requests told again that could not be looked up; "
+    "long_replies, long_events, inflated, choices, token_gaps: answers of which a part was not read, or not observed, "
+    "because a plain reply, an event, its inflated bytes, its choices or its gaps between two commits were too many.",
 )

@@ -44,6 +44,11 @@ class Engine:
     def takes_continuous_usage(self) -> bool:
         return self.name == "vllm"
 
+    @property
+    def is_known(self) -> bool:
+        """Whether there is an answer, or nobody waits for one any more."""
+        return self._known.is_set()
+
     async def known(self) -> None:
         """Wait a moment for the first answer."""
         if not self._known.is_set():

@@ -24,6 +24,7 @@ _REASON: Final = {
     408: b"Request Timeout",
     413: b"Request Entity Too Large",
     417: b"Expectation Failed",
+    429: b"Too Many Requests",
     500: b"Internal Server Error",
     502: b"Bad Gateway",
     503: b"Service Unavailable",
@@ -39,6 +40,9 @@ _TYPE: Final = {
     504: "GatewayTimeoutError",
 }
 
+# Text Generation Inference's own API: flat errors (`error_type` of its Overloaded error).
+_TGI_ROUTES: Final = ("/generate", "/generate_stream")
+
 
 def for_error(error: ErrorType) -> tuple[int, str]:
     """Return status and message for a failure on the engine's side."""
@@ -53,11 +57,36 @@ def reply(status: int, message: str, path: str, *, keep_alive: bool, with_body: 
     else:
         kind = _TYPE.get(status, "BadRequestError")
         content = {"error": {"message": message, "type": kind, "param": None, "code": status}}
+    return _complete(status, content, b"", keep_alive=keep_alive, with_body=with_body)
+
+
+def over_budget(
+    message: str, path: str, retry_after_s: int, *, spent: bool, keep_alive: bool, with_body: bool
+) -> bytes:
+    """Return the 429 of a budget that has no room, in the words of the API that `path` belongs to.
+
+    `spent`: trying again before `retry_after_s` is of no use. OpenAI's and Anthropic's clients try a 429 again by
+    themselves, unless `x-should-retry` forbids it.
+    """
+    content: object
+    if path.endswith("/messages"):
+        content = {"type": "error", "error": {"type": "rate_limit_error", "message": message}}
+    elif path.endswith(_TGI_ROUTES):
+        content = {"error": message, "error_type": "overloaded"}
+    else:
+        kind = "insufficient_quota" if spent else "rate_limit_exceeded"
+        content = {"error": {"message": message, "type": kind, "param": None, "code": "budget_exceeded"}}
+    fields = b"retry-after: %d\r\nx-should-retry: %b\r\n" % (retry_after_s, b"false" if spent else b"true")
+    return _complete(429, content, fields, keep_alive=keep_alive, with_body=with_body)
+
+
+def _complete(status: int, content: object, fields: bytes, *, keep_alive: bool, with_body: bool) -> bytes:
     body = msgspec.json.encode(content)
-    return b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n%b" % (
+    return b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%b%b\r\n%b" % (
         status,
         _REASON.get(status, b"Error"),
         len(body),
+        fields,
         b"" if keep_alive else b"connection: close\r\n",
         body if with_body else b"",
     )

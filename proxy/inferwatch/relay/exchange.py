@@ -1,13 +1,12 @@
 """One request on its way through the relay: the reply is written to the client as the engine's reads come in.
 
-The handler coroutine sleeps from the moment the request is sent. It is woken only when there is something to decide:
-the reply is over, the client reads too slowly, or a reused connection turned out to be dead. Chunks of a stream wake
-nobody.
+Nothing waits meanwhile. The owner is called when there is something to decide: the reply is over, a reused connection
+turned out to be dead, the engine refused our edit, or it switched protocols. Chunks of a stream call nobody.
 """
 
 import asyncio
 import time
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
 from inferwatch.record import ErrorType
 from inferwatch.relay import heads
@@ -29,14 +28,19 @@ REFUSALS: Final = frozenset({400, 422})
 LAST_CHUNK: Final = b"0\r\n"
 
 
-class RefusedError(Exception):
+class Refusal(NamedTuple):
     """We refuse the request as the client's fault."""
 
-    def __init__(self, status: int, message: str, error: ErrorType) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.error = error
+    status: int
+    message: str
+    error: ErrorType
+
+
+class Owner(Protocol):
+    """Who decides what becomes of a request."""
+
+    def settled(self) -> None:
+        """There is something to decide."""
 
 
 class Exchange:
@@ -47,7 +51,6 @@ class Exchange:
         "_fingerprint",
         "_head",
         "_paused_ns",
-        "_waiter",
         "arrival_ns",
         "blocked",
         "client_11",
@@ -62,6 +65,7 @@ class Exchange:
         "head_written",
         "is_head_request",
         "observer",
+        "owner",
         "refusal",
         "resumed_ns",
         "retried",
@@ -92,14 +96,14 @@ class Exchange:
         self.client_11 = client_11
         self.client_keep_alive = client_keep_alive
         self.connection: Connection | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self.owner: Owner | None = None
         self._chunked = False
         self._head = b""  # of the reply, until it is known whether body came with it
         self._paused_ns = 0
         self.sent_ns = self.head_ns = self.resumed_ns = self.stalled_ns = 0
         self.status = 0
         self.head_written = self.retried = self.closed = False
-        self.refusal: RefusedError | None = None  # while a large body was being passed on
+        self.refusal: Refusal | None = None  # while a large body was being passed on
         self.finished = self.blocked = self.went_stale = False
         self.edited = False  # the engine got a body that is not quite the client's
         self.edit_refused = False  # and did not like it
@@ -107,22 +111,13 @@ class Exchange:
         self.tunnel_rest: bytes | None = None  # set by a 101
 
     def _write(self, data: bytes) -> None:
-        """Write, unless the client is gone: its handler is cancelled a turn of the loop after its connection."""
+        """Write, unless the client is about to be gone: a transport that is closing warns."""
         if not self.transport.is_closing():
             self.transport.write(data)
 
-    async def wait(self) -> None:
-        """Sleep until there is something to decide."""
-        while not (self.finished or self.blocked or self.went_stale or self.edit_refused):
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    def _settled(self) -> None:
+        if self.owner is not None:
+            self.owner.settled()
 
     # upstream.Sink
 
@@ -137,9 +132,7 @@ class Exchange:
         self.head_ns = stamp_ns
         self.status = status
         edited = self.observer.head(stamp_ns, status, headers, self._fingerprint)
-        framed = False
-        if has_body and not edited:
-            framed = any(name.lower() == b"content-length" for name, _ in headers)
+        lines, framed = heads.reply_lines(headers, drop_length=edited)
         extra = b""
         if has_body and not framed:
             if self.client_11:
@@ -152,13 +145,13 @@ class Exchange:
         elif not self.client_11:
             extra += b"Connection: keep-alive\r\n"
         self.head_written = True
-        self._head = heads.reply(status, reason, headers, drop_length=edited, extra=extra)
+        self._head = b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (status, reason, lines, extra)
 
     def _refuse_edit(self) -> None:
-        """Drop this reply with its connection: the handler sends the client's own body."""
+        """Drop this reply with its connection: the owner sends the client's own body."""
         self.edit_refused = True
         self.hang_up()
-        self._wake()
+        self._settled()
 
     def read_done(self) -> None:
         if self._head:
@@ -175,7 +168,7 @@ class Exchange:
         self._write(heads.reply(101, reason, headers, drop_length=False, extra=extra))
         self.tunnel_rest = rest
         self.finished = True
-        self._wake()
+        self._settled()
 
     def body(self, stamp_ns: int, data: bytes) -> None:
         data = self.observer.body(stamp_ns, data)
@@ -191,19 +184,17 @@ class Exchange:
             self.hang_up()
             return
         transport.write(data)
-        if transport.get_write_buffer_size() > HIGH_WATER_BYTES and not self.blocked:
-            self._block(stamp_ns)
 
     def complete(self, trailers: list[Header]) -> None:
         if self.blocked and self.connection is not None and not self.connection.transport.is_closing():
             self.connection.transport.resume_reading()  # it is the pool's now, and must notice when it dies
+        self.finished = True  # before the last words, which may fill the client's transport
         self.read_done()
         self._write_rest()
         if self._chunked:
             lines = b"".join([b"%b: %b\r\n" % field for field in trailers])
             self._write(LAST_CHUNK + lines + b"\r\n")
-        self.finished = True
-        self._wake()
+        self._settled()
 
     def failed(self, error: ErrorType) -> None:
         self.error = error
@@ -211,7 +202,7 @@ class Exchange:
             self.read_done()
             self._write_rest()
         self.finished = True
-        self._wake()
+        self._settled()
 
     def stale(self) -> None:
         if time.monotonic_ns() - self.sent_ns > STALE_NS:
@@ -219,25 +210,27 @@ class Exchange:
             self.failed(ErrorType.UPSTREAM_RESET)
             return
         self.went_stale = True
-        self._wake()
+        self._settled()
 
     # the slow client
 
-    def _block(self, stamp_ns: int) -> None:
-        """Stop reading from the engine until the client has caught up."""
-        if self.connection is not None and not self.connection.transport.is_closing():
+    def block(self, now_ns: int) -> None:
+        """The client's transport is full: stop reading from the engine until the client has caught up."""
+        if not self.finished and self.connection is not None and not self.connection.transport.is_closing():
             self.connection.transport.pause_reading()
-        self._paused_ns = stamp_ns
+        self._paused_ns = now_ns
         self.blocked = True
-        self._wake()
 
-    def unblock(self) -> None:
+    def unblock(self, now_ns: int) -> None:
         """The client has caught up."""
-        now_ns = time.monotonic_ns()
+        if not self.blocked:
+            return
         self.stalled_ns += now_ns - self._paused_ns
         self.resumed_ns = now_ns
         self.blocked = False
-        if not self.finished and self.connection is not None and not self.connection.transport.is_closing():
+        if self.finished:
+            self._settled()  # a reply is over when the client has it
+        elif self.connection is not None and not self.connection.transport.is_closing():
             self.connection.transport.resume_reading()
 
     # ends that do not come from the engine
@@ -261,12 +254,12 @@ class Exchange:
         return self.blocked and now_ns - self._paused_ns > settings.idle_timeout_s * 1e9
 
     def give_up(self, error: ErrorType) -> None:
-        """A time-out: stop the engine, and let the handler tell the client."""
+        """A time-out: stop the engine, and let the owner tell the client."""
         if not self.finished:
             self.hang_up()
             self.failed(error)
             if self.blocked:
-                self.transport.abort()  # the handler waits for a client that does not read
+                self.transport.abort()  # the owner waits for a client that does not read
 
     def hang_up(self) -> None:
         """Close the engine's connection, so that it stops generating. A finished one is the pool's again."""

@@ -4,7 +4,7 @@ Order, case and repetition of header fields are kept; nothing is added to a repl
 must not be able to tell that we are here.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 Header = tuple[bytes, bytes]
@@ -41,44 +41,122 @@ _NOT_MIRRORED_REPLY_HEADERS: Final = frozenset({b"set-cookie", b"date", b"server
 MAX_MIRRORED_HEAD_BYTES: Final = 8192
 
 
+# Field names seen lately, as they came, with what is to be known of them: a client sends the same twenty names with
+# every request, and to lower, sort and decode them each time is a third of what a head costs. Bounded, because anybody
+# may send new ones.
+MAX_REMEMBERED: Final = 1024
+MAX_REMEMBERED_BYTES: Final = 64
+
+_PASSED, _MIRRORED, _ENDS_HERE, _OURS = range(4)
+
+_NONE: Final[Mapping[bytes, bytes]] = {}
+
+_requests: dict[bytes, tuple[bytes, str, int]] = {}  # name -> lower-case name, the same as text, its kind
+_replies: dict[bytes, tuple[bytes, str, int]] = {}
+
+
+def _learn_request(name: bytes) -> tuple[bytes, str, int]:
+    lower = name.lower()
+    kind = _PASSED
+    if lower in _REQUEST_ENDS_HERE:
+        kind = _ENDS_HERE
+    elif lower.startswith(OURS):
+        kind = _OURS
+    elif lower in MIRRORED_REQUEST_HEADERS:
+        kind = _MIRRORED
+    return _remember(_requests, name, lower, kind)
+
+
+def _learn_reply(name: bytes) -> tuple[bytes, str, int]:
+    lower = name.lower()
+    kind = _MIRRORED
+    if lower in _REPLY_ENDS_HERE:
+        kind = _ENDS_HERE
+    elif lower in _NOT_MIRRORED_REPLY_HEADERS:
+        kind = _PASSED
+    return _remember(_replies, name, lower, kind)
+
+
+def _remember(
+    names: dict[bytes, tuple[bytes, str, int]], name: bytes, lower: bytes, kind: int
+) -> tuple[bytes, str, int]:
+    known = (lower, lower.decode("latin-1"), kind)
+    if len(name) <= MAX_REMEMBERED_BYTES:
+        if len(names) >= MAX_REMEMBERED:
+            names.clear()
+        names[name] = known
+    return known
+
+
 class RequestHead:
     """One pass over the fields of a request."""
 
-    __slots__ = ("expects_continue", "forwarded", "mirrored", "named", "ours", "path", "trace_line", "upgrade")
+    __slots__ = (
+        "chunked",
+        "codings",
+        "expects_continue",
+        "forwarded",
+        "hosts",
+        "length_field",
+        "mirrored",
+        "named",
+        "ours",
+        "path",
+        "target",
+        "trace_line",
+        "upgrade",
+    )
 
-    def __init__(self, target: str, raw_headers: Iterable[Header]) -> None:
+    def __init__(self, target: bytes, raw_headers: Iterable[Header]) -> None:
+        self.target = target
         self.path = path_of(target)
         self.forwarded: list[Header] = []
         self.named: dict[bytes, bytes] = {}  # lower-case name -> first value, of what is passed on
-        self.ours: dict[bytes, bytes] = {}  # x-inferwatch-…, without the prefix
+        self.ours: Mapping[bytes, bytes] = _NONE  # x-inferwatch-…, without the prefix
         self.mirrored: dict[str, str] = {}
         self.upgrade = b""
         self.trace_line = b""  # our own traceparent, when it replaces the client's
         self.expects_continue = False
-        connection_options: list[bytes] = []
+        self.hosts = 0
+        self.length_field = b""  # Content-Length as it came
+        self.codings: tuple[bytes, ...] = ()  # Transfer-Encoding
+        self.chunked = False
+        options: list[bytes] = []  # of Connection
         for field in raw_headers:
-            name = field[0].lower()
-            value = field[1]
-            if name in _REQUEST_ENDS_HERE:
-                if name == b"connection":
-                    connection_options += [option.strip().lower() for option in value.split(b",")]
-                elif name == b"upgrade":
-                    self.upgrade = value
-                elif name == b"expect":
-                    self.expects_continue = value.strip().lower() == b"100-continue"
-            elif name.startswith(OURS):
-                self.ours[name.removeprefix(OURS)] = value
-            else:
+            lower, text, kind = _requests.get(field[0]) or _learn_request(field[0])
+            if kind <= _MIRRORED:
                 self.forwarded.append(field)
-                if name not in self.named:
-                    self.named[name] = value
-                    if name in MIRRORED_REQUEST_HEADERS:
-                        self.mirrored[name.decode("latin-1")] = value.decode("latin-1")
-        if b"upgrade" not in connection_options:
+                if lower == b"host":
+                    self.hosts += 1
+                if lower not in self.named:
+                    self.named[lower] = field[1]
+                    if kind == _MIRRORED:
+                        self.mirrored[text] = field[1].decode("latin-1")
+            elif kind == _OURS:
+                self.ours = {**self.ours, lower.removeprefix(OURS): field[1].strip()}
+            elif lower == b"connection":
+                options += [option.strip().lower() for option in field[1].split(b",")]
+            else:
+                self._ends_here(lower, field[1])
+        if self.upgrade and b"upgrade" not in options:
             self.upgrade = b""
-        named = [option for option in connection_options if option in self.named]
-        if named:
-            self.forwarded = [field for field in self.forwarded if field[0].lower() not in named]
+        if options and not self.named.keys().isdisjoint(options):
+            self.without(*options)
+
+    def _ends_here(self, name: bytes, value: bytes) -> None:
+        if name == b"content-length":
+            self.length_field = value
+        elif name == b"transfer-encoding":
+            self.codings += (value,)
+        elif name == b"upgrade":
+            self.upgrade = value.strip()
+        elif name == b"expect":
+            self.expects_continue = value.strip().lower() == b"100-continue"
+
+    @property
+    def length(self) -> int:
+        """Bytes of body that Content-Length announces; only for a field that has been checked."""
+        return int(self.length_field or 0)
 
     def without(self, *names: bytes) -> None:
         """Do not pass these on (lower-case names)."""
@@ -99,35 +177,42 @@ def request(
 
     `host` is the engine's own: sent when the client named none (HTTP/1.0), or instead of the client's.
     """
-    lines = [b"%b %b HTTP/1.1\r\n" % (method, target)]
+    start = b"%b %b HTTP/1.1\r\n" % (method, target)
     if b"host" not in head.named:
-        lines.append(b"Host: %b\r\n" % host)
-    for name, value in head.forwarded:
-        lower = name.lower()
-        if lower in without:
-            continue
-        shown = host if replace_host and lower == b"host" else value
-        lines.append(b"%b: %b\r\n" % (name, shown))
-    lines.append(extra)
-    lines.append(b"\r\n")
-    return b"".join(lines)
+        start += b"Host: %b\r\n" % host
+    fields = head.forwarded
+    if without:
+        fields = [field for field in fields if field[0].lower() not in without]
+    if replace_host:
+        fields = [(name, host if name.lower() == b"host" else value) for name, value in fields]
+    return start + b"".join([b"%b: %b\r\n" % field for field in fields]) + extra + b"\r\n"
 
 
 def reply(status: int, reason: bytes, headers: list[Header], *, drop_length: bool, extra: bytes) -> bytes:
     """Serialise a reply head for the client."""
-    ends_here = _REPLY_ENDS_HERE
-    for name, value in headers:
-        if name.lower() == b"connection" and value.lower() not in (b"close", b"keep-alive", b"upgrade"):
-            ends_here = ends_here.union(option.strip().lower() for option in value.split(b","))
-    lines = [b"HTTP/1.1 %d %b\r\n" % (status, reason)]
-    for name, value in headers:
-        lower = name.lower()
-        if lower in ends_here or (drop_length and lower == b"content-length"):
+    lines, _ = reply_lines(headers, drop_length=drop_length)
+    return b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (status, reason, lines, extra)
+
+
+def reply_lines(headers: list[Header], *, drop_length: bool) -> tuple[bytes, bool]:
+    """Return the fields for the client, and whether they tell the body's length."""
+    lines = []
+    has_length = False
+    options: list[bytes] = []
+    for field in headers:
+        lower, _, kind = _replies.get(field[0]) or _learn_reply(field[0])
+        if kind == _ENDS_HERE:
+            if lower == b"connection":
+                options += [option.strip().lower() for option in field[1].split(b",")]
             continue
-        lines.append(b"%b: %b\r\n" % (name, value))
-    lines.append(extra)
-    lines.append(b"\r\n")
-    return b"".join(lines)
+        if lower == b"content-length":
+            if drop_length:
+                continue
+            has_length = True
+        lines.append(b"%b: %b\r\n" % field)
+    if options and not {name.lower() for name, _ in headers}.isdisjoint(options):
+        return reply_lines([field for field in headers if field[0].lower() not in options], drop_length=drop_length)
+    return b"".join(lines), has_length
 
 
 def mirrored_reply(headers: list[Header]) -> dict[str, str]:
@@ -135,23 +220,22 @@ def mirrored_reply(headers: list[Header]) -> dict[str, str]:
     seen: dict[str, str] = {}
     size = 0
     for name, value in headers:
-        lower = name.lower()
         size += len(name) + len(value)
         if size > MAX_MIRRORED_HEAD_BYTES:
             break
-        if lower not in _NOT_MIRRORED_REPLY_HEADERS:
-            seen[lower.decode("latin-1")] = value.decode("latin-1")
+        _, text, kind = _replies.get(name) or _learn_reply(name)
+        if kind != _PASSED:
+            seen[text] = value.decode("latin-1")
     return seen
 
 
-def origin_form(target: str) -> bytes:
+def origin_form(target: bytes) -> bytes:
     """Return the request target as a path: an absolute URI loses scheme and authority (RFC 9112 section 3.2.2)."""
-    raw = target.encode("utf-8", "surrogateescape")
-    if raw.startswith(b"/") or raw == b"*":
-        return raw
-    scheme, separator, rest = raw.partition(b"://")
+    if target.startswith(b"/") or target == b"*":
+        return target
+    scheme, separator, rest = target.partition(b"://")
     if not separator or not scheme.isalpha():
-        return b"/" + raw
+        return b"/" + target
     slash = rest.find(b"/")
     if slash < 0:
         query = rest.find(b"?")
@@ -159,9 +243,9 @@ def origin_form(target: str) -> bytes:
     return rest[slash:]
 
 
-def path_of(target: str) -> str:
+def path_of(target: bytes) -> str:
     """Return the path of a request target, without the query string."""
-    path = target.partition("?")[0]
-    if path.startswith("/") and path.isascii():
-        return path
-    return origin_form(path).decode("utf-8", "replace")  # no lone surrogates: they cannot be written anywhere
+    path = target.partition(b"?")[0]
+    if not path.startswith(b"/"):
+        path = origin_form(path)
+    return path.decode("utf-8", "replace")  # no lone surrogates: they cannot be written anywhere

@@ -22,6 +22,7 @@ _KEY_HEADERS: Final = (b"authorization", b"x-api-key", b"api-key")
 
 # Distinct keys whose hash is remembered; a client that sends random keys must not fill memory.
 MAX_REMEMBERED: Final = 4096
+MAX_REMEMBERED_BYTES: Final = 4096  # a JWT is two kilobytes
 
 
 class Peer(Protocol):
@@ -50,8 +51,7 @@ class Identity:
         for header in _KEY_HEADERS:
             key = head.named.get(header)
             if key:
-                scheme, _, rest = key.partition(b" ")
-                return self._hash(rest.strip() if scheme.lower() == b"bearer" else key.strip())
+                return self._hashes.get(key) or self._hash(key)
         return ANONYMOUS
 
     def pseudonym(self, kind: bytes, value: bytes | None) -> str:
@@ -61,15 +61,16 @@ class Identity:
         digest = hashlib.blake2b(value[:MAX_HASHED_BYTES], digest_size=PERSON_HASH_BYTES, key=self._secret, person=kind)
         return digest.hexdigest()
 
-    def _hash(self, key: bytes) -> str:
-        known = self._hashes.get(key)
-        if known is None:
-            digest = hashlib.blake2b(key, digest_size=HASH_BYTES, key=self._secret).hexdigest()
-            known = f"key-{digest}"
+    def _hash(self, field: bytes) -> str:
+        scheme, _, rest = field.partition(b" ")
+        key = rest.strip() if scheme.lower() == b"bearer" else field.strip()
+        digest = hashlib.blake2b(key, digest_size=HASH_BYTES, key=self._secret).hexdigest()
+        tenant = f"key-{digest}"
+        if len(field) <= MAX_REMEMBERED_BYTES:
             if len(self._hashes) >= MAX_REMEMBERED:
                 self._hashes.clear()
-            self._hashes[key] = known
-        return known
+            self._hashes[field] = tenant
+        return tenant
 
     def _is_trusted(self, remote: str | None) -> bool:
         if not self._trusted or not remote:

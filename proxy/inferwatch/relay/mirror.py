@@ -94,11 +94,13 @@ class Mirror(asyncio.Protocol):
             frame = msgspec.structs.replace(frame, body=b"")
         self._opens.append(frame)
         self._pending_bytes += len(frame.body) + READ_OVERHEAD_BYTES
-        self._schedule()
+        if not self._flush_due:
+            self._schedule()
 
     def head(self, observer: Observer, frame: tap.Head) -> None:
         self._heads.append(frame)
-        self._schedule()
+        if not self._flush_due:
+            self._schedule()
 
     def read(self, observer: Observer, stamp_ns: int, data: bytes) -> None:
         """Copy one read of a reply, or drop it. Called for every read of every stream."""
@@ -117,7 +119,8 @@ class Mirror(asyncio.Protocol):
         self._open.pop(observer.id, None)
         self._closes.append(frame)
         self._closed_observers.append(observer)
-        self._schedule()
+        if not self._flush_due:
+            self._schedule()
 
     def _drop(self, observer: Observer, stamp_ns: int, size: int) -> None:
         self.dropped_bytes += size

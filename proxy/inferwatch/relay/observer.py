@@ -242,6 +242,8 @@ class Observer:
             self._fault("close", fault)
 
     def _last_bytes(self) -> bytes:
+        if self._reads <= 1:  # a plain reply
+            return self._tail[0] if self._tail else b""
         oldest = self._reads % TAIL_READS
         return b"".join(self._tail[oldest:] + self._tail[:oldest])
 

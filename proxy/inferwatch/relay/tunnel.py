@@ -1,4 +1,4 @@
-"""After a 101: bytes both ways, nothing looked at."""
+"""After a 101: bytes both ways, nothing looked at. The way back is in `upstream.Connection`."""
 
 from typing import Final
 
@@ -9,23 +9,24 @@ from inferwatch.relay.upstream import Connection
 MAX_UNSENT_BYTES: Final = 16 * 1024 * 1024
 
 
-class ClientTunnel:
-    """What aiohttp feeds with the client's bytes once HTTP is over (its "payload parser" after an upgrade)."""
+class Tunnel:
+    """Where a client's bytes go once HTTP is over. When the engine's side ends, it closes the client's."""
+
+    __slots__ = ("_connection",)
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        """Pass on. Returns (connection over?, rest)."""
+    def feed(self, data: bytes) -> None:
+        """Pass on."""
         transport = self._connection.transport
         if transport.is_closing():
-            return True, b""
+            return
         if transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
-            transport.abort()  # its end ends the client's side, too
-            return True, b""
-        transport.write(bytes(data))
-        return False, b""
+            transport.abort()
+            return
+        transport.write(data)
 
-    def feed_eof(self) -> None:
-        """The client is gone."""
+    def end(self) -> None:
+        """The client says no more."""
         self._connection.transport.close()

@@ -29,6 +29,8 @@ MAX_TUNNEL_BYTES: Final = 16 * 1024 * 1024
 
 SWITCHING_PROTOCOLS: Final = 101
 
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
+
 NO_BODY_STATUS: Final = frozenset({204, 304})
 
 
@@ -303,7 +305,10 @@ class Connection(asyncio.Protocol):
 
 
 def _is_framed(headers: list[Header]) -> bool:
-    return any(name.lower() in (b"content-length", b"transfer-encoding") for name, _ in headers)
+    for name, _ in headers:  # noqa: SIM110 - once per reply; a generator costs more than the loop
+        if name.lower() in _FRAMING:
+            return True
+    return False
 
 
 class ConnectError(Exception):

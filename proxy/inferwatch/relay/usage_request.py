@@ -71,8 +71,8 @@ def read(body: bytes) -> tuple[Facts, bytes | None] | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     options = None if isinstance(decoded.stream_options, UnsetType) else bytes(decoded.stream_options)
-    prompt = b"" if isinstance(decoded.prompt, UnsetType) else decoded.prompt
-    return _facts(decoded.model, decoded.stream, decoded.n, prompt), options
+    prompts = 1 if isinstance(decoded.prompt, UnsetType) else _prompts(decoded.prompt)
+    return _facts(decoded.model, decoded.stream, decoded.n, prompts), options
 
 
 def edit(body: bytes, options: bytes | None) -> Edit | None:
@@ -115,12 +115,12 @@ def _wish(options: bytes) -> tuple[bytes, Hide] | None:
     return msgspec.json.encode(wish), Hide.CONTINUOUS if include else Hide.ALL
 
 
-def _facts(model: Any, stream: Any, n: Any, prompt: "Raw | bytes") -> Facts:
+def _facts(model: Any, stream: Any, n: Any, prompts: int) -> Facts:
     copies = min(n, MAX_CHOICES) if type(n) is int and n > 0 else 1
     return Facts(
         model=model if isinstance(model, str) else "",
         stream=_is_true(stream),
-        choices=min(_prompts(bytes(memoryview(prompt)[:64]), prompt) * copies, MAX_CHOICES),
+        choices=min(prompts * copies, MAX_CHOICES),
         n=copies,
     )
 
@@ -131,9 +131,9 @@ def _is_true(value: Any) -> bool:
     return value is True or (type(value) is int and value == 1)
 
 
-def _prompts(start: bytes, prompt: "Raw | bytes") -> int:
+def _prompts(prompt: Raw) -> int:
     """A list of strings or of token lists is many prompts; a string, or a list of token ids, is one."""
-    start = start.lstrip()
+    start = bytes(memoryview(prompt)[:64]).lstrip()
     if not start.startswith(b"[") or not start[1:].lstrip().startswith((b'"', b"[")):
         return 1
     try:
@@ -211,6 +211,6 @@ class StreamedEdit:
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 return None
 
-        facts = _facts(value(b"model"), value(b"stream"), value(b"n"), b"")
+        facts = _facts(value(b"model"), value(b"stream"), value(b"n"), 1)
         # A prompt may be a list longer than what is kept of it: then the number of choices is unknown.
         return Facts(facts.model, facts.stream, 0, facts.n) if b"prompt" in members else facts

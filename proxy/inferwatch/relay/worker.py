@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from aiohttp import web
 
 from inferwatch import memory, tap
 from inferwatch.config import Config
 from inferwatch.control import Channel
 from inferwatch.relay.engine_probe import Engine
 from inferwatch.relay.identity import Identity
-from inferwatch.relay.listener import RelayServer
+from inferwatch.relay.listener import Listener
 from inferwatch.relay.mirror import Mirror
 from inferwatch.relay.server import Relay
 from inferwatch.relay.upstream import Pool
@@ -32,9 +31,6 @@ from inferwatch.tasks import TaskSet
 
 log = logging.getLogger(__name__)
 
-# Connections that wait to be accepted while a worker starts or is busy for a moment; the kernel caps it at somaxconn.
-BACKLOG: Final = 4096
-
 # Without these a relay would go on, but deaf to the supervisor, unwatched, or without time-outs.
 CRITICAL_TASKS: Final = frozenset({"control", "mirror", "chores"})
 
@@ -42,6 +38,9 @@ CHORES_S: Final = 1.0
 
 # After the open requests are over: time for the collector to acknowledge them. What is left then goes to the spool.
 TAP_CLOSE_S: Final = 5.0
+
+# After the open requests are over: time for slow clients to take what is left of their replies.
+LAST_WORDS_S: Final = 2.0
 
 # When garbage is looked for, in seconds. Left to itself Python looks after so many allocations, in the middle of a
 # read, and holds up every stream for 2 to 5 ms (measured at 15,000 events/s); there is hardly a cycle to find in
@@ -95,24 +94,21 @@ class Worker:
 
     async def run(self, listener: socket.socket) -> None:
         """Serve until told to stop."""
-        server = RelayServer(self._relay)
-        runner = web.ServerRunner(server, handle_signals=False)
-        await runner.setup()
-        site = web.SockSite(runner, listener, ssl_context=_server_tls(self._config), backlog=BACKLOG)
-        await site.start()
+        clients = Listener(self._relay)
+        await clients.start(listener, _server_tls(self._config))
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._draining.set)
         # A collector that has just started learns at once that the data path is alive.
-        self._mirror.on_connected = lambda: self._mirror.flush(self._stats(server))
+        self._mirror.on_connected = lambda: self._mirror.flush(self._stats(clients))
         self._tasks.spawn(self._mirror.run(), "mirror")
         self._tasks.spawn(self._listen_to_supervisor(), "control")
-        self._tasks.spawn(self._chores(server), "chores")
+        self._tasks.spawn(self._chores(clients), "chores")
         self._probe = self._tasks.start(self._engine.run(self._relay.pool), "probe")
         memory.settle()
         gc.disable()  # from here on it is one of the chores
         self._channel.send({"ready": True})
         await self._draining.wait()
-        await self._drain(server, site, runner)
+        await self._drain(clients)
 
     async def _listen_to_supervisor(self) -> None:
         async for message in self._channel.messages():
@@ -137,7 +133,7 @@ class Worker:
                 self._probe.cancel()
             self._probe = self._tasks.start(self._engine.run(self._relay.pool), "probe")
 
-    async def _chores(self, server: RelayServer) -> None:
+    async def _chores(self, clients: Listener) -> None:
         beat = 0
         due_s = time.monotonic()
         while True:
@@ -148,7 +144,8 @@ class Worker:
             due_s = max(due_s, now_s - CHORES_S)
             beat += 1
             self._relay.sweep(time.monotonic_ns())
-            self._mirror.flush(self._stats(server))
+            clients.sweep(time.monotonic())
+            self._mirror.flush(self._stats(clients))
             self._channel.send({"beat": beat})
             self._collect_garbage(beat)
 
@@ -161,14 +158,14 @@ class Worker:
         else:
             gc.collect(1 if beat % GC_MIDDLE_S == 0 else 0)
 
-    def _stats(self, server: RelayServer) -> tap.Stats:
+    def _stats(self, clients: Listener) -> tap.Stats:
         mirror, pool = self._mirror, self._relay.pool
         return tap.Stats(
             stamp_ns=time.monotonic_ns(),
             cpu_ns=time.process_time_ns(),
             loop_lag_max_ns=self._lag_max_ns,
             open_requests=mirror.open_requests,
-            client_connections=len(server.connections),
+            client_connections=len(clients.connections),
             upstream_idle=pool.idle,
             upstream_connects=self._connects + pool.connects,
             upstream_connect_errors=self._connect_errors + pool.connect_errors,
@@ -181,32 +178,33 @@ class Worker:
             observer_errors=mirror.observer_errors,
         )
 
-    async def _drain(self, server: RelayServer, site: web.SockSite, runner: web.ServerRunner) -> None:
+    async def _drain(self, clients: Listener) -> None:
         """No new connections, then no open requests, then the tap."""
         log.info("draining open_requests=%d", len(self._relay.active))
-        await site.stop()
-        server.pre_shutdown()
-        # aiohttp stops serving idle keep-alive connections there, but leaves them open: a request on one would hang.
-        busy = {exchange.transport for exchange in self._relay.active}
-        for connection in server.connections:
-            if connection.transport is not None and connection.transport not in busy:
-                connection.transport.close()
-        for exchange in self._relay.active:
-            if not exchange.head_written:
-                exchange.client_keep_alive = False
+        clients.close()
+        clients.drain()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._config.drain.timeout_s):
                 while self._relay.active:
                     await asyncio.sleep(0.02)
         if self._relay.active:
             log.warning("drain_cut open_requests=%d", len(self._relay.active))
+        else:
+            await self._last_words(clients)
         self._relay.cutting = True
-        await server.shutdown(0.1)
-        await runner.cleanup()
+        clients.cut()
+        await self._relay.tasks.close()
         self._relay.pool.close()
         await self._mirror.close(TAP_CLOSE_S)
         await self._tasks.close()
         self._channel.close()
+
+    async def _last_words(self, clients: Listener) -> None:
+        """Let clients take the end of their replies, which is in our buffers."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(min(LAST_WORDS_S, self._config.drain.timeout_s)):
+                while clients.connections:
+                    await asyncio.sleep(0.02)
 
 
 def _pool(upstream: Upstream) -> Pool:

@@ -1,5 +1,6 @@
 """The observing side: who asks, what is kept, and what is said."""
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import msgspec
@@ -41,7 +42,13 @@ class Metrics(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The durable record of requests."""
 
-    retention_days: Annotated[Count, Meta(description="Finished requests are kept this long.")] = 35
+    retention_days: Annotated[
+        Count, Meta(description="Finished requests, and sums by the minute, are kept this long.")
+    ] = 35
+    hour_retention_days: Annotated[
+        int, Meta(ge=0, description="Sums by the hour, and those of users; 0: for ever. The default is 13 months.")
+    ] = 400
+    day_retention_days: Annotated[int, Meta(ge=0, description="Sums by the day; 0: for ever.")] = 0
     max_rows: Annotated[Count, Meta(description="And no more than this many of them.")] = 5_000_000
 
 
@@ -50,3 +57,18 @@ class Log(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
     level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="Of the operational log.")] = "info"
     requests: Annotated[bool, Meta(description="One JSON line per finished request on stdout: metadata only.")] = True
+
+
+def ledger_fault(ledger: Ledger) -> str:
+    """Return what is wrong, beginning with the key, or "": what is coarser is kept as long or longer."""
+    spans = (
+        ("retention_days", ledger.retention_days),
+        ("hour_retention_days", ledger.hour_retention_days),
+        ("day_retention_days", ledger.day_retention_days),
+    )
+    for (shorter, least), (name, days) in pairwise(spans):
+        if days and (days < least or not least):
+            return (
+                f"ledger.{name}: expected 0 or at least `ledger.{shorter}`, which is {least or 'for ever'}, got {days}"
+            )
+    return ""

@@ -51,7 +51,9 @@ def test_choices_are_bounded() -> None:
     seen = Observation(RequestFacts())
     for index in range(MAX_CHOICES):
         assert seen.choice(index) is not None
+    assert seen.cuts == frozenset()
     assert seen.choice(MAX_CHOICES) is None
+    assert seen.cuts == {"choices"}
     assert seen.choice(0) is seen.choices[0]
 
 

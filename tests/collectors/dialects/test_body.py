@@ -91,6 +91,7 @@ def test_a_reply_above_the_limit_is_given_up(monkeypatch: pytest.MonkeyPatch) ->
     body.feed(1, REPLY[50:])
     body.finish(1)
     assert (seen.final, seen.lossy) == (None, True)
+    assert seen.cuts == {"long_replies"}
 
 
 def test_after_a_hole_nothing_can_be_inflated() -> None:
@@ -136,6 +137,7 @@ def test_a_bomb_is_not_inflated(monkeypatch: pytest.MonkeyPatch) -> None:
     body.feed(1, gzip.compress(STREAM))
     body.finish(1)
     assert (seen.events, seen.lossy) == (0, True)
+    assert seen.cuts == {"inflated"}
 
 
 def test_the_last_event_may_lack_its_blank_line() -> None:
@@ -158,6 +160,7 @@ def test_an_oversized_event_is_known_to_be_missing(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(body._parser, "_max", 50)  # type: ignore[attr-defined]
     body.feed(1, b"data: " + b"x" * 100 + b"\n\n")
     assert seen.lossy
+    assert seen.cuts == {"long_events"}
 
 
 @pytest.mark.parametrize(("dialect", "framing"), [(UNKNOWN, "sse"), (UNKNOWN, "json"), (OPENAI_COMPLETIONS, "")])

@@ -102,6 +102,25 @@ def test_each_event_comes_with_the_read_that_ends_it(data: bytes, cuts: list[int
         assert seen == SSEParser().feed(fed)
 
 
+@given(data=STREAMS, cuts=st.lists(st.integers(min_value=0), max_size=8), limit=st.sampled_from([20, 45, 8_000]))
+def test_a_lone_event_is_what_feeding_it_gives(data: bytes, cuts: list[int], limit: int) -> None:
+    """Readers may try `lone_event` before `feed`: together they find what `feed` alone finds, in every state."""
+    usual, quick = SSEParser(limit), SSEParser(limit)
+    for part in [b"data: {}\n\n", *split(data, cuts), b"data: {}\n\n"]:
+        lone = quick.lone_event(part)
+        assert usual.feed(part) == ([(b"", lone)] if lone is not None else quick.feed(part))
+
+
+def test_an_ordinary_read_is_a_lone_event() -> None:
+    """After the first event, a read of one event takes the short way; two events, or half of one, do not."""
+    parser = SSEParser()
+    parser.feed(b"data: first\n\n")
+    assert parser.lone_event(b"data: {}\n\n") == b"{}"
+    assert parser.lone_event(b"data: {}\n\ndata: {}\n\n") is None
+    parser.feed(b"data: {")
+    assert parser.lone_event(b"data: {}\n\n") is None
+
+
 @given(data=st.binary(max_size=300), cuts=st.lists(st.integers(min_value=0), max_size=10))
 def test_garbage_is_survived(data: bytes, cuts: list[int]) -> None:
     """Bytes that are no event stream raise nothing."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from inferwatch.record import RequestRecord
+from inferwatch.record import RequestRecord, Share
 from inferwatch_collectors.ledger import journal as journal_module
 from inferwatch_collectors.ledger.base import LedgerError, LedgerFault, MetricRow
 from inferwatch_collectors.ledger.journal import COMMIT_RECORDS, Journal
@@ -18,6 +18,7 @@ class FakeLedger:
 
     def __init__(self) -> None:
         self.commits: list[tuple[list[str], list[MetricRow]]] = []
+        self.shares: list[str] = []
         self.faults: list[LedgerFault | None] = []
         self.attempts = 0
         self.gate = asyncio.Event()
@@ -25,11 +26,14 @@ class FakeLedger:
         self.durable = True
         self.epoch = 0
 
-    async def commit(self, records: Sequence[RequestRecord], metric_rows: Sequence[MetricRow]) -> None:
+    async def commit(
+        self, records: Iterable[RequestRecord], metric_rows: Sequence[MetricRow], shares: Iterable[Share] = ()
+    ) -> None:
         self.attempts += 1
         await self.gate.wait()
         self._fail_if_told()
         self.commits.append(([record.request_id for record in records], list(metric_rows)))
+        self.shares.extend(share.request_id for share in shares)
 
     async def seen(self, request_ids: Iterable[str]) -> set[str]:
         self._fail_if_told()
@@ -218,6 +222,46 @@ async def test_waiting_is_bounded_while_a_commit_hangs(frames: Any) -> None:
         rig.finish(500)
         assert rig.journal.waiting <= 20
         assert rig.journal.lost + rig.journal.waiting == 500
+
+
+async def test_shares_go_with_the_next_commit(frames: Any) -> None:
+    """A share is committed beside what there is, alone if there is nothing, once, and acknowledges nothing."""
+    async with running(Rig(frames)) as rig:
+        rig.finish(1)
+        rig.journal.add_share(Share(request_id="a", wall_ns=1))
+        assert await rig.journal.flush(5)
+        rig.journal.add_share(Share(request_id="b", wall_ns=1))
+        assert await rig.journal.flush(5)
+        assert rig.journal.position == rig.journal.committed == 1
+    assert rig.ledger.shares == ["a", "b"]
+    assert [len(ids) for ids, _ in rig.ledger.commits] == [1, 0]
+
+
+async def test_shares_wait_too(frames: Any) -> None:
+    """While the ledger fails shares wait in order; above the bound the oldest go and are counted."""
+    rig = Rig(frames, max_waiting=10)
+    rig.ledger.faults = [LedgerFault.FULL] * 3
+    async with running(rig):
+        for number in range(13):
+            rig.journal.add_share(Share(request_id=str(number), wall_ns=1))
+        await rig.until(lambda: rig.ledger.shares != [])
+    assert rig.ledger.shares == [str(number) for number in range(3, 13)]
+    assert (rig.journal.lost_shares, rig.journal.lost) == (3, 0)
+
+
+async def test_a_long_outage(frames: Any, caplog: Any) -> None:
+    """Tens of thousands of records wait for a full disk, and each of them is there once when it has room again."""
+    rig = Rig(frames)
+    rig.ledger.faults = [LedgerFault.FULL] * 20
+    async with running(rig):
+        ids = []
+        for _ in range(40):
+            ids += rig.finish(500)
+            await asyncio.sleep(0.002)
+        await rig.until(lambda: rig.journal.committed == len(ids))
+    assert rig.ledger.ids == ids
+    assert rig.journal.lost == 0
+    assert "fault=full" in caplog.text
 
 
 async def test_flush_waits_for_what_was_there(frames: Any) -> None:

@@ -307,3 +307,31 @@ def test_a_disk_that_takes_nothing_more(path: Path) -> None:
     output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout.split("\n")
     assert output[0] in {"io", "full"}
     assert output[1:3] == ["0 0", "1000 1"]
+
+
+def full_disk(_: sqlite3.Connection) -> None:
+    error = sqlite3.OperationalError("database or disk is full")
+    error.sqlite_errorcode = sqlite3.SQLITE_FULL
+    raise error
+
+
+def test_a_full_disk_at_the_start(path: Path, frames: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """A ledger that is there is opened on a full disk too, and takes commits once there is space; not one in memory."""
+    with opened(path) as store:
+        store.commit([frames.record(0)], [("tokens", b"", b"1")])
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_store.Shapes, "written", full_disk)
+        store = SqliteStore(str(path), retention_ns=FOR_EVER_NS, max_rows=10)
+    assert store.durable
+    assert store.load_metrics() == [("tokens", b"", b"1")]
+    assert "ledger_full" in caplog.text
+    store.commit([frames.record(1)], [])
+    assert store.recent(9) == [frames.record(1), frames.record(0)]
+    store.close()
+
+
+def test_a_full_disk_before_there_is_a_ledger(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was never made cannot be waited for."""
+    monkeypatch.setattr(sqlite_store.Shapes, "written", full_disk)
+    with pytest.raises(LedgerError, match="disk is full"), opened(path):
+        pass

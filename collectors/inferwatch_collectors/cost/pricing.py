@@ -1,0 +1,89 @@
+"""Pricing as part of booking: puts the price into a record, and counts prices and comparisons.
+
+Two steps, both without I/O and in one breath with the booking of the record: `priced` before it goes anywhere, `count`
+together with the other counters, so that the ledger's sums and the counters are the same sums.
+
+Without price rules the basis `price` is off, and that nothing has a price is not counted.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, time
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from inferwatch.record import RequestRecord
+from inferwatch.settings.prices import Prices
+from inferwatch_collectors import metrics as m
+from inferwatch_collectors.cardinality import RequestLabels
+from inferwatch_collectors.cost.catalogue import Comparison, comparisons
+from inferwatch_collectors.cost.prices import NO_TOKENS, PriceBook
+from inferwatch_collectors.cost.rates import has_something_to_price
+from inferwatch_collectors.metric_store import Counter, MetricStore
+
+
+class PriceLists(NamedTuple):
+    """All that `prices` in the configuration says, ready to be asked."""
+
+    book: PriceBook
+    compared: Sequence[Comparison]
+
+
+def read(prices: Prices) -> PriceLists:
+    """Compile the price rules and read the catalogue. Blocking; on a loop use `read_in_thread`.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    return PriceLists(PriceBook(prices.rules), comparisons(prices))
+
+
+async def read_in_thread(prices: Prices) -> PriceLists:
+    """The same as `read`, for a running loop."""
+    return await asyncio.to_thread(read, prices)
+
+
+class Pricing:
+    """Prices records and keeps the counters of it. Everything on the event loop's thread."""
+
+    def __init__(self, store: MetricStore) -> None:
+        self._store = store
+        self._book = PriceBook()
+        self._compared: list[tuple[Comparison, Counter]] = []
+
+    def use(self, lists: PriceLists) -> None:
+        """Price what is booked from now on by `lists`; what was booked keeps its price.
+
+        After the store has been restored: the series of entries that are no longer compared go.
+        """
+        names = {(comparison.name,) for comparison in lists.compared}
+        gone = {labels for labels in self._store.series(m.COMPARISON_DOLLARS) if labels not in names}
+        self._store.retire(("catalogue_entry",), gone)
+        self._book = lists.book
+        self._compared = []
+        for comparison in lists.compared:
+            midnight = datetime.combine(comparison.as_of, time.min, UTC)
+            self._store.gauge(m.COMPARISON_PRICE_TIMESTAMP, (comparison.name,)).set(midnight.timestamp())
+            self._compared.append((comparison, self._store.counter(m.COMPARISON_DOLLARS, (comparison.name,))))
+
+    def priced(self, record: RequestRecord) -> RequestRecord:
+        """Return `record` with its price, or as it is if it has none."""
+        price = self._book.price(record) if self._book else None
+        return record if price is None else replace(record, price_nanodollars=price)
+
+    def count(self, record: RequestRecord, labels: RequestLabels) -> None:
+        """Count a record that has been through `priced`, once."""
+        reason = ""
+        if record.price_nanodollars is not None:
+            self._store.counter(m.COST_DOLLARS, (*labels, m.BASIS_PRICE)).add(record.price_nanodollars)
+        elif self._book:
+            reason = self._book.why_unpriced(record)
+        for comparison, counter in self._compared:
+            cost = comparison.cost(record)
+            if cost is not None:
+                counter.add(cost)
+            elif not self._book and has_something_to_price(record):
+                reason = NO_TOKENS
+        if reason:
+            self._store.counter(m.UNPRICED_REQUESTS, (labels.model, reason)).add()

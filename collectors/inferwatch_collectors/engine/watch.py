@@ -1,0 +1,80 @@
+"""The one engine that is watched at present: made from the configuration, made anew when that changes."""
+
+import asyncio
+
+from inferwatch.config import Config
+from inferwatch.record import RequestRecord
+from inferwatch.tasks import TaskSet
+from inferwatch_collectors.engine.monitor import EngineMonitor, Traffic
+from inferwatch_collectors.engine.scraper import Target
+from inferwatch_collectors.metric_store import MetricStore
+
+# (label, what to scrape, how often); None: nothing
+_Plan = tuple[str, Target, float] | None
+
+
+class EngineWatch:
+    """Holds the monitor and its task. Nothing happens before `start`."""
+
+    def __init__(self, store: MetricStore, traffic: Traffic, tasks: TaskSet) -> None:
+        self._store = store
+        self._traffic = traffic
+        self._tasks = tasks
+        self._plan: _Plan = None
+        self._monitor: EngineMonitor | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, config: Config, upstream: str) -> None:
+        """Watch the engine of `config`. Once, after the store was restored and before the first record.
+
+        `upstream` is the label: `host:port`.
+        """
+        self._watch(_plan(config, upstream))
+
+    def reconfigure(self, config: Config, upstream: str) -> None:
+        """Watch another engine, or the same in another way, if `config` says so."""
+        plan = _plan(config, upstream)
+        if plan == self._plan:
+            return
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+        if self._monitor is not None:
+            self._monitor.close()
+            self._monitor = None
+        self._watch(plan)
+
+    def record(self, record: RequestRecord) -> None:
+        """Take a request, in the step that adds it to the journal."""
+        if self._monitor is not None:
+            self._monitor.record(record)
+
+    def refresh(self) -> None:
+        """Let go of what is no longer known. Right before an exposition."""
+        if self._monitor is not None:
+            self._monitor.refresh()
+
+    def _watch(self, plan: _Plan) -> None:
+        self._plan = plan
+        if plan is None:
+            return
+        upstream, target, interval_s = plan
+        self._monitor = EngineMonitor(self._store, upstream, target, self._traffic, interval_s=interval_s)
+        self._monitor.resume()
+        self._task = self._tasks.start(self._monitor.run(), "engine_metrics")
+
+
+def _plan(config: Config, upstream: str) -> _Plan:
+    section, engine = config.engine_metrics, config.upstream
+    if not section.enabled:
+        return None
+    target = Target(
+        upstream_url=engine.url,
+        url=section.url,
+        engine=engine.engine,
+        timeout_s=section.timeout_s,
+        max_bytes=section.max_bytes,
+        tls_ca_file=engine.tls_ca_file,
+        tls_verify=engine.tls_verify,
+    )
+    return upstream, target, section.interval_s

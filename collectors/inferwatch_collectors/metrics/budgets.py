@@ -1,0 +1,113 @@
+"""Budgets: what may be spent, what has been, what will be.
+
+Series of accounts exist for budgets whose `per` has no user; of each budget the fullest ones (see the meter's bound).
+"""
+
+from typing import Final
+
+from inferwatch_collectors.metrics.base import Group, Kind, Metric
+
+ACCOUNT: Final = ("budget", "tenant", "feature", "model")
+MEASURED_ACCOUNT: Final = (*ACCOUNT, "unit")
+
+_PER: Final = "Labels that the budget's `per` does not name are empty."
+
+BUDGET_LIMIT_DOLLARS: Final = Metric(
+    name="inferwatch_budget_limit_dollars",
+    kind=Kind.GAUGE,
+    group=Group.BUDGETS,
+    labels=ACCOUNT,
+    unit="dollars",
+    help="The limit of an account, of budgets in dollars.",
+    measured=_PER,
+)
+BUDGET_SPENT_DOLLARS: Final = Metric(
+    name="inferwatch_budget_spent_dollars",
+    kind=Kind.GAUGE,
+    group=Group.BUDGETS,
+    labels=ACCOUNT,
+    unit="dollars",
+    help="What an account has spent in its present period or window, of budgets in dollars.",
+    measured="With what running streams are known to have spent, from the last tenths of a second (half a second while "
+    "less than half of the limit could be gone). A request counts in the period in which it arrived.",
+)
+BUDGET_LIMIT: Final = Metric(
+    name="inferwatch_budget_limit",
+    kind=Kind.GAUGE,
+    group=Group.BUDGETS,
+    labels=MEASURED_ACCOUNT,
+    help="The limit of an account, of budgets in other units.",
+    measured=_PER,
+)
+BUDGET_SPENT: Final = Metric(
+    name="inferwatch_budget_spent",
+    kind=Kind.GAUGE,
+    group=Group.BUDGETS,
+    labels=MEASURED_ACCOUNT,
+    help="What an account has spent in its present period or window, of budgets in other units.",
+    measured="As budget_spent_dollars. GPU seconds and joules are estimated from tokens until a request's part of the "
+    "machine is known.",
+)
+BUDGET_RESERVED: Final = Metric(
+    name="inferwatch_budget_reserved",
+    kind=Kind.GAUGE,
+    group=Group.BUDGETS,
+    labels=(*MEASURED_ACCOUNT, "bound"),
+    help="What open requests of an account hold beside what they are known to have spent, in the budget's unit.",
+    measured="bound expected: what they are expected to need; high: the most that they can need.",
+)
+BUDGET_FORECAST_RATIO: Final = Metric(
+    name="inferwatch_budget_forecast_ratio",
+    kind=Kind.GAUGE,
+    group=Group.BUDGETS,
+    labels=(*ACCOUNT, "bound"),
+    unit="ratio",
+    help="What an account will have spent at the end of its period, as a part of the limit.",
+    measured="By its own spending by the hour of the week; low and high span 80 %. Absent for rolling budgets and before "
+    "a whole hour is known. Renewed about once a minute.",
+)
+BUDGET_EXHAUSTION: Final = Metric(
+    name="inferwatch_budget_exhaustion_seconds",
+    kind=Kind.GAUGE,
+    group=Group.BUDGETS,
+    labels=(*ACCOUNT, "bound"),
+    unit="seconds",
+    help="Time until an account's limit is reached.",
+    measured="By the same forecast; bound expected, and high for the early case. Absent where the limit is not reached "
+    "within the period.",
+)
+BUDGET_THRESHOLD: Final = Metric(
+    name="inferwatch_budget_threshold_reached",
+    kind=Kind.GAUGE,
+    group=Group.BUDGETS,
+    labels=(*ACCOUNT, "percent"),
+    help="1 if this much of the limit is spent, else 0.",
+    measured="For each of the budget's warn_percent.",
+)
+BUDGET_ACCOUNTS: Final = Metric(
+    name="inferwatch_budget_accounts",
+    kind=Kind.GAUGE,
+    group=Group.BUDGETS,
+    labels=("budget", "state"),
+    help="Accounts of a budget by state, also of those that have no series of their own.",
+    measured="ok; warned: a threshold below 100 % is reached; spent: the limit is.",
+)
+BUDGET_DECISIONS: Final = Metric(
+    name="inferwatch_budget_decisions_total",
+    kind=Kind.COUNTER,
+    group=Group.BUDGETS,
+    labels=("budget", "decision"),
+    help="What became of requests at a budget.",
+    measured="admitted, rejected; would_reject: observed only; cut: streams told to end. Counted by the relays as they "
+    "decide; a request that fits several budgets counts in each, one that another of them refused only there.",
+)
+BUDGET_UNCHECKED: Final = Metric(
+    name="inferwatch_budget_unchecked_total",
+    kind=Kind.COUNTER,
+    group=Group.BUDGETS,
+    labels=("reason",),
+    help="Times that a request was not held against a budget as it should have been.",
+    measured="accounts: there were more accounts than budgets.max_accounts; collector_silent: what running requests hold "
+    "was left out, since nobody had settled it for 10 s; expired: estimates of GPU time or energy that no measurement "
+    "followed.",
+)

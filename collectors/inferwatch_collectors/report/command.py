@@ -1,0 +1,93 @@
+"""`inferwatch report`: the report, and exports, from the ledger's file. The collector may run meanwhile, or not."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+from inferwatch import host
+from inferwatch.config import Config
+from inferwatch_collectors.cost import pricing
+from inferwatch_collectors.ledger.sqlite import FILE_NAME
+from inferwatch_collectors.ledger.usage import DAY, LEVELS
+from inferwatch_collectors.report import export
+from inferwatch_collectors.report.building import PriceBasis, build
+from inferwatch_collectors.report.export import ExportError
+from inferwatch_collectors.report.query import DIMENSIONS, PARAMETERS, Query, QueryError
+from inferwatch_collectors.report.reading import ReadError, reading, usage
+from inferwatch_collectors.report.rendering import FORMATS
+
+EXIT_OK: Final = 0
+EXIT_RUNTIME: Final = 1
+EXIT_USAGE: Final = 2
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of the report."""
+    parser.add_argument("--from", metavar="TIME", help="day or minute, UTC, e.g. 2026-03-01 (default: 30 days ago)")
+    parser.add_argument("--to", metavar="TIME", help="likewise; a day is included (default: today)")
+    parser.add_argument("--by", metavar="LIST", help=f"tables: some of {','.join(DIMENSIONS)} (default: all)")
+    parser.add_argument("--tenant", metavar="NAME", help="of this tenant alone")
+    parser.add_argument("--top", metavar="N", help="lines per table, 0 for all (default 20)")
+    formats = (*FORMATS, *(name for name in export.EXPORT_FORMATS if name not in FORMATS))
+    parser.add_argument("--format", choices=formats, help="default: table, for an export csv")
+    parser.add_argument("--export", choices=export.EXPORTS, help="rows in place of a report")
+    parser.add_argument(
+        "--level", choices=[level.name for level in LEVELS], default=DAY.name, help="of --export usage (default day)"
+    )
+    parser.add_argument("--out", metavar="FILE", type=Path, help="write there instead of to the terminal")
+
+
+def run(arguments: argparse.Namespace, loaded: Config) -> int:
+    """Report or export. Returns the exit code; errors are one line."""
+    parameters = {name: text for name in PARAMETERS if (text := getattr(arguments, name)) is not None}
+    ledger = host.state_path(loaded) / FILE_NAME
+    try:
+        query = Query.of(parameters, time.time())
+        if arguments.export:
+            return _export(arguments, ledger, query)
+        text = _report(arguments.format or "table", ledger, query, loaded)
+        if arguments.out is None:
+            sys.stdout.write(text)
+        else:
+            arguments.out.write_text(text, encoding="utf-8")
+    except QueryError as error:
+        return _failed(f"report: {error}", EXIT_USAGE)
+    except (ReadError, ExportError) as error:
+        return _failed(f"report: {error}", EXIT_RUNTIME)
+    except BrokenPipeError:
+        sys.stderr.close()  # or Python complains of stdout at its end
+        return EXIT_RUNTIME
+    except OSError as error:
+        return _failed(f"report: {error.filename or arguments.out}: {error.strerror}", EXIT_RUNTIME)
+    return EXIT_OK
+
+
+def _report(name: str, ledger: Path, query: Query, loaded: Config) -> str:
+    if name not in FORMATS:
+        raise QueryError(f"format: {name} is for --export")
+    with reading(ledger) as connection:
+        found = usage(connection, query)
+    lists = pricing.read(loaded.prices)
+    return FORMATS[name](build(query, found, PriceBasis(lists.book or None, lists.compared)))
+
+
+def _export(arguments: argparse.Namespace, ledger: Path, query: Query) -> int:
+    name = arguments.format or "csv"
+    if name not in export.EXPORT_FORMATS:
+        raise QueryError(f"format: an export is one of {', '.join(export.EXPORT_FORMATS)}")
+    with reading(ledger, snapshot=False) as connection:
+        if arguments.export == "requests":
+            source = export.requests(connection, query.start_s, query.end_s)
+        else:
+            source = export.usage(connection, export.level_named(arguments.level), query.start_s, query.end_s)
+        count = export.write(source, name, arguments.out)
+    if arguments.out is not None:
+        sys.stderr.write(f"inferwatch: {count} rows written to {arguments.out}\n")
+    return EXIT_OK
+
+
+def _failed(message: str, code: int) -> int:
+    sys.stderr.write(f"inferwatch: {message}\n")
+    return code

@@ -1,0 +1,322 @@
+"""May this request begin: room in each budget that it belongs to, taken at once or not at all.
+
+What is asked for. The *worst* is what a request can cost: a token for each byte of its body (byte-level tokenizers make
+no more of it) and what a chat template adds, and for each choice the `max_tokens` of the client, or a default; prompt
+and answer together no more than the longest context. The *expected* is what the account's own requests turned out to
+be; without enough of them it is the worst.
+
+When there is room (`fits`). Always if what is spent, the worst of all that runs, and the worst of this request stay
+within the limit: then nothing can be overspent, in whatever order requests come and end. With `reserve: expected` also
+while half of the budget is left by what is spent and expected: worst cases that will not happen refuse nobody there.
+And a request that is alone may always begin in that half, for otherwise a budget smaller than one worst case would
+never be used. A `cut` budget can stop a stream, so there streams need room for what is expected.
+
+All of it is one look at the board under its lock: what one worker takes, the next one sees. Without the lock or a slot
+a request passes, and is counted, and so it does where nothing but what is held stands against it and the collector has
+been silent for long: a fault of ours refuses nobody.
+"""
+
+import time
+from typing import Final, NamedTuple, Protocol
+
+from inferwatch.board import (
+    ADMITTED,
+    COMPLETION_TOKENS,
+    COUNT_MASK,
+    END_S,
+    H_BEAT_NS,
+    H_FULL,
+    H_UNSURE,
+    MEASURED,
+    PROMPT_PER_KB,
+    REJECTED,
+    RELEASED_EXPECTED,
+    RELEASED_WORST,
+    ROOM_S,
+    SPENT,
+    TAKEN_EXPECTED,
+    TAKEN_WORST,
+    WOULD_REJECT,
+    Board,
+)
+from inferwatch.budget_rules import BY_TOKENS, SCALE, Match, Names, Rule, Rulebook, TokenRate
+from inferwatch.price_book import PriceBook
+from inferwatch.settings.budgets import Budgets
+
+# What chat templates and tool schemas put around a prompt, beside one token for each byte of it.
+TEMPLATE_TOKENS: Final = 512
+
+# English has some four bytes a token, JSON around it fewer; for accounts that have not shown theirs yet.
+BYTES_PER_TOKEN: Final = 3
+
+# Below this part of the limit requests are judged by what they are expected to cost.
+EXPECTED_SHARE: Final = 0.5
+
+# A collector that is restarted is back within a second. Later, what is held is not let go of any more, and would fill
+# every budget: only what is known to be spent counts then.
+SILENT_NS: Final = 10_000_000_000
+
+# What is held is free again when some request ends: soon.
+HELD_RETRY_S: Final = 1
+
+# Without the lock once, others would wait as long as we did.
+UNSURE_NS: Final = 1_000_000_000
+
+# Routes that generate nothing and run nothing, by their end; POST to anything else is asked for.
+FREE_ROUTES: Final = (
+    "/tokenize",
+    "/detokenize",
+    "/render",
+    "/count_tokens",
+    "/load_lora_adapter",
+    "/unload_lora_adapter",
+)
+# Routes that read a prompt and generate nothing.
+PROMPT_ROUTES: Final = ("/embeddings", "/embed", "/score", "/rerank", "/pooling", "/classify")
+
+# (slot, expected, worst, position of the account's `taken` after it): see `tap.Open.reserved`.
+Reserved = tuple[tuple[int, int, int, int], ...]
+
+
+class Wish(NamedTuple):
+    """What the relay knows of a request before it is sent."""
+
+    prompt_bytes: int  # of the body
+    choices: int = 1  # n x prompts; 0: unknown
+    max_tokens: int = 0  # 0: not given
+    stream: bool = False
+    generates: bool = True
+
+
+class Need(NamedTuple):
+    """Amounts in a budget's smallest steps; `expected` <= `worst`."""
+
+    expected: int
+    worst: int
+
+
+class Account(NamedTuple):
+    """One account as the board shows it. Amounts in smallest steps."""
+
+    spent: int
+    held: Need
+    limit: int
+
+
+class BudgetRefusal(NamedTuple):
+    """There is no room: what to tell the client."""
+
+    budget: str
+    message: str
+    retry_after_s: int
+    spent: bool  # nothing ends that would make room before then: the client need not try
+
+
+class Admission(NamedTuple):
+    """The request may begin; `reserved` goes into its `Open`."""
+
+    reserved: Reserved = ()
+
+
+NOTHING_RESERVED: Final = Admission()
+
+
+class Gate(Protocol):
+    """Who admits requests. On one host the board; several hosts can share budgets behind the same call."""
+
+    def admit(self, names: Names, wish: Wish) -> Admission | BudgetRefusal:
+        """Take room for a request, or say why not."""
+
+
+def fits(account: Account, need: Need, *, by_expected: bool, cuttable: bool) -> bool:
+    """Tell whether there is room for `need`. See the top of this file.
+
+    `by_expected`: the budget reserves what is expected; `cuttable`: this request can be stopped at the limit.
+    """
+    spent, held, limit = account
+    if spent >= limit:
+        return False
+    if spent + held.worst + need.worst <= limit:
+        return True
+    if not by_expected:
+        return False
+    expected = spent + held.expected + need.expected
+    if cuttable:
+        return expected <= limit or (held.worst == 0 and held.expected == 0)
+    return expected <= limit * EXPECTED_SHARE or (held.worst == 0 and spent <= limit * EXPECTED_SHARE)
+
+
+def most(rate: TokenRate, prompt: int, answer: int, choices: int, context: int) -> int:
+    """Return the most that at most `prompt` tokens and `choices` answers of at most `answer` tokens each can cost."""
+    if choices > 1 or prompt + answer <= context:
+        return rate.amount(prompt, choices * answer)
+    # One of them fills the context: the longer the prompt, the less is left to answer.
+    return max(rate.amount(prompt, context - prompt), rate.amount(context - answer, answer))
+
+
+def is_asked_for(method: bytes, path: str) -> bool:
+    """Tell whether a request needs room in budgets."""
+    return method == b"POST" and not path.endswith(FREE_ROUTES)
+
+
+def generates(path: str) -> bool:
+    """Tell whether a POST to `path` may generate tokens."""
+    return not path.endswith(PROMPT_ROUTES)
+
+
+class Budgeting:
+    """The gate of one relay process."""
+
+    def __init__(self, budgets: Budgets, prices: PriceBook, board: Board) -> None:
+        self._board = board
+        self._settings = budgets
+        self._prices = prices
+        self._book = Rulebook(budgets)
+        self._unsure_until_ns = 0
+        self.unsure = 0  # requests that passed because the lock was not to be had
+
+    def use(self, budgets: Budgets, prices: PriceBook) -> None:
+        """Take up a new configuration."""
+        self._settings, self._prices, self._book = budgets, prices, Rulebook(budgets)
+
+    def admit(self, names: Names, wish: Wish) -> Admission | BudgetRefusal:
+        """Take room for a request in all of its budgets, or say which one has none."""
+        matches = self._book.matching(names)
+        if not matches:
+            return NOTHING_RESERVED
+        now_ns = time.monotonic_ns()
+        if now_ns < self._unsure_until_ns:
+            self.unsure += 1
+            return NOTHING_RESERVED
+        wall_ns = time.time_ns()
+        board = self._board
+        # What needs no board is reckoned before others have to wait for it.
+        rates = [self._rate(match.rule, names, wall_ns) for match in matches]
+        if not board.lock():
+            self._unsure_until_ns = time.monotonic_ns() + UNSURE_NS
+            self.unsure += 1
+            return NOTHING_RESERVED
+        try:
+            return self._judge(matches, rates, wish, now_ns, wall_ns)
+        finally:
+            board.unlock()
+
+    def _rate(self, rule: Rule, names: Names, wall_ns: int) -> TokenRate | None:
+        """Return what a token costs at most; None: the board knows, or nobody."""
+        measured = rule.measured
+        if measured in BY_TOKENS:
+            return BY_TOKENS[measured]
+        if measured in MEASURED:
+            return None
+        rates = self._prices.rates(names.model, names.tenant, wall_ns)
+        if rates is None:
+            return TokenRate(0, 0)
+        return TokenRate(max(rates.input, rates.cached_input), max(rates.output, rates.reasoning), rates.per_request)
+
+    def _judge(
+        self, matches: tuple[Match, ...], rates: list[TokenRate | None], wish: Wish, now_ns: int, wall_ns: int
+    ) -> Admission | BudgetRefusal:
+        board, words = self._board, self._board.words
+        silent = now_ns - words[H_BEAT_NS] > SILENT_NS
+        takes: list[tuple[int, Need]] = []
+        bases: list[tuple[int, bool]] = []  # with whether there was room
+        refusal: BudgetRefusal | None = None
+        for match, rate in zip(matches, rates, strict=True):
+            slot = board.find(match.digest, make=True)
+            if slot < 0:
+                words[H_FULL] += 1
+                continue
+            base = board.base(slot)
+            rule = match.rule
+            need = self._need(base, wish, rate or board.rate(rule.measured), rule)
+            account = _account(words, base, rule.limit, wall_ns, silent=silent)
+            cuttable = wish.stream and rule.settings.on_limit == "cut"
+            if silent:  # by what is known to be spent alone
+                words[H_UNSURE] += 1
+                room = account.spent < rule.limit
+            else:
+                room = fits(account, need, by_expected=rule.settings.reserve == "expected", cuttable=cuttable)
+            if not room and rule.settings.on_limit != "observe":
+                words[base + REJECTED] += 1
+                found = _refusal(match, account, words, base, wall_ns)
+                # Of several the one that lasts longest: to come back before then is of no use.
+                refusal = found if refusal is None or found.retry_after_s > refusal.retry_after_s else refusal
+                continue
+            bases.append((base, room))
+            takes.append((slot, need))
+        if refusal is not None:
+            return refusal
+        for base, room in bases:
+            words[base + (ADMITTED if room else WOULD_REJECT)] += 1
+        reserved = tuple([_take(words, board.base(slot), slot, need) for slot, need in takes if need.worst])
+        return Admission(reserved) if reserved else NOTHING_RESERVED
+
+    def _need(self, base: int, wish: Wish, rate: TokenRate, rule: Rule) -> Need:
+        """Return what the request comes to in one budget."""
+        words, context = self._board.words, self._settings.context_tokens
+        choices = max(wish.choices, 1)
+        prompt = min(wish.prompt_bytes + TEMPLATE_TOKENS, context * choices)
+        answer = 0
+        if wish.generates:
+            # Hostile numbers end here: no answer is longer than the context.
+            answer = min(wish.max_tokens or self._settings.default_reserve_tokens, context)
+        worst = most(rate, prompt, answer, choices, context)
+        per_kb = words[base + PROMPT_PER_KB]
+        likely_prompt = min(
+            wish.prompt_bytes * per_kb // 1000 + 1 if per_kb else wish.prompt_bytes // BYTES_PER_TOKEN + 1, prompt
+        )
+        likely = words[base + COMPLETION_TOKENS]
+        if not likely and answer:  # nothing known of this account: what can be will be
+            return Need(min(worst, rule.limit), min(worst, rule.limit))
+        expected = rate.amount(likely_prompt, choices * min(likely, answer))
+        # More than the limit is no more than the limit to anybody, and small numbers do not overflow.
+        worst = min(worst, rule.limit)
+        return Need(min(expected, worst), worst)
+
+
+def _account(words: "memoryview[int]", base: int, limit: int, wall_ns: int, *, silent: bool) -> Account:
+    end_s = words[base + END_S]
+    # A period that is over is over, also if the collector has not said so yet.
+    spent = 0 if end_s and wall_ns >= end_s * 1_000_000_000 else words[base + SPENT]
+    if silent:
+        return Account(spent, Need(0, 0), limit)
+    held = Need(
+        (words[base + TAKEN_EXPECTED] - words[base + RELEASED_EXPECTED]) & COUNT_MASK,
+        (words[base + TAKEN_WORST] - words[base + RELEASED_WORST]) & COUNT_MASK,
+    )
+    return Account(spent, held, limit)
+
+
+def _take(words: "memoryview[int]", base: int, slot: int, need: Need) -> tuple[int, int, int, int]:
+    words[base + TAKEN_EXPECTED] = (words[base + TAKEN_EXPECTED] + need.expected) & COUNT_MASK
+    position = words[base + TAKEN_WORST] = (words[base + TAKEN_WORST] + need.worst) & COUNT_MASK
+    return slot, need.expected, need.worst, position
+
+
+def _refusal(match: Match, account: Account, words: "memoryview[int]", base: int, wall_ns: int) -> BudgetRefusal:
+    """Say it in words that leak nothing of other tenants: the client's own budget, its limit, when it is over."""
+    settings = match.rule.settings
+    whose = ", ".join(f"{key} {value}" for key, value in zip(settings.per, match.values, strict=True) if value)
+    name = f"budget `{settings.name}`" + (f" of {whose}" if whose else "")
+    limit = f"{settings.limit} {settings.unit}"
+    span = f"the last {settings.window_s} s" if settings.period == "rolling" else f"this {settings.period}"
+    if account.spent < account.limit:
+        rest = _plain(account.limit - account.spent, match.rule)
+        message = (
+            f"{name}: {rest} of {limit} for {span} are left, and requests under way may need them; "
+            "try again, or ask for fewer max_tokens"
+        )
+        return BudgetRefusal(settings.name, message, HELD_RETRY_S, spent=False)
+    wall_s = wall_ns // 1_000_000_000
+    end_s = words[base + END_S] or words[base + ROOM_S]
+    retry_after_s = max(1, end_s - wall_s) if end_s else HELD_RETRY_S
+    message = f"{name} is spent: {limit} for {span}"
+    if end_s:
+        when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(end_s))
+        message += f"; there is room again at {when}"
+    return BudgetRefusal(settings.name, message, retry_after_s, spent=True)
+
+
+def _plain(amount: int, rule: Rule) -> str:
+    scale = SCALE[rule.settings.unit]
+    return f"{amount / scale:.6f}".rstrip("0").rstrip(".") if scale > 1 else str(amount)

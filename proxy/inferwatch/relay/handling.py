@@ -1,0 +1,370 @@
+"""The way of one request: admit, forward, watch the end. Read `Handling` downwards.
+
+Where everything is at hand (the body, an idle connection to the engine) no task is made: the request is sent in the
+call that received it, and concluded in the one that received the end of the reply. A task is started only to wait: for
+a connection, for the engine's name, or for a body too large to buffer.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from inferwatch.record import ErrorType, Outcome
+from inferwatch.relay import errors, heads, usage_request
+from inferwatch.relay.client_request import Request, chunk
+from inferwatch.relay.exchange import Exchange, Refusal
+from inferwatch.relay.observer import Observer
+from inferwatch.relay.tunnel import Tunnel
+from inferwatch.relay.upstream import SWITCHING_PROTOCOLS, ConnectError, Connection
+from inferwatch.relay.usage_request import Facts
+
+if TYPE_CHECKING:
+    from inferwatch.relay.client_connection import ClientConnection
+    from inferwatch.relay.server import Relay
+
+log = logging.getLogger(__name__)
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+_NOTHING: Final[frozenset[bytes]] = frozenset()
+_ACCEPT_ENCODING: Final = frozenset({b"accept-encoding"})
+
+
+class Handling:
+    """One request, from its head to its Close."""
+
+    __slots__ = (
+        "_body",
+        "_client",
+        "_edit",
+        "_facts",
+        "_options",
+        "_relay",
+        "_request",
+        "_task",
+        "exchange",
+        "streams",
+    )
+
+    def __init__(self, relay: "Relay", client: "ClientConnection", request: Request) -> None:
+        self._relay = relay
+        self._client = client
+        self._request = request
+        self._body = b""  # whole, if it is buffered
+        self._facts = Facts()
+        self._options: bytes | None = None  # the client's own
+        self._edit: usage_request.Edit | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self.streams = False  # the body is passed on as it comes
+        arrival_ns = time.monotonic_ns()
+        self.exchange = Exchange(
+            Observer(relay.mirror, relay.subject(request, client, arrival_ns)),
+            client.transport,
+            arrival_ns=arrival_ns,
+            is_head_request=request.method == b"HEAD",
+            client_11=request.is_11,
+            client_keep_alive=request.keep_alive,
+            fingerprint=relay.engine.fingerprint,
+        )
+        self.exchange.owner = self
+        relay.active.add(self.exchange)
+
+    def begin(self) -> None:
+        """The head is here."""
+        request = self._request
+        if request.method == b"CONNECT":
+            self.exchange.client_keep_alive = False  # what follows is not HTTP
+            self.refuse(Refusal(405, "CONNECT is for forward proxies", ErrorType.MALFORMED_REQUEST))
+            return
+        if request.complete:
+            if self._fits(request.body_bytes):
+                self._body = request.take()
+                self._plan()
+        elif self._fits(request.head.length):
+            if request.head.expects_continue and request.is_11:
+                self.exchange.transport.write(CONTINUE)
+            self.more()
+
+    def more(self) -> None:
+        """More of the body is here, or all of it."""
+        request = self._request
+        if self.streams:
+            request.wake()
+        elif not self._fits(request.body_bytes):
+            return
+        elif request.complete:
+            self._body = request.take()
+            self._plan()
+        elif request.body_bytes > self._relay.config.limits.buffer_request_bytes:
+            self.streams = True
+            self._start(self._stream)
+
+    def _fits(self, body_bytes: int) -> bool:
+        """Refuse a body above the limit."""
+        most = self._relay.config.limits.max_request_bytes
+        if body_bytes <= most:
+            return True
+        message = f"request body of at least {body_bytes} bytes, expected no more than {most}"
+        self.refuse(Refusal(413, message, ErrorType.REQUEST_TOO_LARGE))
+        return False
+
+    def _start(self, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._task = self._relay.tasks.start(self._guarded(wait), "request")
+
+    async def _guarded(self, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Whatever happens in a task, the request has its Close and the client its end."""
+        try:
+            await wait()
+        except BaseException:
+            self._fail()
+            raise
+
+    def _fail(self) -> None:
+        """A fault of ours. What has been written cannot be taken back; the record says `internal`."""
+        if not self.exchange.closed:
+            self._end(Outcome.INTERRUPTED, ErrorType.INTERNAL)
+            self._client.transport.abort()
+
+    # a body that is at hand
+
+    def _plan(self) -> None:
+        """Look into the body, and decide what to ask for."""
+        body, head = self._body, self._request.head
+        read = usage_request.read(body) if body and self._relay.is_readable(head) else None
+        if read is not None:
+            self._facts, options = read
+            if self._facts.stream and self._relay.asks(head):
+                if not self._relay.engine.is_known:
+                    self._options = options
+                    self._start(self._wait_for_engine)
+                    return
+                self._ask(options)
+        self._forward()
+
+    async def _wait_for_engine(self) -> None:
+        await self._relay.engine.known()
+        self._ask(self._options)
+        await self._connect()
+
+    def _ask(self, options: bytes | None) -> None:
+        if self._relay.engine.takes_continuous_usage:
+            self._edit = usage_request.edit(self._body, options)
+            self.exchange.edited = self._edit is not None
+
+    def _forward(self) -> None:
+        connection = self._relay.pool.take() if not self._request.head.upgrade else None
+        if connection is None:
+            self._start(self._connect)
+        else:
+            self._send(connection)
+
+    async def _connect(self) -> None:
+        """Send it on a new connection."""
+        connection = await self._new_connection()
+        if connection is not None:
+            self._send(connection)
+
+    async def _new_connection(self) -> Connection | None:
+        """Open a connection; None when the request has failed with it."""
+        try:
+            return await self._relay.pool.connect()
+        except ConnectError as failure:
+            self._relay.engine.unreachable()
+            self.exchange.failed(failure.error)
+            return None
+
+    def _send(self, connection: Connection) -> None:
+        """Send the request, edited unless the engine has refused that."""
+        exchange, head, body = self.exchange, self._request.head, self._body
+        edit = self._edit
+        sent = edit.apply(body) if edit is not None and exchange.edited else body
+        extra = b"Content-Length: %d\r\n" % len(sent) if sent or head.length_field else b""
+        if head.upgrade:
+            extra = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade
+        self._speak(connection, self._head(extra, edited=exchange.edited) + sent)
+        observer = exchange.observer
+        if not observer.is_open:
+            mirrored = body[: self._relay.config.tap.max_body_bytes]
+            observer.opened(self._facts, mirrored, len(body), exchange.sent_ns, asked_usage=edit is not None)
+            if edit is not None:
+                observer.hide(edit.hide, self._relay.engine.fingerprint)
+
+    def _speak(self, connection: Connection, message: bytes) -> None:
+        exchange = self.exchange
+        takes_upgrade = bool(self._request.head.upgrade)
+        connection.begin(exchange, is_head_request=exchange.is_head_request, takes_upgrade=takes_upgrade)
+        exchange.connection = connection
+        connection.write(message)
+        exchange.sent_ns = time.monotonic_ns()
+
+    def _head(self, extra: bytes, *, edited: bool) -> bytes:
+        head = self._request.head
+        return heads.request(
+            self._request.method,
+            heads.origin_form(head.target),
+            head,
+            host=self._relay.pool.authority,
+            # Behind TLS the name decides who answers; on plain HTTP the engine sees what it would see without us.
+            replace_host=self._relay.config.upstream.tls,
+            # A compressed reply cannot be edited; engines do not compress streams, so nothing changes for the client.
+            without=_ACCEPT_ENCODING if edited else _NOTHING,
+            extra=head.trace_line + extra,
+        )
+
+    # a body that is passed on as it comes
+
+    async def _stream(self) -> None:
+        """On a connection that cannot be stale: the beginning could not be sent again."""
+        relay, exchange, request = self._relay, self.exchange, self._request
+        ask = relay.is_readable(request.head) and relay.asks(request.head)
+        if ask:
+            await relay.engine.known()
+            ask = relay.engine.takes_continuous_usage
+        edit = usage_request.StreamedEdit(ask=ask)
+        connection = await self._new_connection()
+        if connection is None:
+            return
+        # Until the body is through, a reply ends the connection: what follows on it would be the rest of the body.
+        keep_alive, exchange.client_keep_alive = exchange.client_keep_alive, False
+        connection.uploading = True
+        beginning = self._take()
+        first = edit.feed(beginning)
+        self._speak(connection, self._head(b"Transfer-Encoding: chunked\r\n", edited=ask) + chunk(first))
+        exchange.sent_ns = 0  # not before its end
+        mirrored = beginning[: relay.config.tap.max_body_bytes]
+        exchange.observer.opened(edit.facts(), mirrored, len(beginning), 0, asked_usage=ask)
+        await self._upload(connection, edit)
+        if not exchange.head_written:
+            exchange.client_keep_alive = keep_alive and not self._client.is_last
+
+    def _take(self) -> bytes:
+        data = self._request.take()
+        self._client.read_on()
+        return data
+
+    async def _upload(self, connection: Connection, edit: usage_request.StreamedEdit) -> None:
+        """Pass on the rest. Whatever ends the request cancels us."""
+        request, exchange = self._request, self.exchange
+        await connection.drain()
+        while await request.wait():
+            if not self._fits(request.body_bytes):
+                return
+            connection.write(chunk(edit.feed(self._take())))
+            await connection.drain()
+        end = edit.finish()
+        if edit.hide is not None:
+            exchange.observer.hide(edit.hide, self._relay.engine.fingerprint)
+        connection.write(chunk(end) + b"0\r\n\r\n")
+        connection.uploading = False
+        exchange.sent_ns = time.monotonic_ns()
+        exchange.observer.sent(edit.facts(), request.body_bytes, exchange.sent_ns)
+
+    # the end
+
+    def settled(self) -> None:
+        """The exchange has something to decide."""
+        exchange = self.exchange
+        if exchange.finished:
+            if exchange.tunnel_rest is not None:
+                self._tunnel()
+            elif not exchange.blocked:
+                self._conclude()
+        elif exchange.edit_refused:
+            # The reply was about our body, not the client's. A refused request costs the engine nothing: ask again
+            # with the client's own, and pass on what it says to that.
+            exchange.edit_refused = exchange.edited = False
+            exchange.observer.show_all()
+            self._start(self._connect)
+        elif exchange.went_stale:
+            # The engine closed the idle connection just as we took it; nothing of the request was answered.
+            exchange.went_stale = False
+            exchange.retried = True
+            self._relay.retries += 1
+            self._start(self._connect)
+
+    def _tunnel(self) -> None:
+        """After a 101, until either side hangs up."""
+        exchange = self.exchange
+        connection = exchange.connection
+        assert connection is not None
+        connection.tunnel = exchange.transport
+        if exchange.tunnel_rest:
+            exchange.transport.write(exchange.tunnel_rest)
+        self._client.switch(Tunnel(connection))
+
+    def refuse(self, refusal: Refusal) -> None:
+        """End it as the client's fault, as far as it has got."""
+        self.exchange.refusal = refusal
+        self.exchange.give_up(refusal.error)
+
+    def _conclude(self) -> None:
+        try:
+            keep_alive = self._last_word()
+        except BaseException:
+            self._fail()
+            raise
+        self._client.done(keep_alive=keep_alive)
+
+    def _last_word(self) -> bool:
+        """Tell the client what is left to tell, and the books; return whether the connection goes on."""
+        exchange, refusal = self.exchange, self.exchange.refusal
+        keep_alive = False
+        if refusal is not None and not exchange.head_written:
+            keep_alive = self._write_error(refusal.status, refusal.message)
+            self._end(Outcome.REJECTED, refusal.error)
+        elif exchange.error is ErrorType.NONE:
+            keep_alive = exchange.client_keep_alive
+            self._end(Outcome.OK, ErrorType.NONE)
+        elif exchange.head_written:
+            # The client must see what the engine did: a reply that breaks off.
+            exchange.transport.close()
+            self._end(Outcome.STREAM_ERROR, exchange.error)
+        else:
+            keep_alive = self._write_error(*errors.for_error(exchange.error))
+            self._end(Outcome.UPSTREAM_ERROR, exchange.error)
+        return keep_alive
+
+    def _write_error(self, status: int, message: str) -> bool:
+        """Say it, and whether the connection goes on."""
+        exchange, request = self.exchange, self._request
+        exchange.status = status
+        exchange.head_written = True
+        keep_alive = exchange.client_keep_alive and request.complete
+        if not exchange.transport.is_closing():
+            with_body = not exchange.is_head_request
+            reply = errors.reply(status, message, request.head.path, keep_alive=keep_alive, with_body=with_body)
+            exchange.transport.write(reply)
+        return keep_alive
+
+    def client_gone(self, *, by_fault: bool) -> None:
+        """The client hung up; or we are shutting down and its time is over; or a fault of ours broke its connection."""
+        exchange = self.exchange
+        if exchange.closed:
+            return
+        exchange.hang_up()
+        if exchange.status == SWITCHING_PROTOCOLS:
+            self._end(Outcome.OK, ErrorType.NONE)
+        elif exchange.error is not ErrorType.NONE and exchange.head_written:
+            self._end(Outcome.STREAM_ERROR, exchange.error)
+        elif by_fault:
+            self._end(Outcome.INTERRUPTED, ErrorType.INTERNAL)
+        elif self._relay.cutting:
+            self._end(Outcome.INTERRUPTED, ErrorType.NONE)
+        else:
+            self._end(Outcome.CLIENT_ABORT, ErrorType.NONE)
+
+    def _end(self, outcome: Outcome, error: ErrorType) -> None:
+        """Book it; nothing is left waiting."""
+        exchange = self.exchange
+        exchange.closed = True
+        exchange.owner = None  # they hold each other
+        self._relay.active.discard(exchange)
+        exchange.hang_up()
+        task, self._task = self._task, None
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+        exchange.observer.closed(
+            outcome, error, status=exchange.status, stalled_ns=exchange.stalled_ns, retried=exchange.retried
+        )

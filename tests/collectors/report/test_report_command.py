@@ -1,0 +1,103 @@
+"""`inferwatch report`: what people and scripts get of it."""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inferwatch import cli
+
+SPAN = ("--from", "2026-03-01", "--to", "2026-03-04")
+
+
+@pytest.fixture(name="state")
+def _state(shop: Any) -> list[str]:
+    shop.sample()
+    return ["--state-dir", str(shop.path.parent)]
+
+
+def test_a_table_in_the_terminal(state: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Without flags of its own: the whole report as a table."""
+    assert cli.main(["report", *state, *SPAN]) == 0
+    assert "By tenant" in capsys.readouterr().out
+
+
+def test_prices_come_from_the_configuration(state: list[str], tmp_path: Path, capsys: Any) -> None:
+    """Price rules and price lists to compare with are those of the collector's configuration."""
+    config = tmp_path / "config.yml"
+    config.write_text(
+        "prices:\n  rules:\n    - {model: qwen, input: 2, cached_input: 0.5, output: 8}\n  compare: [openai/gpt-5.5]\n"
+    )
+    assert cli.main(["report", *state, *SPAN, "--config", str(config), "--format", "json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["cache"]["saved_nanodollars"] == 6_000
+    assert [each["name"] for each in report["break_even"]] == ["openai/gpt-5.5"]
+
+
+def test_into_a_file(state: list[str], tmp_path: Path, capsys: Any) -> None:
+    """`--out` leaves the terminal empty."""
+    out = tmp_path / "page.md"
+    assert cli.main(["report", *state, *SPAN, "--format", "markdown", "--out", str(out)]) == 0
+    assert out.read_text().startswith("# Usage from 2026-03-01")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("name", ["csv", "json", "parquet"])
+def test_exports(state: list[str], tmp_path: Path, capsys: Any, name: str) -> None:
+    """Rows go into the file, and stderr says how many."""
+    out = tmp_path / "rows"
+    flags = ["--export", "requests", "--format", name, "--out", str(out)]
+    assert cli.main(["report", *state, *SPAN, *flags]) == 0
+    assert capsys.readouterr().err == f"inferwatch: 5 rows written to {out}\n"
+
+
+def test_an_export_to_the_terminal(state: list[str], capsys: Any) -> None:
+    """Without a format and a file an export is CSV on stdout, nothing beside it."""
+    assert cli.main(["report", *state, *SPAN, "--export", "usage", "--level", "hour"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("start_s,tenant,model,operation,user,feature,outcome,waste,requests,")
+    assert captured.err == ""
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "message"),
+    [
+        (["--from", "soon"], 2, "report: from: expected a day or a minute"),
+        (["--format", "parquet"], 2, "report: format: parquet is for --export"),
+        (["--export", "requests", "--format", "markdown"], 2, "report: format: an export is one of csv, json, parquet"),
+        (["--export", "requests", "--format", "parquet"], 1, "report: parquet is not for a terminal"),
+        (["--out", "/nowhere/page"], 1, "report: /nowhere/page: No such file or directory"),
+    ],
+)
+def test_errors_are_one_line(state: list[str], capsys: Any, flags: list[str], code: int, message: str) -> None:
+    """2 for what was asked wrongly, 1 for what cannot be done."""
+    assert cli.main(["report", *state, *flags]) == code
+    error = capsys.readouterr().err
+    assert error.startswith(f"inferwatch: {message}")
+    assert error.count("\n") == 1
+
+
+def test_no_ledger(tmp_path: Path, capsys: Any) -> None:
+    """A state folder without a ledger is named, and nothing is made in it."""
+    assert cli.main(["report", "--state-dir", str(tmp_path)]) == 1
+    assert "ledger.sqlite3: there is no ledger" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("version", [1, 99])
+def test_a_ledger_of_another_version(tmp_path: Path, capsys: Any, version: int) -> None:
+    """A reader changes no schema: an older file is for the collector to bring up to date, a newer one for a newer us."""
+    with sqlite3.connect(tmp_path / "ledger.sqlite3") as file:
+        file.execute(f"PRAGMA user_version = {version}")
+    file.close()
+    assert cli.main(["report", "--state-dir", str(tmp_path)]) == 1
+    assert f"its schema is {version}" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_ledger(tmp_path: Path, capsys: Any) -> None:
+    """One line, no traceback."""
+    (tmp_path / "ledger.sqlite3").write_bytes(b"no database at all" * 100)
+    assert cli.main(["report", "--state-dir", str(tmp_path)]) == 1
+    assert "file is not a database" in capsys.readouterr().err

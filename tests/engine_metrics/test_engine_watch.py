@@ -1,0 +1,88 @@
+"""Which engine is watched, by the configuration."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from inferwatch.config import Config
+from inferwatch.record import RequestRecord
+from inferwatch.settings.engine_metrics import EngineMetrics
+from inferwatch.settings.traffic import Upstream
+from inferwatch.tasks import TaskSet
+from inferwatch_collectors import metrics as m
+from inferwatch_collectors.engine.watch import EngineWatch
+from inferwatch_collectors.metric_store import MetricStore
+
+
+class Traffic:
+    """Nothing open, nothing told."""
+
+    def open_ids(self) -> frozenset[str]:
+        return frozenset()
+
+    def told_ns(self) -> int:
+        return 0
+
+
+@pytest.fixture
+async def tasks() -> AsyncIterator[TaskSet]:
+    def failed(name: str, error: BaseException) -> None:
+        raise AssertionError(name) from error
+
+    tasks = TaskSet(failed)
+    yield tasks
+    await tasks.close()
+
+
+def configured(port: int, **changes: Any) -> Config:
+    """An engine that nobody runs, scraped often."""
+    section = EngineMetrics(**{"interval_s": 0.1, **changes})
+    return Config(upstream=Upstream(url=f"http://127.0.0.1:{port}"), engine_metrics=section)
+
+
+async def failures(store: MetricStore, upstream: str, above: float = 0) -> float:
+    """Wait for a scrape of `upstream` that failed."""
+    counter = store.counter(m.ENGINE_SCRAPE_FAILURES, (upstream, "connect"))
+    async with asyncio.timeout(20):
+        while counter.value <= above:
+            await asyncio.sleep(0.01)
+    return counter.value
+
+
+async def test_it_is_watched(store: MetricStore, tasks: TaskSet, free_port: Callable[[], int]) -> None:
+    """From the start on the engine is scraped."""
+    port = free_port()
+    watch = EngineWatch(store, Traffic(), tasks)
+    watch.start(configured(port), f"127.0.0.1:{port}")
+    await failures(store, f"127.0.0.1:{port}")
+    assert store.gauge(m.ENGINE_UP, (f"127.0.0.1:{port}",)).value == 0
+
+
+async def test_switched_off(
+    store: MetricStore, tasks: TaskSet, free_port: Callable[[], int], record: Callable[..., RequestRecord]
+) -> None:
+    """With `engine_metrics.enabled` off nothing is scraped, and no series is there."""
+    watch = EngineWatch(store, Traffic(), tasks)
+    watch.start(configured(free_port(), enabled=False), "engine:1")
+    watch.record(record())
+    watch.refresh()
+    await asyncio.sleep(0)
+    assert store.series(m.ENGINE_UP) == []
+    assert store.series(m.ENGINE_SCRAPE_FAILURES) == []
+
+
+async def test_another_engine(store: MetricStore, tasks: TaskSet, free_port: Callable[[], int]) -> None:
+    """After a reload with another upstream that is scraped, and the old one no longer has a present."""
+    first, second = free_port(), free_port()
+    watch = EngineWatch(store, Traffic(), tasks)
+    watch.start(configured(first), f"127.0.0.1:{first}")
+    seen = await failures(store, f"127.0.0.1:{first}")
+    watch.reconfigure(configured(first), f"127.0.0.1:{first}")
+    await failures(store, f"127.0.0.1:{first}", seen)
+    watch.reconfigure(configured(second), f"127.0.0.1:{second}")
+    await failures(store, f"127.0.0.1:{second}")
+    assert store.gauge(m.ENGINE_UP, (f"127.0.0.1:{first}",)).value is None
+    watch.reconfigure(configured(second, enabled=False), f"127.0.0.1:{second}")
+    assert store.gauge(m.ENGINE_UP, (f"127.0.0.1:{second}",)).value is None
