@@ -36,6 +36,7 @@ from inferwatch_collectors.cardinality import CardinalityGuard, Limits
 from inferwatch_collectors.cost.prices import PriceBook
 from inferwatch_collectors.cost.pricing import PriceLists, read_in_thread
 from inferwatch_collectors.engine.watch import EngineWatch
+from inferwatch_collectors.dialects.base import CUT_REASONS
 from inferwatch_collectors.exposition import Exposition
 from inferwatch_collectors.gpu.monitor import GpuMonitor
 from inferwatch_collectors.ledger.base import Ledger, LedgerError, LedgerInUseError
@@ -298,6 +299,8 @@ class Collector:
         vitals.cut("log_lines", lambda: self._writer.dropped)
         vitals.cut("unwatched_requests", lambda: booking.unwatched)
         vitals.cut("plain_replies", lambda: booking.plain_given_up)
+        for reason in CUT_REASONS:
+            vitals.cut(reason, lambda reason=reason: booking.cuts[reason])  # type: ignore[misc]
         vitals.cut("neighbour_suspects", lambda: booking.neighbours.cut)
         vitals.cut("orphan_frames", lambda: booking.orphans)
         vitals.cut("bad_peers", lambda: self._tap.bad_peers)

@@ -76,7 +76,9 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 # Taken up by a running process on SIGHUP; the rest needs a restart, and the log says so.
-RELOADABLE: Final = frozenset({"upstream", "limits", "usage", "drain", "identity", "tenants", "prices", "trace", "log"})
+RELOADABLE: Final = frozenset(
+    {"upstream", "limits", "usage", "drain", "identity", "tenants", "prices", "engine_metrics", "trace", "log"}
+)
 
 
 def load(

@@ -26,6 +26,7 @@ from inferwatch.relay.listener import Listener
 from inferwatch.relay.observer import Observer
 from inferwatch.relay.server import Relay
 from inferwatch.relay.worker import _pool
+from inferwatch.tenants import read_table
 
 # Long enough for a machine with a load of 20; a test that needs it has failed.
 PATIENCE_S = 10.0
@@ -363,7 +364,7 @@ class Rig:
             config,
             pool=self.pool,
             engine=self.known,
-            identity=Identity(SECRET, config.identity.trusted_peers),
+            identity=Identity(SECRET, config.identity.trusted_peers, read_table(config.tenants, SECRET)),
             mirror=self.tap,  # type: ignore[arg-type]
         )
         self.server = Listener(self.relay)

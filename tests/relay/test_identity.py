@@ -6,9 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferwatch import tenants
 from inferwatch.relay import identity
 from inferwatch.relay.heads import RequestHead
 from inferwatch.relay.identity import ANONYMOUS, Identity
+from inferwatch.settings.tenants import KnownTenant, Tenants
+from inferwatch.tenants import TenantTable, read_table
 
 SECRET = b"sixteen bytes or more"
 
@@ -21,7 +24,7 @@ class Peer:
 
 
 def tenant(fields: list[tuple[bytes, bytes]], remote: str | None = "10.0.0.1", trusted: tuple[str, ...] = ()) -> str:
-    return Identity(SECRET, trusted).tenant(RequestHead(b"/", fields), Peer(remote))
+    return Identity(SECRET, trusted).who(RequestHead(b"/", fields), Peer(remote)).tenant
 
 
 def test_no_key_is_anonymous() -> None:
@@ -34,7 +37,7 @@ def test_key_is_hashed() -> None:
     name = tenant([(b"Authorization", b"Bearer sk-topsecret")])
     assert name.startswith("key-")
     assert "topsecret" not in name
-    assert len(name) == 4 + 2 * identity.HASH_BYTES
+    assert len(name) == 4 + 2 * tenants.LABEL_BYTES
 
 
 @pytest.mark.parametrize(
@@ -56,7 +59,9 @@ def test_one_key_is_one_tenant_however_it_is_sent(field: tuple[bytes, bytes]) ->
 def test_different_keys_are_different_tenants() -> None:
     """A thousand keys, a thousand names."""
     one = Identity(SECRET, ())
-    seen = {one.tenant(RequestHead(b"/", [(b"x-api-key", b"key-%d" % number)]), Peer(None)) for number in range(1000)}
+    seen = {
+        one.who(RequestHead(b"/", [(b"x-api-key", b"key-%d" % number)]), Peer(None)).tenant for number in range(1000)
+    }
     assert len(seen) == 1000
 
 
@@ -64,7 +69,7 @@ def test_hash_depends_on_the_secret() -> None:
     """Names from two installations cannot be joined."""
     other = Identity(b"another secret, long enough", ())
     head = RequestHead(b"/", [(b"x-api-key", b"k1")])
-    assert other.tenant(head, Peer()) != Identity(SECRET, ()).tenant(head, Peer())
+    assert other.who(head, Peer()) != Identity(SECRET, ()).who(head, Peer())
 
 
 def test_short_secret_is_refused() -> None:
@@ -73,14 +78,59 @@ def test_short_secret_is_refused() -> None:
         Identity(b"short", ())
 
 
-def test_memory_for_keys_is_bounded() -> None:
-    """A client that sends random keys cannot fill memory, and names stay the same afterwards."""
+def test_memory_for_addresses_is_bounded() -> None:
+    """Peers without number cannot fill memory, and trust stays the same afterwards."""
     one = Identity(SECRET, ("10.0.0.0/8",))
-    first = one.tenant(RequestHead(b"/", [(b"x-api-key", b"first")]), Peer())
+    head = RequestHead(b"/", [(b"x-inferwatch-tenant", b"acme")])
     for number in range(identity.MAX_REMEMBERED * 2 + 1):
-        one.tenant(RequestHead(b"/", [(b"x-api-key", b"%d" % number)]), Peer(f"10.0.{number >> 8}.{number & 255}"))
-    assert len(one._hashes) <= identity.MAX_REMEMBERED
-    assert one.tenant(RequestHead(b"/", [(b"x-api-key", b"first")]), Peer()) == first
+        assert one.who(head, Peer(f"10.0.{number >> 8}.{number & 255}")).tenant == "acme"
+    assert len(one._peers) <= identity.MAX_REMEMBERED
+
+
+def table(*, reject: bool = False, **keys: bytes) -> TenantTable:
+    """Tenants with one key each, hashed under SECRET."""
+    known = tuple(KnownTenant(name=name, key_env=name.upper()) for name in keys)
+    settings = Tenants(known=known, unknown_keys="reject" if reject else "allow")
+    return read_table(settings, SECRET, {name.upper(): key.decode() for name, key in keys.items()})
+
+
+def test_a_configured_key_has_its_tenants_name() -> None:
+    """However it is sent; other keys are hashed as ever."""
+    one = Identity(SECRET, (), table(acme=b"k1", globex=b"k2"))
+    heads = [RequestHead(b"/", [field]) for field in ((b"Authorization", b"Bearer k1"), (b"x-api-key", b"k2"))]
+    assert [one.who(head, Peer()).tenant for head in heads] == ["acme", "globex"]
+    stranger = RequestHead(b"/", [(b"x-api-key", b"k3")])
+    assert one.who(stranger, Peer()) == Identity(SECRET, ()).who(stranger, Peer())
+
+
+def test_an_empty_bearer_lends_its_name_to_nobody() -> None:
+    """A client with an empty Authorization is known by its other key, and only by that."""
+    one = Identity(SECRET, (), table(acme=b"k1"))
+    acme = RequestHead(b"/", [(b"Authorization", b"Bearer"), (b"x-api-key", b"k1")])
+    other = RequestHead(b"/", [(b"Authorization", b"Bearer"), (b"x-api-key", b"k9")])
+    assert one.who(acme, Peer()).tenant == "acme"
+    assert one.who(other, Peer()).tenant.startswith("key-")
+
+
+@pytest.mark.parametrize(
+    ("fields", "method", "path", "let_in"),
+    [
+        ([(b"x-api-key", b"k1")], b"POST", "/v1/completions", True),
+        ([(b"x-api-key", b"k2")], b"POST", "/v1/completions", False),
+        ([], b"POST", "/v1/completions", False),
+        ([], b"GET", "/v1/models", False),
+        ([], b"OPTIONS", "/v1/completions", True),
+        ([], b"GET", "/health", True),
+        ([], b"GET", "/health/../v1/models", False),
+    ],
+)
+def test_strangers_are_kept_out_if_so_configured(
+    fields: list[tuple[bytes, bytes]], method: bytes, path: str, let_in: bool
+) -> None:
+    """Only tenants pass, but for probes and preflights, which have no key."""
+    one = Identity(SECRET, (), table(reject=True, acme=b"k1"))
+    who = one.who(RequestHead(path.encode(), fields), Peer())
+    assert one.lets_in(who, method, path) is let_in
 
 
 @pytest.mark.parametrize(
@@ -102,7 +152,7 @@ def test_tenant_header_is_believed_from_trusted_peers_only(
     """Else anybody could make anybody pay."""
     one = Identity(SECRET, trusted)
     head = RequestHead(b"/", [(b"x-inferwatch-tenant", b"acme")])
-    assert [one.tenant(head, Peer(remote)) for _ in range(2)] == [name, name]  # the second time from memory
+    assert [one.who(head, Peer(remote)).tenant for _ in range(2)] == [name, name]  # the second time from memory
 
 
 def test_empty_tenant_header_falls_back_to_the_key() -> None:

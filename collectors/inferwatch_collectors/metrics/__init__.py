@@ -16,6 +16,7 @@ from typing import Final
 
 from inferwatch_collectors.metrics.base import *  # noqa: F403 - one name space: `m.REQUESTS`
 from inferwatch_collectors.metrics.base import Group, Metric
+from inferwatch_collectors.metrics.budgets import *  # noqa: F403
 from inferwatch_collectors.metrics.cost import *  # noqa: F403
 from inferwatch_collectors.metrics.data_plane import *  # noqa: F403
 from inferwatch_collectors.metrics.energy import *  # noqa: F403

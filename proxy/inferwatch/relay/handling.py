@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
+STRANGER: Final = Refusal(401, "the API key is not known here", ErrorType.UNKNOWN_KEY)
+
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 _ACCEPT_ENCODING: Final = frozenset({b"accept-encoding"})
 
@@ -44,6 +46,7 @@ class Handling:
         "_relay",
         "_request",
         "_task",
+        "_welcome",
         "exchange",
         "streams",
     )
@@ -59,8 +62,10 @@ class Handling:
         self._task: asyncio.Task[Any] | None = None
         self.streams = False  # the body is passed on as it comes
         arrival_ns = time.monotonic_ns()
+        who = relay.identity.who(request.head, client)
+        self._welcome = relay.identity.lets_in(who, request.method, request.head.path)
         self.exchange = Exchange(
-            Observer(relay.mirror, relay.subject(request, client, arrival_ns)),
+            Observer(relay.mirror, relay.subject(request, who, arrival_ns)),
             client.transport,
             arrival_ns=arrival_ns,
             is_head_request=request.method == b"HEAD",
@@ -77,6 +82,9 @@ class Handling:
         if request.method == b"CONNECT":
             self.exchange.client_keep_alive = False  # what follows is not HTTP
             self.refuse(Refusal(405, "CONNECT is for forward proxies", ErrorType.MALFORMED_REQUEST))
+            return
+        if not self._welcome:
+            self.refuse(STRANGER)
             return
         if request.complete:
             if self._fits(request.body_bytes):

@@ -2,14 +2,12 @@
 
 import hashlib
 import ipaddress
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from inferwatch.relay.heads import RequestHead
+from inferwatch.tenants import Tenant, TenantDirectory, TenantTable
 
 ANONYMOUS: Final = "anonymous"
-
-# 40 bits: a collision among 10,000 keys has a chance of 1 in 20,000, and the label stays short.
-HASH_BYTES: Final = 5
 
 # 64 bits: users are many more than keys.
 PERSON_HASH_BYTES: Final = 8
@@ -18,11 +16,12 @@ MAX_HASHED_BYTES: Final = 1024
 # Names given in headers become labels and columns.
 MAX_NAME_BYTES: Final = 128
 
-_KEY_HEADERS: Final = (b"authorization", b"x-api-key", b"api-key")
+# What load balancers and kubelets ask without a key, and browsers before they send one (CORS); as vLLM's own guard.
+_OPEN_PATHS: Final = ("/health", "/ping", "/healthz", "/readyz")
+_PREFLIGHT: Final = b"OPTIONS"
 
-# Distinct keys whose hash is remembered; a client that sends random keys must not fill memory.
+# Addresses of which it is remembered whether they are trusted.
 MAX_REMEMBERED: Final = 4096
-MAX_REMEMBERED_BYTES: Final = 4096  # a JWT is two kilobytes
 
 
 class Peer(Protocol):
@@ -32,27 +31,41 @@ class Peer(Protocol):
     def remote(self) -> str | None: ...
 
 
-class Identity:
-    """Keyed hashes of API keys, and names from trusted peers."""
+class Who(NamedTuple):
+    """The sender of a request."""
 
-    def __init__(self, secret: bytes, trusted_peers: tuple[str, ...]) -> None:
-        if len(secret) < 16:
-            raise ValueError(f"secret of {len(secret)} bytes, expected at least 16")
+    tenant: str
+    welcome: bool = True  # False: only tenants are let in, and this is none
+
+
+class Identity:
+    """Configured names and keyed hashes of API keys, and names from trusted peers."""
+
+    def __init__(self, secret: bytes, trusted_peers: tuple[str, ...], table: TenantTable | None = None) -> None:
+        """`table` knows the configured tenants' keys.
+
+        Raises:
+            ValueError: the secret is too short.
+        """
+        self._directory = TenantDirectory(table or TenantTable(), secret)
         self._secret = hashlib.blake2b(secret, digest_size=32, person=b"inferwatch-key").digest()
         self._trusted = [ipaddress.ip_network(peer, strict=False) for peer in trusted_peers]
-        self._hashes: dict[bytes, str] = {}
         self._peers: dict[str, bool] = {}
 
-    def tenant(self, head: RequestHead, peer: "Peer") -> str:
-        """Return the tenant's name: from the header of a trusted peer, else the hash of the API key."""
+    def who(self, head: RequestHead, peer: "Peer") -> Who:
+        """Return the sender: named by a trusted peer, else by its API key (its tenant's name, or the key's hash)."""
         named = head.ours.get(b"tenant")
         if named and self._is_trusted(peer.remote):
-            return clean(named)
-        for header in _KEY_HEADERS:
-            key = head.named.get(header)
-            if key:
-                return self._hashes.get(key) or self._hash(key)
-        return ANONYMOUS
+            return Who(clean(named))
+        found = self._directory.lookup(head.named)
+        welcome = not self._directory.refuses(found)
+        if found is None:
+            return Who(ANONYMOUS, welcome)
+        return Who(found.name if isinstance(found, Tenant) else found.label, welcome)
+
+    def lets_in(self, who: Who, method: bytes, path: str) -> bool:
+        """Tell whether the request may pass; what carries no key by its nature always may."""
+        return who.welcome or method == _PREFLIGHT or path in _OPEN_PATHS
 
     def pseudonym(self, kind: bytes, value: bytes | None) -> str:
         """Return the keyed hash of a user or a session: the same person can be followed without being known."""
@@ -60,17 +73,6 @@ class Identity:
             return ""
         digest = hashlib.blake2b(value[:MAX_HASHED_BYTES], digest_size=PERSON_HASH_BYTES, key=self._secret, person=kind)
         return digest.hexdigest()
-
-    def _hash(self, field: bytes) -> str:
-        scheme, _, rest = field.partition(b" ")
-        key = rest.strip() if scheme.lower() == b"bearer" else field.strip()
-        digest = hashlib.blake2b(key, digest_size=HASH_BYTES, key=self._secret).hexdigest()
-        tenant = f"key-{digest}"
-        if len(field) <= MAX_REMEMBERED_BYTES:
-            if len(self._hashes) >= MAX_REMEMBERED:
-                self._hashes.clear()
-            self._hashes[field] = tenant
-        return tenant
 
     def _is_trusted(self, remote: str | None) -> bool:
         if not self._trusted or not remote:

@@ -15,7 +15,7 @@ from inferwatch.relay import heads, trace_context
 from inferwatch.relay.client_request import Request
 from inferwatch.relay.engine_probe import Engine
 from inferwatch.relay.exchange import Exchange
-from inferwatch.relay.identity import ANONYMOUS, Identity, Peer, clean
+from inferwatch.relay.identity import ANONYMOUS, Identity, Who, clean
 from inferwatch.relay.mirror import Mirror
 from inferwatch.relay.observer import Observer, Subject
 from inferwatch.relay.upstream import Pool
@@ -46,14 +46,14 @@ class Relay:
     def _task_failed(self, name: str, error: BaseException) -> None:
         log.error("handler_fault task=%s type=%s", name, type(error).__name__)
 
-    def subject(self, request: Request, peer: Peer, arrival_ns: int) -> Subject:
+    def subject(self, request: Request, who: Who, arrival_ns: int) -> Subject:
         """Return what is known of a request when it is admitted."""
         head = request.head
         subject = Subject(
             arrival_ns=arrival_ns,
             method=request.method.decode(),
             path=head.path,
-            tenant=self.identity.tenant(head, peer),
+            tenant=who.tenant,
             headers=head.mirrored,
         )
         if head.ours:

@@ -28,6 +28,7 @@ from inferwatch.relay.server import Relay
 from inferwatch.relay.upstream import Pool
 from inferwatch.settings.traffic import Upstream
 from inferwatch.tasks import TaskSet
+from inferwatch.tenants import TenantTable
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Start(msgspec.Struct, frozen=True):
     tap_socket: str
     spool_dir: str
     identity_secret: str  # hex
+    tenants: TenantTable = TenantTable()
 
 
 class Worker:
@@ -78,7 +80,7 @@ class Worker:
             start.config,
             pool=_pool(start.config.upstream),
             engine=self._engine,
-            identity=Identity(self._secret, start.config.identity.trusted_peers),
+            identity=Identity(self._secret, start.config.identity.trusted_peers, start.tenants),
             mirror=self._mirror,
         )
         self._probe: asyncio.Task[Any] | None = None
@@ -113,16 +115,17 @@ class Worker:
     async def _listen_to_supervisor(self) -> None:
         async for message in self._channel.messages():
             if "config" in message:
-                self._reload(msgspec.convert(message["config"], Config))
+                tenants = msgspec.convert(message.get("tenants", {}), TenantTable)
+                self._reload(msgspec.convert(message["config"], Config), tenants)
             if message.get("drain"):
                 break
         self._draining.set()  # told to, or the supervisor is gone
 
-    def _reload(self, config: Config) -> None:
+    def _reload(self, config: Config, tenants: TenantTable) -> None:
         old, self._config = self._config, config
         logging.getLogger().setLevel(config.log.level.upper())
         self._relay.config = config
-        self._relay.identity = Identity(self._secret, config.identity.trusted_peers)
+        self._relay.identity = Identity(self._secret, config.identity.trusted_peers, tenants)
         if config.upstream != old.upstream:
             pool, self._relay.pool = self._relay.pool, _pool(config.upstream)
             self._connects += pool.connects
