@@ -7,12 +7,13 @@ there.
 
 import asyncio
 import contextlib
+import os
 import signal
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Final, NamedTuple
 
 import aiohttp
@@ -24,6 +25,10 @@ REFRESH_S: Final = 1.0
 # Rates and quantiles are of the last so many seconds: long enough to be calm, short enough to be live.
 WINDOW_S: Final = 10.0
 START_TIMEOUT_S: Final = 20.0
+
+
+# There is no GPU to look for; and a rented one of this price, so that the money moves.
+PROXY_SETTINGS: Final = {"INFERWATCH__GPU__SOURCE": "none", "INFERWATCH__COST__HOURLY_DOLLARS": "3.50"}
 
 
 class Options(NamedTuple):
@@ -52,7 +57,7 @@ async def _run(options: Options) -> int:
         engine = ["simulate", "--port", str(engine_port), "--seed", str(options.seed)]
         proxy = ["serve", "--upstream", f"http://127.0.0.1:{engine_port}", "--listen", listen, "--admin", admin]
         proxy += ["--state-dir", state_dir, "--log-level", "warning"]
-        async with _process(engine), _process(proxy), aiohttp.ClientSession() as session:
+        async with _process(engine), _process(proxy, PROXY_SETTINGS), aiohttp.ClientSession() as session:
             view = screen.Screen(sys.stdout, data=f"http://{listen}", metrics=f"http://{admin}/metrics")
             if not await _ready(session, f"http://{admin}/readyz", stop):
                 sys.stderr.write("inferwatch: the demo did not start; try `inferwatch serve` to see why\n")
@@ -103,10 +108,13 @@ async def _ready(session: aiohttp.ClientSession, url: str, stop: asyncio.Event) 
 
 
 @contextlib.asynccontextmanager
-async def _process(arguments: list[str]) -> AsyncIterator[None]:
+async def _process(arguments: list[str], settings: Mapping[str, str] | None = None) -> AsyncIterator[None]:
     """Run one of our own commands beside us; stopped as it would be in production, by SIGTERM."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "inferwatch", *arguments, stdout=asyncio.subprocess.DEVNULL, process_group=0
+        *(sys.executable, "-m", "inferwatch", *arguments),
+        stdout=asyncio.subprocess.DEVNULL,
+        process_group=0,
+        env={**os.environ, **(settings or {})},
     )
     try:
         yield

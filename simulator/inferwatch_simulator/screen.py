@@ -13,6 +13,8 @@ _TOKENS: Final = "inferwatch_tokens_total"
 _IN_FLIGHT: Final = "inferwatch_requests_in_flight"
 _TTFT: Final = "inferwatch_time_to_first_token_seconds"
 _GAP: Final = "inferwatch_inter_token_latency_seconds"
+_COST: Final = "inferwatch_cost_dollars_total"
+_IDLE_COST: Final = "inferwatch_idle_cost_dollars_total"
 
 
 class Screen:
@@ -58,7 +60,8 @@ class Screen:
     def _page(self, old: Scrape, new: Scrape) -> list[str]:
         page = self._title()
         page += [line(old, new), ""]
-        page += [f"{'tenant':<24}{'req/s':>8}{'prompt tok/s':>14}{'output tok/s':>14}{'TTFT p50':>10}{'TTFT p99':>10}"]
+        latency = f"{'TTFT p50':>10}{'TTFT p99':>10}{'cost':>11}"
+        page += [f"{'tenant':<24}{'req/s':>8}{'prompt tok/s':>14}{'output tok/s':>14}{latency}"]
         for tenant in values(new, _REQUESTS, "tenant"):
             page.append(
                 f"{tenant:<24}{rate(old, new, _REQUESTS, tenant=tenant):>8.1f}"
@@ -66,7 +69,9 @@ class Screen:
                 f"{rate(old, new, _TOKENS, tenant=tenant, type='completion'):>14.0f}"
                 f"{_ms(quantile(old, new, _TTFT, 0.5, tenant=tenant)):>10}"
                 f"{_ms(quantile(old, new, _TTFT, 0.99, tenant=tenant)):>10}"
+                f"{_dollars(total(new, _COST, tenant=tenant)):>11}"
             )
+        page += [f"{'idle':<80}{_dollars(total(new, _IDLE_COST)):>11}"]
         page += ["", f"{'outcome since the start':<24}{'requests':>10}"]
         for outcome in values(new, _REQUESTS, "outcome"):
             page.append(f"{outcome:<24}{total(new, _REQUESTS, outcome=outcome):>10.0f}")
@@ -83,8 +88,13 @@ def line(old: Scrape, new: Scrape) -> str:
         f"{rate(old, new, _TOKENS, type='prompt'):7.0f} prompt tok/s  "
         f"{rate(old, new, _TOKENS, type='completion'):6.0f} output tok/s  "
         f"TTFT p50 {_ms(quantile(old, new, _TTFT, 0.5))} p99 {_ms(quantile(old, new, _TTFT, 0.99))}  "
-        f"gap p50 {_ms(quantile(old, new, _GAP, 0.5))} p99 {_ms(quantile(old, new, _GAP, 0.99))}"
+        f"gap p50 {_ms(quantile(old, new, _GAP, 0.5))} p99 {_ms(quantile(old, new, _GAP, 0.99))}  "
+        f"cost {_dollars(total(new, _COST))}, idle {_dollars(total(new, _IDLE_COST))}"
     )
+
+
+def _dollars(amount: float) -> str:
+    return f"${amount:.5f}"
 
 
 def _ms(seconds: float | None) -> str:
