@@ -8,6 +8,7 @@ with exit code 1; the supervisor starts another, and the relays tell it everythi
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import sys
@@ -35,17 +36,19 @@ from inferwatch_collectors.booking import GRACE_NS, Booking
 from inferwatch_collectors.cardinality import CardinalityGuard, Limits
 from inferwatch_collectors.cost.prices import PriceBook
 from inferwatch_collectors.cost.pricing import PriceLists, read_in_thread
-from inferwatch_collectors.engine.watch import EngineWatch
 from inferwatch_collectors.dialects.base import CUT_REASONS
+from inferwatch_collectors.engine.watch import EngineWatch
 from inferwatch_collectors.exposition import Exposition
 from inferwatch_collectors.gpu.monitor import GpuMonitor
 from inferwatch_collectors.ledger.base import Ledger, LedgerError, LedgerInUseError
 from inferwatch_collectors.ledger.journal import Journal
-from inferwatch_collectors.ledger.sqlite import SqliteLedger
+from inferwatch_collectors.ledger.sqlite import FILE_NAME, SqliteLedger
 from inferwatch_collectors.ledger.sqlite_store import RETENTION_STEP_ROWS
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_collectors.metrics import TABLE
 from inferwatch_collectors.recorder import Recorder
+from inferwatch_collectors.report.building import PriceBasis
+from inferwatch_collectors.report.service import UsageService
 from inferwatch_collectors.request_log import LineWriter, RequestLog
 from inferwatch_collectors.spool import SpoolReader
 from inferwatch_collectors.supervision import Supervision
@@ -102,6 +105,8 @@ async def run(settings: CollectorSettings, channel: Channel | None = None) -> in
         ledger = await SqliteLedger.open(
             Path(settings.state_dir) if settings.state_dir else None,
             retention_days=settings.config.ledger.retention_days,
+            hour_retention_days=settings.config.ledger.hour_retention_days,
+            day_retention_days=settings.config.ledger.day_retention_days,
             max_rows=settings.config.ledger.max_rows,
         )
     except LedgerInUseError as error:
@@ -154,6 +159,9 @@ class Collector:
         self._probe = UpstreamProbe(settings.config.upstream.url)
         self._probing: asyncio.Task[None] | None = None
         self._vitals = Vitals(self._store)
+        file = Path(settings.state_dir) / FILE_NAME if ledger.durable else None
+        self._lists = PriceLists(PriceBook(), ())
+        self._usage = UsageService(file, lambda: PriceBasis(self._lists.book or None, self._lists.compared))
         self._admin = Admin(self._service())
         self._draining = False
         self._orphaned = False  # the supervisor is gone
@@ -202,6 +210,7 @@ class Collector:
         if self._request_log is not None:
             self._request_log.flush()
         await asyncio.to_thread(self._writer.close, STOP_LOG_S)
+        self._usage.close()
         self._supervision.close()
 
     # --- start and stop
@@ -226,6 +235,7 @@ class Collector:
             # The supervisor has checked it; the file was changed since.
             _log.error("prices_not_compared reason=%s", error)
             lists = PriceLists(PriceBook(prices.rules), ())
+        self._lists = lists
         self._recorder.pricing.use(lists)
 
     async def _shut_down(self, committing: asyncio.Task[None]) -> None:
@@ -282,6 +292,7 @@ class Collector:
             condition=self._condition,
             shown_config=lambda: self._supervision.shown_config,
             reload=self._supervision.ask_for_reload,
+            usage=self._usage.answer,
         )
 
     def _condition(self) -> Condition:
@@ -295,6 +306,7 @@ class Collector:
         vitals.count(m.LEDGER_COMMITS, (), lambda: journal.commits)
         vitals.count(m.LEDGER_COMMIT_FAILURES, (), lambda: journal.commit_failures)
         vitals.cut("ledger_records", lambda: journal.lost)
+        vitals.cut("ledger_shares", lambda: journal.lost_shares)
         vitals.cut("unsure", lambda: journal.unsure)
         vitals.cut("log_lines", lambda: self._writer.dropped)
         vitals.cut("unwatched_requests", lambda: booking.unwatched)
@@ -336,7 +348,7 @@ class Collector:
             now_ns = time.monotonic_ns()
             now_s = now_ns / 1e9
             self._vitals.lagged(now_s, now_s - due_s)
-            self._booking.expire(now_ns)
+            self._booking.expire(now_ns, _is_alive)
             self._meter.tick(now_ns, time.time_ns(), self._tap.links())
             self._recorder.tick(now_s=now_s)
             self._vitals.refresh()
@@ -383,3 +395,13 @@ class Collector:
             ok = bool(status["reload_ok"])
             self._vitals.gauge(m.CONFIG_RELOAD_SUCCESSFUL, int(ok))
             self._vitals.gauge(m.CONFIG_RELOAD_TIMESTAMP, status.get("reload_unix"))
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -7,8 +7,9 @@ Pure but for the log: no sockets, no files, no clock; `now_ns` is CLOCK_MONOTONI
   is known here. Both are asked, since a commit may still be under way.
 * **Always.** A `Close` with its `Open` is enough. If reading an answer fails, which is a bug of ours, that exchange is
   given up at the fence and the request is booked from its `Close` alone, at worst without tokens.
-* **Dead relays.** A connection that ends without `Bye` is parked for GRACE_NS. A new one of the same `boot` takes its
-  open requests up; otherwise they are booked as `interrupted` with what was seen.
+* **Dead relays.** A connection that ends without `Bye` is parked for GRACE_NS, or until its process is known to be
+  dead: until then nobody else knows of its requests. A new connection of the same `boot` takes them up; otherwise they
+  are booked as `interrupted` with what was seen.
 * **Bounds.** Above MAX_WATCHED open requests, answers are not read (their Close still books them); above MAX_OPEN the
   peer is broken; above MAX_PLAIN_BYTES in unfinished plain replies, the next ones are given up.
 """
@@ -135,10 +136,10 @@ class Booking:
         self._recorder.relays.gone(link.worker, link.boot)
         self._interrupt(link, now_ns)
 
-    def expire(self, now_ns: int) -> None:
-        """Book what lost relays left open and nobody took up in time."""
+    def expire(self, now_ns: int, is_alive: Callable[[int], bool] = lambda _: True) -> None:
+        """Book what lost relays left open and nobody took up in time, or can any more: `is_alive` asks for a pid."""
         for boot, (link, lost_ns) in list(self._parked.items()):
-            if now_ns - lost_ns >= GRACE_NS:
+            if now_ns - lost_ns >= GRACE_NS or not is_alive(link.pid):
                 del self._parked[boot]
                 self._interrupt(link, lost_ns)
 

@@ -185,6 +185,16 @@ def test_a_dead_relays_requests_are_interrupted(books: Books, frames: Any) -> No
     assert len(books.records) == 1
 
 
+def test_a_relay_that_is_known_to_be_dead_gets_no_grace(books: Books, frames: Any) -> None:
+    """Nobody else knows of its requests: they are booked before anything can happen to us."""
+    books.apply(frames.batch(opens=[frames.open(1, stream=True)]))
+    books.booking.lost(books.link, books.now_ns)
+    books.booking.expire(books.now_ns, lambda _: True)
+    assert books.records == []
+    books.booking.expire(books.now_ns, lambda pid: pid != books.link.pid)
+    assert [record.outcome for record in books.records] == [Outcome.INTERRUPTED]
+
+
 def test_a_reconnect_takes_open_requests_up(books: Books, frames: Any) -> None:
     """The same process on a new connection goes on with its streams: what was seen before still counts."""
     books.apply(frames.batch(opens=[frames.open(1, stream=True)], heads=[frames.head(1, "text/event-stream")]))

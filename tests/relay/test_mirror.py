@@ -138,10 +138,10 @@ def finish(watcher: Observer) -> str:
     return watcher.request_id
 
 
-def spooled(folder: Path) -> list[tap.Batch]:
-    """Read what the collector would find."""
+def spooled(folder: Path, suffix: str = "ready") -> list[tap.Batch]:
+    """Read what the collector would find; of a relay that died, the file is still called `.spool`."""
     messages: list[Any] = []
-    for path in sorted(folder.glob("spool/*.ready")):
+    for path in sorted(folder.glob(f"spool/*.{suffix}")):
         messages += tap.collector_side().feed(path.read_bytes())
     return messages
 
@@ -361,6 +361,17 @@ async def test_memory_is_bounded_without_a_collector(make: Make, state_dir: Path
     assert len(mirror._unacked) <= 100
     await mirror.close(0.0)
     assert [frame.request_id for batch in spooled(state_dir) for frame in batch.opens] == ids
+
+
+async def test_without_a_collector_what_is_finished_is_on_disk_at_once(make: Make, state_dir: Path) -> None:
+    """Killed now, the relay would take nothing with it; and what stays in memory is told as well, when it can be."""
+    mirror = await make(run=False, max_pending_closes=100)
+    ids = [finish(request(mirror)) for _ in range(3)]
+    mirror.flush()
+    await until(lambda: [frame.request_id for batch in spooled(state_dir, "spool") for frame in batch.opens] == ids)
+    assert [frame.id for _, _, frame in mirror._unacked] == [1, 2, 3]
+    assert (mirror.spooled, mirror.lost) == (0, 0)
+    await mirror.close(0.0)
 
 
 async def test_full_spool_is_counted(make: Make) -> None:

@@ -4,7 +4,8 @@ Three things pile up here, each bounded:
 
 * copies of replies (`reads`): above `max_pending_bytes`, or without a collector, they are dropped and counted;
 * finished requests that the collector has not acknowledged: kept for resending, and above `max_pending_closes` moved
-  to the spool file, from which the collector takes them when it is back;
+  to the spool file, from which the collector takes them when it is back. Without a collector each is copied there at
+  once: should we be killed before it is back, nobody else knows of them (told twice, they are booked once);
 * bytes in the socket's write buffer: while they are above the same bound, batches wait.
 
 Opens, heads and closes of requests are never dropped but for one case, a full spool, and that is counted in `lost`.
@@ -44,6 +45,13 @@ READ_OVERHEAD_BYTES: Final = 100
 SPOOL_BATCH: Final = 500
 
 
+# In place of the number of the batch that told of a request.
+UNSENT: Final = 0
+COPIED: Final = -1  # and it is in the spool file, too
+
+_Entry = tuple[int, Observer, tap.Close]
+
+
 class Mirror(asyncio.Protocol):
     """One per relay process. Also the protocol of its current connection."""
 
@@ -65,7 +73,7 @@ class Mirror(asyncio.Protocol):
         self._flush_due = False
 
         self._open: dict[int, Observer] = {}
-        self._unacked: deque[tuple[int, Observer, tap.Close]] = deque()
+        self._unacked: deque[_Entry] = deque()
         self._transport: asyncio.Transport | None = None
         self._reader = tap.relay_side()
         self._lost_connection = asyncio.Event()
@@ -183,8 +191,8 @@ class Mirror(asyncio.Protocol):
 
     def _keep_without_collector(self) -> None:
         """Opens and heads are made again from the observers that are still open; reads are lost and counted already."""
-        for observer, frame in zip(self._closed_observers, self._closes, strict=True):
-            self._unacked.append((0, observer, frame))
+        fresh = [(UNSENT, *entry) for entry in zip(self._closed_observers, self._closes, strict=True)]
+        self._unacked.extend(fresh if self._transport is not None else self._copied(fresh))
         for read in self._reads:
             if (still_open := self._open.get(read[0])) is not None:
                 still_open.dropped_bytes += len(read[2])
@@ -197,12 +205,24 @@ class Mirror(asyncio.Protocol):
     def _spool_oldest(self) -> None:
         count = min(max(len(self._unacked) - self._settings.max_pending_closes, SPOOL_BATCH), len(self._unacked))
         entries = [self._unacked.popleft() for _ in range(count)]
-        message = _resent(0, entries)
-        if self._spool.put(self._encoded(message), count):
-            self.spooled += count
-        else:
-            self._refused += count
+        fresh = [entry for entry in entries if entry[0] != COPIED]
+        copied = count - len(fresh)
+        taken = bool(not fresh or self._spool.put(self._encoded(_resent(0, fresh)), len(fresh)))
+        refused = (0 if taken else len(fresh)) + (copied if self._spool.failing else 0)
+        self.spooled += count - refused
+        self._refused += refused
+        if refused:
             log.error("spool_full lost_requests=%d", self.lost)
+
+    def _copied(self, entries: list[_Entry]) -> list[_Entry]:
+        """Write finished requests down that stay in memory as well. Those that the disk takes come back marked."""
+        kept: list[_Entry] = []
+        for start in range(0, len(entries), SPOOL_BATCH):
+            part = entries[start : start + SPOOL_BATCH]
+            fresh = [entry for entry in part if entry[0] != COPIED]
+            taken = not fresh or self._spool.put(self._encoded(_resent(0, fresh)), 0)
+            kept += [(COPIED, observer, frame) for _, observer, frame in part] if taken else part
+        return kept
 
     # the connection
 
@@ -262,6 +282,7 @@ class Mirror(asyncio.Protocol):
         self._transport = None
         for observer in self._open.values():
             observer.gap_marked = False
+        self._unacked = deque(self._copied(list(self._unacked)))
         self._lost_connection.set()
 
     # the end
@@ -301,6 +322,6 @@ class Mirror(asyncio.Protocol):
         return self._pending_bytes + buffered
 
 
-def _resent(seq: int, entries: list[tuple[int, Observer, tap.Close]]) -> tap.Batch:
+def _resent(seq: int, entries: list[_Entry]) -> tap.Batch:
     opens = [observer.open_frame(resumed=True) for _, observer, _ in entries]
     return tap.Batch(seq, opens, [], [], [frame for _, _, frame in entries])

@@ -24,12 +24,12 @@ class SpoolWriter:
         self._used = False
         self._file: IO[bytes] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
-        self._failing = False
+        self.failing = False  # the disk has refused something of the present file
         self.lost = 0  # requests that the disk refused
 
     def put(self, message: bytes, requests: int) -> bool:
         """Queue one message; False if there is no room for it. `requests` are counted as lost if the disk refuses."""
-        if self._bytes + len(message) > self._max_bytes or self._failing:
+        if self._bytes + len(message) > self._max_bytes or self.failing:
             return False
         self._bytes += len(message)
         self._used = True
@@ -60,11 +60,11 @@ class SpoolWriter:
             self._file.truncate(start)  # the disk is full: half a message would make the rest unreadable
         except OSError:
             pass
-        self._failing = True
+        self.failing = True
         self.lost += requests
 
     def _rename(self) -> None:
-        self._failing = False  # another file is another try
+        self.failing = False  # another file is another try
         self._bytes = 0
         if self._file is None:
             return
