@@ -36,6 +36,7 @@ class ErrorType(enum.StrEnum):
     NO_FINISH = "no_finish"  # the stream ended in good form but no choice had finished
     MALFORMED_REQUEST = "malformed_request"
     REQUEST_TOO_LARGE = "request_too_large"
+    UNKNOWN_KEY = "unknown_key"  # only tenants are let in, and the API key is nobody's
     BUDGET = "budget"  # no room in a budget: refused, or cut off in mid-stream
     RELAY_DIED = "relay_died"
     INTERNAL = "internal"  # a fault of ours; must stay 0
@@ -49,6 +50,7 @@ class TokenSource(enum.StrEnum):
     TIMINGS = "timings"
     DETAILS = "details"
     HEADERS = "headers"
+    ENGINE_COUNTERS = "engine_counters"  # the engine's own counters, shared among requests that were hung up on
     CHUNK_ESTIMATE = "chunk_estimate"
     NONE = "none"
 
@@ -93,6 +95,8 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     choices: int = 0  # choices seen in the answer
     n: int = 1  # choices asked for per prompt: vLLM's own counter takes the prompt this often, its usage once
     finish_reasons: tuple[str, ...] = ()
+    # The most that all its answers may have had together; None: not asked for, or it ended well.
+    max_tokens: int | None = None
     price_nanodollars: int | None = None  # by the price book of its day; None: no price is configured for the model
 
     duration_s: float
@@ -149,3 +153,21 @@ class Share(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: str = ""
     gpu_nanodollars: int | None = None  # None: no price of the hardware is configured
     energy_uj: int | None = None  # microjoules; None: nothing measures energy
+
+
+class LateCount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the engine counted for a request that was hung up on before any count was on the wire.
+
+    Known only when the engine's counters have been read and compared, seconds or minutes after the request has closed:
+    so it is a fact of its own, as `Share` is. At most one for each request, and none for one that had counts.
+    """
+
+    request_id: str
+    wall_ns: int  # Unix time: the request's arrival, as in its record
+    tenant: str
+    model: str
+    operation: str
+    outcome: Outcome
+    prompt_tokens: int | None = None  # as in `usage`: once, whatever n was; None: the engine's cannot be compared
+    completion_tokens: int | None = None
+    price_nanodollars: int | None = None  # by the price book of its day; None: no price is configured for the model

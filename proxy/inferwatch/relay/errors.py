@@ -20,6 +20,7 @@ _STATUS: Final = {
 
 _REASON: Final = {
     400: b"Bad Request",
+    401: b"Unauthorized",
     405: b"Method Not Allowed",
     408: b"Request Timeout",
     413: b"Request Entity Too Large",
@@ -33,12 +34,15 @@ _REASON: Final = {
 
 _TYPE: Final = {
     400: "BadRequestError",
+    401: "AuthenticationError",
     413: "BadRequestError",
     500: "InternalServerError",
     502: "BadGatewayError",
     503: "ServiceUnavailableError",
     504: "GatewayTimeoutError",
 }
+
+_ANTHROPIC_TYPE: Final = {401: "authentication_error"}
 
 # Text Generation Inference's own API: flat errors (`error_type` of its Overloaded error).
 _TGI_ROUTES: Final = ("/generate", "/generate_stream")
@@ -52,7 +56,7 @@ def for_error(error: ErrorType) -> tuple[int, str]:
 def reply(status: int, message: str, path: str, *, keep_alive: bool, with_body: bool) -> bytes:
     """Return a complete reply: OpenAI's error object as vLLM fills it, Anthropic's on its route."""
     if path.endswith("/messages"):
-        kind = "invalid_request_error" if status < 500 else "api_error"
+        kind = _ANTHROPIC_TYPE.get(status, "invalid_request_error" if status < 500 else "api_error")
         content: object = {"type": "error", "error": {"type": kind, "message": message}}
     else:
         kind = _TYPE.get(status, "BadRequestError")
