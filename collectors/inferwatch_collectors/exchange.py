@@ -21,6 +21,7 @@ from inferwatch.record import ErrorType, Outcome, RequestRecord
 from inferwatch.tap import Close, Head, Open
 from inferwatch_collectors.dialects.base import CUT_GAPS, UNKNOWN_NS, Observation
 from inferwatch_collectors.dialects.body import UNREAD, Body, EventStream, body_reader
+from inferwatch_collectors.dialects.limits import answer_limit
 from inferwatch_collectors.dialects.select import SSE, choose
 from inferwatch_collectors.dialects.timings import NO_TIMINGS, from_headers
 
@@ -67,6 +68,7 @@ class Exchange:
         "_encoding",
         "_head_ns",
         "_last_ns",
+        "_max_tokens",
         "_read_bytes",
         "_seen",
         "_selection",
@@ -81,6 +83,7 @@ class Exchange:
         if facts.choices_per_prompt is None:  # the body was dropped; the relay had seen it
             facts = facts._replace(choices_per_prompt=opened.n)
         self._seen = Observation(facts)
+        self._max_tokens = answer_limit(opened.body)  # of each answer
         # They may be megabytes, and this lives as long as the stream.
         self.opened = replace(opened, body=b"", headers={})
         self.gaps_cut = 0  # token gaps that `drain_gaps` will never return
@@ -379,6 +382,8 @@ class Exchange:
             more["stalled_s"] = close.stalled_ns / 1e9
             more["dropped_bytes"] = close.dropped_bytes
             more["retried"] = close.retried
+        if outcome is not _OK and self._max_tokens is not None and opened.choices:
+            more["max_tokens"] = self._max_tokens * opened.choices
         if (timings := seen.timings) is not NO_TIMINGS:
             more["timing_source"] = timings.source
             more["queue_s"] = timings.queue_s

@@ -18,7 +18,7 @@ A value that is not known is not counted: None adds nothing and creates no serie
 from collections.abc import Iterable, KeysView
 from typing import Final
 
-from inferwatch.record import ErrorType, Outcome, RequestRecord, TokenClass, TokenSource
+from inferwatch.record import ErrorType, LateCount, Outcome, RequestRecord, TokenClass, TokenSource
 from inferwatch.tap import Open
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import COMBINATION, OTHER, CardinalityGuard, RequestLabels
@@ -41,6 +41,7 @@ _COMPLETION: Final = TokenType.COMPLETION.value
 _REASONING: Final = TokenType.REASONING.value
 _REASONED: Final = TokenClass.REASONING
 _NO_SOURCE: Final = TokenSource.NONE
+_LATE_SOURCE: Final = TokenSource.ENGINE_COUNTERS.value
 
 
 class Recorder:
@@ -107,6 +108,18 @@ class Recorder:
         self.phases.finished(record, series.labels)
         self._count_tokens(record, series)
         self.pricing.count(record, series.labels)
+
+    def late(self, late: LateCount, *, now_s: float) -> LateCount:
+        """Count what the engine had counted for a request that was counted without; return it with its price."""
+        series = self._of(late.model, late.tenant, late.operation, now_s=now_s, count=False)
+        counters = series.counters
+        for kind, tokens in ((_PROMPT, late.prompt_tokens), (_COMPLETION, late.completion_tokens)):
+            if tokens is not None:
+                counters[m.TOKENS.name, kind].add(tokens)
+                counters[m.TOKENS_BY_SOURCE.name, _LATE_SOURCE, kind].add(tokens)
+        if late.completion_tokens:
+            counters[m.WASTED_TOKENS.name, late.outcome.value].add(late.completion_tokens)
+        return self.pricing.late(late, series.labels)
 
     def open_ids(self) -> KeysView[str]:
         """Return the ids of the requests in flight."""

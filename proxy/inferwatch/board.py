@@ -62,6 +62,7 @@ ADMITTED: Final = 10
 REJECTED: Final = 11
 WOULD_REJECT: Final = 12
 ROOM_S: Final = 13  # of a spent rolling budget: Unix time at which there is room again; 0: not known
+KNOWN: Final = 14  # the collector has been told of this account before
 
 FREE: Final = 0
 TOMBSTONE: Final = -1
@@ -75,14 +76,11 @@ MAX_PROBES: Final = 64
 # Slots for each account that may be: with as many again, a look-up ends after one or two.
 SLOTS_PER_ACCOUNT: Final = 2
 
-# Between two tries for the lock. A holder needs some 10 us, unless the kernel takes its core away.
-LOCK_PAUSE_S: Final = 0.000_05
-
 # Opening a board is not on the way of a request.
 OPEN_WAIT_S: Final = 2.0
 
 # Memory that is a file. Without it (not Linux) the board is beside the tap's socket.
-SHARED_MEMORY: Final = Path("/dev/shm")
+SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a folder; the name in it is ours, see `Board`
 
 
 class BoardError(OSError):
@@ -189,7 +187,7 @@ class Board:
         except BlockingIOError:
             until_s = time.monotonic() + wait_s
             while time.monotonic() < until_s:
-                time.sleep(LOCK_PAUSE_S)
+                os.sched_yield()  # to a holder whose core we are on; it needs some 10 us
                 with contextlib.suppress(BlockingIOError):
                     fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     return True

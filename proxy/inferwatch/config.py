@@ -15,7 +15,9 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from inferwatch.settings import cost, energy, engine_metrics, observing, prices, tenants
+from inferwatch.settings import budgets, cost, energy, engine_metrics, observing, prices, tenants
+from inferwatch.settings.anomalies import Anomalies
+from inferwatch.settings.budgets import Budgets
 from inferwatch.settings.cost import Attribution, Cost
 from inferwatch.settings.energy import Energy
 from inferwatch.settings.engine_metrics import EngineMetrics
@@ -64,6 +66,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     identity: Identity = Identity()
     tenants: Tenants = Tenants()
     prices: Prices = Prices()
+    budgets: Budgets = Budgets()
+    anomalies: Anomalies = Anomalies()
     cost: Cost = Cost()
     attribution: Attribution = Attribution()
     energy: Energy = Energy()
@@ -77,7 +81,19 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 # Taken up by a running process on SIGHUP; the rest needs a restart, and the log says so.
 RELOADABLE: Final = frozenset(
-    {"upstream", "limits", "usage", "drain", "identity", "tenants", "prices", "engine_metrics", "trace", "log"}
+    {
+        "upstream",
+        "limits",
+        "usage",
+        "drain",
+        "identity",
+        "tenants",
+        "prices",
+        "budgets",
+        "engine_metrics",
+        "trace",
+        "log",
+    }
 )
 
 
@@ -286,12 +302,21 @@ def _check(config: Config) -> None:
             ipaddress.ip_network(peer, strict=False)
         except ValueError:
             raise ConfigError(f"identity.trusted_peers: `{peer}` is not a network") from None
-    if fault := tenants.fault(config.tenants) or prices.fault(config.prices):
+    if fault := _section_fault(config):
         raise ConfigError(fault)
-    if fault := cost.fault(config.cost, config.attribution) or energy.fault(config.energy):
-        raise ConfigError(fault)
-    if fault := engine_metrics.fault(config.engine_metrics) or observing.ledger_fault(config.ledger):
-        raise ConfigError(fault)
+
+
+def _section_fault(config: Config) -> str:
+    """Return what sections say is wrong with them, or with one beside another."""
+    return (
+        tenants.fault(config.tenants)
+        or prices.fault(config.prices)
+        or cost.fault(config.cost, config.attribution)
+        or energy.fault(config.energy)
+        or engine_metrics.fault(config.engine_metrics)
+        or observing.ledger_fault(config.ledger)
+        or budgets.fault(config.budgets, config.cost)
+    )
 
 
 def _texts(value: object, key: str) -> Iterator[tuple[str, str]]:

@@ -348,6 +348,25 @@ def test_reasoning_and_answer_have_their_own_first_tokens() -> None:
     assert (record.ttft_s, record.ttft_answer_s, record.first_token) == (0.03, 0.07, TokenClass.REASONING)
 
 
+@pytest.mark.parametrize(
+    ("outcome", "choices", "body", "max_tokens"),
+    [
+        ("client_abort", 1, b'{"max_tokens":20}', 20),
+        ("client_abort", 6, b'{"max_tokens":20}', 120),
+        ("client_abort", 1, b"{}", None),
+        ("client_abort", 0, b'{"max_tokens":20}', None),
+        ("ok", 1, b'{"max_tokens":20}', None),
+    ],
+)
+def test_what_a_broken_off_request_had_asked_for(
+    outcome: str, choices: int, body: bytes, max_tokens: int | None
+) -> None:
+    """The most that all its answers may have had together is kept, as far as it is known."""
+    reads = GOOD if outcome == "ok" else GOOD[:2]
+    record = play(reads, closed(outcome=outcome), opened(choices=choices, body=body))
+    assert record.max_tokens == max_tokens
+
+
 def test_a_stream_cut_in_the_middle_of_a_character() -> None:
     """Half an event at the end is nobody's token and nobody's fault."""
     half = 'data: {"choices":[{"index":0,"delta":{"content":"→'.encode()[:-1]

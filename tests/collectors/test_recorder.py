@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from inferwatch.record import ErrorType, Outcome, RequestRecord, TokenClass, TokenSource
+from inferwatch.record import ErrorType, LateCount, Outcome, RequestRecord, TokenClass, TokenSource
 from inferwatch.tap import Open, Stats
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import CardinalityGuard, Limits
@@ -121,6 +121,33 @@ def test_unknown_is_absent() -> None:
     recorder.finished(record, now_s=0)
     made = {family.metric.name for family in recorder.store.families() if family.children}
     assert made == {m.REQUESTS.name, m.CARDINALITY_FOLDED.name}
+
+
+def test_a_late_count_is_counted_beside_its_request() -> None:
+    """What became known of a request that was hung up on: tokens, where they come from, and that they were wasted."""
+    recorder = a_recorder()
+    unknown = dict.fromkeys(("prompt_tokens", "cached_tokens", "completion_tokens", "reasoning_tokens"))
+    record = a_record(**unknown, outcome=Outcome.CLIENT_ABORT, token_source=TokenSource.NONE)
+    recorder.finished(record, now_s=0)
+    late = LateCount(
+        request_id="r1",
+        wall_ns=record.wall_ns,
+        tenant="team-a",
+        model="llama",
+        operation="chat",
+        outcome=Outcome.CLIENT_ABORT,
+        prompt_tokens=30,
+        completion_tokens=7,
+    )
+    assert recorder.late(late, now_s=1) == late
+    assert counters(recorder, m.REQUESTS) == {(*LABELS, "client_abort"): 1}
+    assert counters(recorder, m.TOKENS) == {(*LABELS, "prompt"): 30, (*LABELS, "completion"): 7}
+    assert counters(recorder, m.TOKENS_BY_SOURCE) == {
+        ("llama", "engine_counters", "prompt"): 30,
+        ("llama", "engine_counters", "completion"): 7,
+    }
+    assert counters(recorder, m.WASTED_TOKENS) == {(*LABELS, "client_abort"): 7}
+    assert histogram(recorder, m.REQUEST_PROMPT_TOKENS) == {}
 
 
 def test_a_known_zero_is_shown() -> None:

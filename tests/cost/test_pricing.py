@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferwatch.record import Outcome, RequestRecord
+from inferwatch.record import LateCount, Outcome, RequestRecord
 from inferwatch.settings.prices import PriceRule, Prices
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import RequestLabels
@@ -52,6 +52,57 @@ def test_the_price_is_in_the_record_and_in_the_counter(rule: Rule, record: Recor
     assert booked.price_nanodollars == 1_400_000
     assert values(store, m.COST_DOLLARS) == {(*LABELS, "price"): 1_400_000}
     assert values(store, m.UNPRICED_REQUESTS) == {}
+
+
+UNCOUNTED = {
+    "prompt_tokens": None, "cached_tokens": None, "completion_tokens": None, "reasoning_tokens": None,
+    "outcome": Outcome.CLIENT_ABORT,
+}  # fmt: skip
+
+
+def late_of(record: RequestRecord) -> LateCount:
+    return LateCount(
+        request_id=record.request_id,
+        wall_ns=record.wall_ns,
+        tenant=record.tenant,
+        model=record.model,
+        operation=record.operation,
+        outcome=record.outcome,
+        prompt_tokens=1000,
+        completion_tokens=200,
+    )
+
+
+def test_a_late_count_is_priced_and_compared(rule: Rule, record: Record) -> None:
+    """Tokens that became known after the record are priced as of the request's day, for counter and ledger alike."""
+    store, made = pricing([rule()], ["groq/gpt-oss-120b"])
+    booked = book(made, record(**UNCOUNTED))
+    assert booked.price_nanodollars is None
+
+    late = made.late(late_of(booked), LABELS)
+
+    assert late.price_nanodollars == 1_400_000
+    assert values(store, m.COST_DOLLARS) == {(*LABELS, "price"): 1_400_000}
+    counted = book(made, record(**UNCOUNTED | {"prompt_tokens": 1000, "completion_tokens": 200}))
+    assert counted.price_nanodollars == 1_400_000
+    (compared,) = values(store, m.COMPARISON_DOLLARS).values()
+    assert compared % 2 == 0, "the same for a late count as for one in time"
+
+
+def test_a_late_count_of_what_had_its_price_adds_none(rule: Rule, record: Record) -> None:
+    """Where only the request has a price, it was priced without its tokens."""
+    store, made = pricing([rule(input=0, output=0, per_request="0.5")])
+    booked = book(made, record(**UNCOUNTED))
+
+    assert made.late(late_of(booked), LABELS).price_nanodollars is None
+    assert values(store, m.COST_DOLLARS) == {(*LABELS, "price"): 500_000_000}
+
+
+def test_without_rules_a_late_count_has_no_price(record: Record) -> None:
+    """Nothing is priced and nothing is counted."""
+    store, made = pricing()
+    assert made.late(late_of(record(**UNCOUNTED)), LABELS).price_nanodollars is None
+    assert values(store, m.COST_DOLLARS) == {}
 
 
 def test_the_exposition_shows_dollars(rule: Rule, record: Record) -> None:

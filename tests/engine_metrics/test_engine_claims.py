@@ -57,3 +57,10 @@ def test_an_answer_without_a_final_count(record: Callable[..., RequestRecord], s
 def test_what_generates_nothing(record: Callable[..., RequestRecord], changes: dict[str, Any]) -> None:
     """A fetched answer (also of a response made earlier) and a refused request explain nothing."""
     assert claims(record(**changes), VLLM) == ((0, 0, 0, ""), (0, 0, 0, ""))
+
+
+def test_what_was_asked_for_is_a_bound(record: Callable[..., RequestRecord]) -> None:
+    """No more can have been generated than `max_tokens` allowed, what is known of it included."""
+    assert claims(record(**HUNG_UP, max_tokens=40), VLLM)[1].unsure == 40
+    assert claims(record(**ABORTED, max_tokens=40), VLLM)[1].unsure == 35
+    assert claims(record(**ABORTED, max_tokens=3), VLLM)[1].unsure == 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from inferwatch.record import RequestRecord
+from inferwatch.record import LateCount, Outcome, RequestRecord, TokenSource
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.engine import monitor as monitor_module
 from inferwatch_collectors.engine.monitor import VERDICT_STALE_S, EngineMonitor
@@ -66,7 +66,15 @@ class Watched:
 
     def __init__(self, store: MetricStore, engine: Engine, traffic: Traffic) -> None:
         self.store, self.engine, self.traffic = store, engine, traffic
-        self.monitor = EngineMonitor(store, UP, Target(upstream_url="http://engine:8000"), traffic, interval_s=0.01)
+        self.late: list[LateCount] = []
+        self.monitor = EngineMonitor(
+            store,
+            UP,
+            Target(upstream_url="http://engine:8000"),
+            traffic,
+            interval_s=0.01,
+            on_late=self.late.append,
+        )
         self.monitor._scraper = engine  # type: ignore[assignment]
         self.monitor.resume()
 
@@ -307,3 +315,112 @@ async def test_closed(watched: Watched) -> None:
     await again.monitor.scrape()
     assert again.value(m.ENGINE_TOKENS, "completion") == 500
     assert again.value(m.UNBOOKED_TOKENS, "completion", "bypass") == 0
+
+
+HUNG_UP = {
+    "outcome": Outcome.CLIENT_ABORT, "token_source": TokenSource.NONE, "prompt_tokens": None, "completion_tokens": None,
+}  # fmt: skip
+
+
+def given(watched: Watched) -> list[tuple[str, int | None, int | None]]:
+    return [(late.request_id, late.prompt_tokens, late.completion_tokens) for late in watched.late]
+
+
+async def test_hung_up_requests_get_their_tokens(watched: Watched, record: Callable[..., RequestRecord]) -> None:
+    """At rest, at the latest after two scrapes; nothing is unbooked or missing then."""
+    await watched.settle()
+    watched.works(10, 60)
+    watched.monitor.record(record("a", **HUNG_UP))
+    await watched.monitor.scrape()
+    await watched.monitor.scrape()
+    assert given(watched) == [("a", 10, 60)]
+    assert watched.value(m.UNBOOKED_TOKENS, "completion", "cut") == 0
+    assert watched.value(m.CAPTURE_RATIO, "completion") == 1.0
+
+
+async def test_hung_up_requests_of_an_earlier_life(watched: Watched, record: Callable[..., RequestRecord]) -> None:
+    """Who waits is committed with the record, who has got something with what is counted of it."""
+    await watched.settle()
+    watched.monitor.record(record("a", **HUNG_UP))
+    watched.works(10, 60)
+    watched = watched.next_life()
+    for _ in range(2):
+        await watched.monitor.scrape()
+    assert given(watched) == [("a", 10, 60)]
+    watched = watched.next_life()
+    for _ in range(3):
+        await watched.monitor.scrape()
+    assert given(watched) == []
+    assert watched.value(m.UNBOOKED_TOKENS, "completion", "cut") == 0
+
+
+async def test_nobody_takes_late_counts(
+    store: MetricStore, watched: Watched, record: Callable[..., RequestRecord]
+) -> None:
+    """Then they are not held back: all that hung-up requests had is unbooked."""
+    watched.monitor = EngineMonitor(store, UP, Target(upstream_url="http://engine:8000"), watched.traffic)
+    watched.monitor._scraper = watched.engine  # type: ignore[assignment]
+    watched.monitor.resume()
+    await watched.settle()
+    watched.works(10, 60)
+    watched.monitor.record(record("a", **HUNG_UP))
+    await watched.monitor.scrape()
+    assert watched.value(m.UNBOOKED_TOKENS, "completion", "cut") == 60
+
+
+class Clock:
+    """Time that passes when somebody sleeps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, ends_s: float) -> None:
+        self.begin_s = self.now_s = time.monotonic()
+        self.ends_s = self.begin_s + ends_s
+        self.scrapes: list[float] = []
+        monkeypatch.setattr(monitor_module.time, "monotonic", lambda: self.now_s)
+        monkeypatch.setattr(monitor_module.asyncio, "sleep", self.sleep)
+
+    async def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+        if self.now_s >= self.ends_s:
+            raise asyncio.CancelledError
+
+    async def scrape(self) -> bool:
+        self.scrapes.append(round(self.now_s - self.begin_s, 3))
+        return True
+
+
+@pytest.mark.parametrize(
+    ("is_open", "scrapes"),
+    [
+        pytest.param(False, [0.0, 1.25, 2.5, 3.75, 8.75, 10.0, 11.25, 12.5, 17.5], id="at rest"),
+        pytest.param(True, [0.0, 5.0, 10.0, 15.0], id="under load"),
+    ],
+)
+async def test_a_moment_of_rest_is_used(
+    watched: Watched,
+    record: Callable[..., RequestRecord],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    is_open: bool,
+    scrapes: list[float],
+) -> None:
+    """While somebody waits for tokens and nothing is open, scrapes come sooner; a few in a row, then a pause."""
+    await watched.settle()
+    watched.monitor.record(record("a", **HUNG_UP))
+    watched.traffic.open = {"b"} if is_open else set()
+    clock = Clock(monkeypatch, ends_s=18.0)
+    watched.monitor._interval_s = 5.0
+    monkeypatch.setattr(watched.monitor, "scrape", clock.scrape)
+    with pytest.raises(asyncio.CancelledError):
+        await watched.monitor.run()
+    assert clock.scrapes == scrapes
+
+
+async def test_nobody_waits(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the interval is kept, also at rest."""
+    await watched.settle()
+    clock = Clock(monkeypatch, ends_s=11.0)
+    watched.monitor._interval_s = 5.0
+    monkeypatch.setattr(watched.monitor, "scrape", clock.scrape)
+    with pytest.raises(asyncio.CancelledError):
+        await watched.monitor.run()
+    assert clock.scrapes == [0.0, 5.0, 10.0]

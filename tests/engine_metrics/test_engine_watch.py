@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from inferwatch.config import Config
-from inferwatch.record import RequestRecord
+from inferwatch.record import LateCount, RequestRecord
 from inferwatch.settings.engine_metrics import EngineMetrics
 from inferwatch.settings.traffic import Upstream
 from inferwatch.tasks import TaskSet
 from inferwatch_collectors import metrics as m
+from inferwatch_collectors.engine import watch as watch_module
 from inferwatch_collectors.engine.watch import EngineWatch
 from inferwatch_collectors.metric_store import MetricStore
 
@@ -86,3 +87,24 @@ async def test_another_engine(store: MetricStore, tasks: TaskSet, free_port: Cal
     assert store.gauge(m.ENGINE_UP, (f"127.0.0.1:{first}",)).value is None
     watch.reconfigure(configured(second, enabled=False), f"127.0.0.1:{second}")
     assert store.gauge(m.ENGINE_UP, (f"127.0.0.1:{second}",)).value is None
+
+
+async def test_late_counts_are_passed_on(
+    store: MetricStore, tasks: TaskSet, free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever books late counts gets those of each engine that is watched."""
+    takers: list[Any] = []
+    real = watch_module.EngineMonitor
+
+    def made(*args: Any, on_late: Any, **kwargs: Any) -> Any:
+        takers.append(on_late)
+        return real(*args, on_late=on_late, **kwargs)
+
+    def book(late: LateCount) -> None:
+        raise AssertionError(late)
+
+    monkeypatch.setattr(watch_module, "EngineMonitor", made)
+    watch = EngineWatch(store, Traffic(), tasks, book)
+    watch.start(configured(free_port()), "engine:1")
+    watch.reconfigure(configured(free_port()), "engine:2")
+    assert takers == [book, book]

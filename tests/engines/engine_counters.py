@@ -112,6 +112,20 @@ async def at_rest(engine_url: str) -> Tokens:
     return await engine_tokens(engine_url)
 
 
+async def comparing(admin_url: str) -> None:
+    """Wait until Inferwatch compares the engine's counts with its books: it begins at a moment of rest."""
+    name = "inferwatch_unbooked_tokens_total"
+    await until(admin_url, lambda samples: bool(samples.by_label(name, "reason").keys()), "counts compared")
+
+
+async def compared_anew(admin_url: str, scrapes: int = 4) -> None:
+    """Wait until Inferwatch has read the engine's metrics so many times; a scrape is known by how long it took."""
+    name = "inferwatch_engine_scrape_duration_seconds"
+    for _ in range(scrapes):
+        last = (await scrape(admin_url))(name)
+        await until(admin_url, lambda samples, last=last: samples(name) not in (0, last), "engine scraped")  # type: ignore[misc]
+
+
 async def booked_after(admin_url: str, requests: int) -> Tokens:
     """The books once `requests` requests in all are in them."""
     await until(admin_url, lambda samples: samples("inferwatch_requests_total") >= requests, f"{requests} booked")

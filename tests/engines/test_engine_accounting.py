@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from engine_cases import Job, long_job, workload
-from engine_counters import Tokens, at_rest, booked_after, booked_tokens
+from engine_counters import Tokens, at_rest, booked_after, booked_tokens, compared_anew, comparing
 from engine_process import Engine, Figures, Proxy
 from engine_wire import HangUp, Reply, Request, exchange
 
@@ -19,11 +19,11 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
 FINISHED_REQUESTS = 520
 ABORTED_STREAMS = 90
-ABORTED_PLAIN = 40
+ABORTED_PLAIN = 40  # and as many streams beside them
 CLIENTS = 16  # twice the engine's slots: some always queue
 ABORTED_MAX_TOKENS = 600  # over a second alone: the hang-ups below fall in all stages of a request's life
 LATEST_HANG_UP_S = 1.5
-STREAM_DIFFERENCE_LIMIT = 0.01  # of the tokens generated for streams that were hung up on
+DIFFERENCE_LIMIT = 0.01  # of the tokens generated for requests that were hung up on
 
 
 @asynccontextmanager
@@ -140,15 +140,39 @@ async def test_streams_that_are_hung_up_on_are_booked_to_within_one_percent(
     report("streams", counted, booked, replies, figures)
 
     check_outcomes(booked, replies)
-    assert abs(booked.completion - counted.completion) < STREAM_DIFFERENCE_LIMIT * counted.completion
+    assert abs(booked.completion - counted.completion) < DIFFERENCE_LIMIT * counted.completion
 
 
-async def test_plain_requests_that_are_hung_up_on_are_booked_as_aborted(
+async def test_plain_requests_and_streams_that_are_hung_up_on(
     engine: Engine, proxy: Proxy, books: str, figures: Figures
 ) -> None:
-    """A plain reply tells nothing before its end: each abort is booked once, with no more tokens than vLLM counted."""
-    counted, booked, replies = await hung_up(engine, proxy, books, hang_ups(3, ABORTED_PLAIN, streamed=False))
-    report("plain requests", counted, booked, replies, figures)
+    """A plain reply tells nothing before its end; what the engine counted is booked all the same, to within 1 %."""
+    await comparing(books)
+    plan = hang_ups(3, ABORTED_PLAIN, streamed=False) + hang_ups(4, ABORTED_PLAIN, streamed=True)
+    random.Random(5).shuffle(plan)
+    before = await booked_tokens(books)
+    counted, at_once, replies = await hung_up(engine, proxy, books, plan)
+    await compared_anew(books)
+    booked = await booked_tokens(books) - before
+    report("plain requests and streams", counted, booked, replies, figures)
+    figures.append(("  of them booked at once", f"{at_once.prompt} prompt, {at_once.completion} completion tokens"))
 
     check_outcomes(booked, replies)
-    assert booked.completion <= counted.completion
+    assert (booked.sources or Counter())["engine_counters"] > 0
+    assert abs(booked.completion - counted.completion) < DIFFERENCE_LIMIT * counted.completion
+    assert abs(booked.prompt - counted.prompt) < DIFFERENCE_LIMIT * counted.prompt
+
+
+async def test_a_plain_request_that_is_hung_up_on_is_booked_exactly(
+    engine: Engine, proxy: Proxy, books: str, figures: Figures
+) -> None:
+    """One alone gets just what the engine counted meanwhile."""
+    await comparing(books)
+    before = await booked_tokens(books)
+    counted, _, replies = await hung_up(engine, proxy, books, [(long_job(random.Random(6), False, 600), HangUp(0.5))])
+    await compared_anew(books)
+    booked = await booked_tokens(books) - before
+    report("one plain request", counted, booked, replies, figures)
+
+    assert counted.completion > 0
+    assert (booked.prompt, booked.completion) == (counted.prompt, counted.completion)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from inferwatch.record import RequestRecord
+from inferwatch.record import LateCount, RequestRecord
 from inferwatch.settings.prices import Prices
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import RequestLabels
@@ -87,3 +87,38 @@ class Pricing:
                 reason = NO_TOKENS
         if reason:
             self._store.counter(m.UNPRICED_REQUESTS, (labels.model, reason)).add()
+
+    def late(self, late: LateCount, labels: RequestLabels) -> LateCount:
+        """Price and count what became known of a record that had no counts; return it with its price.
+
+        What has a price without any counts had it then. That it was counted as unpriced cannot be taken back.
+        """
+        counted = _stand_in(late)
+        uncounted = replace(counted, prompt_tokens=None, completion_tokens=None)
+        price = self._book.price(counted) if self._book and self._book.price(uncounted) is None else None
+        if price is not None:
+            self._store.counter(m.COST_DOLLARS, (*labels, m.BASIS_PRICE)).add(price)
+        for comparison, counter in self._compared:
+            cost = comparison.cost(counted)
+            if cost is not None and comparison.cost(uncounted) is None:
+                counter.add(cost)
+        return late if price is None else replace(late, price_nanodollars=price)
+
+
+def _stand_in(late: LateCount) -> RequestRecord:
+    """Return the record as far as it matters for its price."""
+    return RequestRecord(
+        request_id=late.request_id,
+        wall_ns=late.wall_ns,
+        tenant=late.tenant,
+        model=late.model,
+        operation=late.operation,
+        route="",
+        method="",
+        stream=False,
+        outcome=late.outcome,
+        status=0,
+        prompt_tokens=late.prompt_tokens,
+        completion_tokens=late.completion_tokens,
+        duration_s=0.0,
+    )

@@ -15,6 +15,8 @@ may have counted, and what is above that bound came to the engine by another way
 * **Missing** is what nobody was booked for, since ever. Its growth goes into a counter, by reason: as much as cut or
   unreported answers can have cost (see `claims`) is theirs, the rest is bypass. An answer may explain what is missing
   in the interval between two judgements in which it was booked, and in the next.
+* **Given back.** What requests had that were hung up on before any count was on the wire is neither: it is held, from
+  the judgement in which it shows until it can be divided among them (see `hung_up`), and is booked then.
 * **One scrape waits at a time**, the oldest. A request that stays open keeps it waiting; while it does, scrapes are not
   judged unless nothing is open at them.
 """
@@ -25,8 +27,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from inferwatch.record import RequestRecord
-from inferwatch_collectors.engine.claims import CUT, UNREPORTED, Claim, claims
+from inferwatch.record import LateCount, RequestRecord
+from inferwatch_collectors.engine.claims import CUT, NOTHING, UNREPORTED, Claim, claims
+from inferwatch_collectors.engine.hung_up import HungUps, left_no_count
 from inferwatch_collectors.engine.names import EngineNames
 
 BYPASS: Final = "bypass"
@@ -106,10 +109,19 @@ class Verdict(NamedTuple):
     Attributes:
         unbooked: (type, reason, tokens) that are missing and were not before.
         ratios: share of the engine's tokens in the last hour that were booked; None where it counted none.
+        late: counts of requests that were booked without any.
     """
 
     unbooked: tuple[tuple[int, str, int], ...]
     ratios: tuple[float | None, float | None]
+    late: tuple[LateCount, ...] = ()
+
+
+class _Judgement(NamedTuple):
+    """What is missing at a scrape and was not before, and the engine's totals at it."""
+
+    unbooked: list[tuple[int, str, int]]
+    totals: Totals
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -120,8 +132,11 @@ _decode_state: Final = msgspec.msgpack.Decoder(State).decode
 class Capture:
     """Compares one engine's counts with the books. Its `names` are known once it has been read."""
 
-    def __init__(self, names: EngineNames | None = None) -> None:
+    def __init__(self, names: EngineNames | None = None, *, gives_back: bool = False) -> None:
+        """`gives_back`: somebody takes `Verdict.late`; without, all that hung-up requests had is unbooked."""
         self.names = names
+        self._gives_back = gives_back
+        self._hung_up = HungUps()
         self._books = (Books(), Books())
         self._state = State()
         self._booked = 0  # requests, in this process
@@ -139,29 +154,48 @@ class Capture:
         """Return the rest; it changes with each scrape."""
         return _encode(self._state)
 
-    def load(self, books: bytes, state: bytes) -> None:
-        """Go on where an earlier life was. Both are of the same transaction.
+    def hung_up(self) -> bytes:
+        """Return who waits for tokens; changes with some records, and with scrapes."""
+        return self._hung_up.dump()
+
+    def load(self, books: bytes, state: bytes, hung_up: bytes = b"") -> None:
+        """Go on where an earlier life was. All are of the same transaction.
 
         Raises:
             msgspec.DecodeError: they are no such thing.
         """
+        self._hung_up.load(hung_up)
         self._books, self._state = _decode_books(books), _decode_state(state)
 
     # --- what happens
 
-    def record(self, record: RequestRecord) -> None:
-        """Take a request that was booked; each once. Before an engine has been read there is nothing to compare."""
+    @property
+    def wants_rest(self) -> bool:
+        """Whether something is waited for that two scrapes at rest would tell."""
+        return bool(self._hung_up) or (not self._state.accounts and self._unheard < BASELINE_SCRAPES)
+
+    def record(self, record: RequestRecord) -> bool:
+        """Take a request that was booked; each once. Before an engine has been read there is nothing to compare.
+
+        Return whether it waits for tokens now.
+        """
         if self.names is None:
-            return
+            return False
         self._booked += 1
         waiting = self._waiting
         awaited = waiting is not None and record.request_id in waiting.waiting
-        for index, claim in enumerate(claims(record, self.names)):
+        claimed = claims(record, self.names)
+        waits = self._gives_back and left_no_count(record)
+        if waits:
+            self._hung_up.add(record, claimed, copies=max(1, record.n) if self.names.prompt_per_choice else 1)
+            claimed = NOTHING, NOTHING
+        for index, claim in enumerate(claimed):
             self._add(self._books[index], claim)
             if awaited and waiting is not None:
                 waiting.high[index] += claim.high
         if awaited and waiting is not None:
             waiting.waiting.discard(record.request_id)
+        return waits
 
     def mark(self, open_requests: int) -> Mark:
         """Note where the books stand. Right before a scrape is sent off."""
@@ -183,16 +217,14 @@ class Capture:
             self._begin(mark, totals, settled=settled, wall_s=wall_s)
             return None
         high = [books.high for books in self._books]
-        verdict = self._judge_waiting(open_ids, wall_s)
+        judged = self._judge_waiting(open_ids)
         scrape = _Scrape(mark, totals, high, set(open_ids), rest=rest)
         if not scrape.waiting:
             self._waiting = None
-            verdict = self._judge(scrape, wall_s, earlier=verdict)
+            judged = self._judge(scrape, earlier=judged)
         elif self._waiting is None:
             self._waiting = scrape
-        if verdict is not None:
-            for books in self._books:
-                books.carried, books.unsure = books.unsure, {}
+        verdict = self._conclude(judged, wall_s, rest=rest, settled=settled) if judged is not None else None
         if settled:
             self._anchor(totals)
         return verdict
@@ -221,6 +253,8 @@ class Capture:
         for books, low, high in zip(self._books, mark.low, mark.high, strict=True):
             books.low -= low
             books.high -= high
+        if settled:
+            self._hung_up.forget_all()
         self._state.blurred = not settled
         self._remember(totals, wall_s)
 
@@ -235,7 +269,7 @@ class Capture:
 
     # --- judging
 
-    def _judge_waiting(self, open_ids: AbstractSet[str], wall_s: float) -> Verdict | None:
+    def _judge_waiting(self, open_ids: AbstractSet[str]) -> _Judgement | None:
         waiting = self._waiting
         if waiting is None:
             return None
@@ -243,10 +277,10 @@ class Capture:
         if waiting.waiting:
             return None
         self._waiting = None
-        return self._judge(waiting, wall_s)
+        return self._judge(waiting)
 
-    def _judge(self, scrape: _Scrape, wall_s: float, earlier: Verdict | None = None) -> Verdict:
-        unbooked: list[tuple[int, str, int]] = list(earlier.unbooked) if earlier else []
+    def _judge(self, scrape: _Scrape, earlier: _Judgement | None = None) -> _Judgement:
+        unbooked = earlier.unbooked if earlier else []
         for index, account in self._state.accounts.items():
             total = scrape.totals[index]
             if total is None:
@@ -260,14 +294,45 @@ class Capture:
             if growth > 0:
                 account.counted = account.missing
                 unbooked += [(index, reason, tokens) for reason, tokens in self._reasons(index, growth)]
-        ratios = self._ratios(scrape.totals, wall_s)
-        self._remember(scrape.totals, wall_s)
-        return Verdict(tuple(unbooked), ratios)
+        return _Judgement(unbooked, scrape.totals)
+
+    def _conclude(self, judged: _Judgement, wall_s: float, *, rest: bool, settled: bool) -> Verdict:
+        late: tuple[LateCount, ...] = ()
+        if self._hung_up.due(wall_s, rest=rest, settled=settled):
+            late = self._give_back(judged, rest=rest)
+        for books in self._books:
+            books.carried, books.unsure = books.unsure, {}
+        ratios = self._ratios(judged.totals, wall_s)
+        self._remember(judged.totals, wall_s)
+        return Verdict(tuple(judged.unbooked), ratios, late)
+
+    def _give_back(self, judged: _Judgement, *, rest: bool) -> tuple[LateCount, ...]:
+        """Book what is held to those whose it is; what is left is unbooked."""
+        compared = [
+            index in self._state.accounts and judged.totals[index] is not None for index in (PROMPT, COMPLETION)
+        ]
+        unreported = any(UNREPORTED in pool for books in self._books for pool in (books.unsure, books.carried))
+        division = self._hung_up.settle(compared, rest=rest, exact=rest and not self._state.blurred and not unreported)
+        for index, account in self._state.accounts.items():
+            given, left = division.given[index], division.left[index]
+            account.missing -= given
+            account.counted -= given
+            self._books[index].low += given
+            self._books[index].high += given
+            if self._waiting is not None:
+                self._waiting.high[index] += given
+            if left:
+                judged.unbooked.append((index, CUT, left))
+        return division.late
 
     def _reasons(self, index: int, growth: int) -> Iterable[tuple[str, int]]:
-        """Share what is missing out among the reasons."""
+        """Share what is missing out among the reasons, but for what is held."""
         books = self._books[index]
         for reason in (UNREPORTED, CUT):
+            if reason is CUT:
+                held = min(growth, self._hung_up.room(index))
+                self._hung_up.hold(index, held)
+                growth -= held
             for pool in (books.carried, books.unsure):
                 share = min(growth, pool.get(reason, 0))
                 if share > 0:
@@ -293,7 +358,7 @@ class Capture:
 
     def _missing(self, index: int) -> int:
         account = self._state.accounts.get(index)
-        return account.missing if account is not None else 0
+        return account.missing - self._hung_up.tokens[index] if account is not None else 0
 
     def _ratios(self, totals: Totals, wall_s: float) -> tuple[float | None, float | None]:
         return self._ratio(PROMPT, totals, wall_s), self._ratio(COMPLETION, totals, wall_s)
@@ -305,4 +370,4 @@ class Capture:
             return None
         begin = next((point for point in reversed(points) if point.wall_s <= wall_s - WINDOW_S), points[0])
         counted = total - begin.totals[index]
-        return 1 - (account.missing - begin.missing[index]) / counted if counted > 0 else None
+        return 1 - (self._missing(index) - begin.missing[index]) / counted if counted > 0 else None

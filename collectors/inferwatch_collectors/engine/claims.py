@@ -3,7 +3,8 @@
 A finished answer whose counts the engine reported explains exactly those. An answer that was cut, or that reported
 nothing, explains what is known of it, and may have cost the engine more: a plain answer that was hung up on leaves no
 count on the wire at all, and an aborted stream was a few tokens further than it told. How much more is bounded by what
-is physically possible, generously: it decides what unexplained tokens are called, not how many there are.
+was asked for and by what is physically possible, generously: it decides what unexplained tokens are called, not how
+many there are.
 """
 
 from typing import Final, NamedTuple
@@ -66,5 +67,7 @@ def claims(record: RequestRecord, names: EngineNames) -> tuple[Claim, Claim]:
     sequences = max(n, record.choices)
     more_prompt = (record.request_bytes + TEMPLATE_TOKENS) * n
     more_completion = int((record.duration_s + ABORT_S) * MAX_TOKENS_PER_S) * sequences
+    if record.max_tokens is not None:
+        more_completion = min(more_completion, max(0, record.max_tokens - completion))
     # Not all prompts of a list, nor all answers to one, need have been begun.
     return Claim(0, high, more_prompt, reason), Claim(completion, completion, more_completion, reason)

@@ -13,11 +13,11 @@ from typing import Final, Protocol
 
 import msgspec
 
-from inferwatch.record import RequestRecord
+from inferwatch.record import LateCount, RequestRecord
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.engine.capture import REASONS, TYPES, Capture, Totals, Verdict
 from inferwatch_collectors.engine.mirror import Mirror
-from inferwatch_collectors.engine.names import BY_ENGINE
+from inferwatch_collectors.engine.names import BY_ENGINE, EngineNames
 from inferwatch_collectors.engine.normalise import EngineReading, read
 from inferwatch_collectors.engine.parse import ParseError
 from inferwatch_collectors.engine.scraper import ScrapeError, Scraper, Target
@@ -38,9 +38,16 @@ VERDICT_STALE_S: Final = 900.0
 # Relays report once a second.
 TELL_POLL_S: Final = 0.05
 
+# At a moment of rest two scrapes tell what hung-up requests had; a service may not be at rest for long. It is looked
+# for so often, and what is found is used a few times in a row at most: an engine that others keep busy never rests.
+REST_POLL_S: Final = 0.25
+HURRY_S: Final = 1.0
+MAX_HURRIES: Final = 3
+
 BOOKS: Final = "engine_books"
 STATE: Final = "engine_capture"
 KIND: Final = "engine_kind"
+HUNG_UP: Final = "engine_hung_up"
 
 
 class Traffic(Protocol):
@@ -65,8 +72,13 @@ class EngineMonitor:
         *,
         interval_s: float = 5.0,
         wall: Callable[[], float] = time.time,
+        on_late: Callable[[LateCount], None] | None = None,
     ) -> None:
-        """`upstream` is the label: `host:port` of the configured engine."""
+        """`upstream` is the label: `host:port` of the configured engine.
+
+        `on_late` takes what the engine counted for requests that were booked without counts. It books that in the same
+        step, without waiting for anything: what is remembered of it here is committed then.
+        """
         self._store = store
         self._upstream = upstream
         self._traffic = traffic
@@ -74,12 +86,15 @@ class EngineMonitor:
         self._wall = wall
         self._scraper = Scraper(target)
         self._mirror = Mirror(store, upstream)
-        self._capture = Capture()
+        self._on_late = on_late
+        self._capture = self._fresh()
         self._books = store.memo(BOOKS, (upstream,))
         self._state = store.memo(STATE, (upstream,))
         self._kind = store.memo(KIND, (upstream,))
+        self._hung_up = store.memo(HUNG_UP, (upstream,))
         self._failure = ""  # why the last scrape gave nothing; "": it gave something
         self._failures = 0  # in a row
+        self._hurries = 0  # in a row
         self._read_s: float | None = None
         self._judged_s: float | None = None
 
@@ -89,14 +104,16 @@ class EngineMonitor:
         self._capture.names = BY_ENGINE.get(self._kind.data.decode("ascii", "replace"))
         if self._books.data and self._state.data:
             try:
-                self._capture.load(self._books.data, self._state.data)
+                self._capture.load(self._books.data, self._state.data, self._hung_up.data)
             except msgspec.DecodeError:
                 _log.warning("engine_books_unreadable upstream=%s", self._upstream)
+                self._capture = self._fresh(self._capture.names)
 
     def record(self, record: RequestRecord) -> None:
         """Take a request that is booked now."""
         if self._capture.names is not None:
-            self._capture.record(record)
+            if self._capture.record(record):
+                self._hung_up.set(self._capture.hung_up())
             self._books.set(self._capture.books())
 
     async def run(self) -> None:
@@ -106,7 +123,7 @@ class EngineMonitor:
                 begin_s = time.monotonic()
                 await self.scrape()
                 pause_s = min(self._interval_s * 2**self._failures, max(MAX_PAUSE_S, self._interval_s))
-                await asyncio.sleep(max(0.0, begin_s + pause_s - time.monotonic()))
+                await self._pause(begin_s, begin_s + pause_s)
         finally:
             await self._scraper.close()
 
@@ -116,7 +133,7 @@ class EngineMonitor:
         begin_s = time.monotonic()
         try:
             body = await self._scraper.fetch()
-            answered_ns = time.monotonic_ns()
+            answered_ns, answered_wall_s = time.monotonic_ns(), self._wall()
             reading = _understood(body)
         except ScrapeError as error:
             self._failed(error.reason, str(error))
@@ -125,7 +142,7 @@ class EngineMonitor:
         totals = self._totals(reading)
         if not met and await self._told(answered_ns):  # what was booked before we met it was not compared
             verdict = self._capture.scraped(
-                mark, totals, self._traffic.open_ids(), idle=reading.idle, wall_s=self._wall()
+                mark, totals, self._traffic.open_ids(), idle=reading.idle, wall_s=answered_wall_s
             )
             self._judged(verdict)
         return True
@@ -146,10 +163,22 @@ class EngineMonitor:
         """
         self._forget()
         self._show_ratios((None, None))
-        for memo in (self._books, self._state, self._kind):
+        for memo in (self._books, self._state, self._kind, self._hung_up):
             memo.set(b"")
 
     # --- one scrape
+
+    async def _pause(self, begin_s: float, until_s: float) -> None:
+        """Wait for the next scrape; not to the end where a moment of rest can be used."""
+        while (left_s := until_s - time.monotonic()) > 0:
+            if self._failures or self._hurries >= MAX_HURRIES:
+                await asyncio.sleep(left_s)
+                break
+            if left_s < until_s - begin_s - HURRY_S and self._capture.wants_rest and not self._traffic.open_ids():
+                self._hurries += 1
+                return
+            await asyncio.sleep(min(left_s, REST_POLL_S))
+        self._hurries = 0
 
     def _took(self, reading: EngineReading, now_s: float, took_s: float) -> bool:
         """Mirror a reading, in one step: it is committed with what it is compared with. Return whether we first met."""
@@ -168,10 +197,17 @@ class EngineMonitor:
 
     def _meet(self, engine: str) -> None:
         """Meet an engine for the first time, or another one in its place."""
-        self._capture = Capture(BY_ENGINE[engine])
+        self._capture = self._fresh(BY_ENGINE[engine])
         self._kind.set(engine.encode())
-        self._books.set(self._capture.books())
+        self._remember()
+
+    def _fresh(self, names: EngineNames | None = None) -> Capture:
+        return Capture(names, gives_back=self._on_late is not None)
+
+    def _remember(self) -> None:
         self._state.set(self._capture.state())
+        self._books.set(self._capture.books())
+        self._hung_up.set(self._capture.hung_up())
 
     def _totals(self, reading: EngineReading) -> Totals:
         comparable = BY_ENGINE[reading.engine].comparable
@@ -188,10 +224,12 @@ class EngineMonitor:
         return True
 
     def _judged(self, verdict: Verdict | None) -> None:
-        self._state.set(self._capture.state())
-        self._books.set(self._capture.books())
+        self._remember()
         if verdict is None:
             return
+        for late in verdict.late:
+            if self._on_late is not None:
+                self._on_late(late)
         self._judged_s = time.monotonic()
         for kind in TYPES:
             for reason in REASONS:

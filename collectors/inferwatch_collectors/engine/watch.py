@@ -1,9 +1,10 @@
 """The one engine that is watched at present: made from the configuration, made anew when that changes."""
 
 import asyncio
+from collections.abc import Callable
 
 from inferwatch.config import Config
-from inferwatch.record import RequestRecord
+from inferwatch.record import LateCount, RequestRecord
 from inferwatch.tasks import TaskSet
 from inferwatch_collectors.engine.monitor import EngineMonitor, Traffic
 from inferwatch_collectors.engine.scraper import Target
@@ -16,7 +17,15 @@ _Plan = tuple[str, Target, float] | None
 class EngineWatch:
     """Holds the monitor and its task. Nothing happens before `start`."""
 
-    def __init__(self, store: MetricStore, traffic: Traffic, tasks: TaskSet) -> None:
+    def __init__(
+        self,
+        store: MetricStore,
+        traffic: Traffic,
+        tasks: TaskSet,
+        on_late: Callable[[LateCount], None] | None = None,
+    ) -> None:
+        """`on_late`: see `EngineMonitor`."""
+        self._on_late = on_late
         self._store = store
         self._traffic = traffic
         self._tasks = tasks
@@ -59,7 +68,9 @@ class EngineWatch:
         if plan is None:
             return
         upstream, target, interval_s = plan
-        self._monitor = EngineMonitor(self._store, upstream, target, self._traffic, interval_s=interval_s)
+        self._monitor = EngineMonitor(
+            self._store, upstream, target, self._traffic, interval_s=interval_s, on_late=self._on_late
+        )
         self._monitor.resume()
         self._task = self._tasks.start(self._monitor.run(), "engine_metrics")
 

@@ -4,7 +4,7 @@ import enum
 from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
-from inferwatch.record import RequestRecord, Share
+from inferwatch.record import LateCount, RequestRecord, Share
 
 # (family, labels, value): one series of the metric store, packed by the store, absolute, and opaque to the ledger.
 MetricRow = tuple[str, bytes, bytes]
@@ -48,9 +48,15 @@ class Ledger(Protocol):
         """Grows by one whenever the store was begun afresh: then all counters must be handed over anew."""
 
     async def commit(
-        self, records: Iterable[RequestRecord], metric_rows: Sequence[MetricRow], shares: Iterable[Share] = ()
+        self,
+        records: Iterable[RequestRecord],
+        metric_rows: Sequence[MetricRow],
+        shares: Iterable[Share] = (),
+        late: Iterable[LateCount] = (),
     ) -> None:
         """Make all of it durable or nothing. A record whose id is known already is left as it was, and so is a share.
+
+        A late count goes into its request's row, if that has none.
 
         Shares of idle time have no id: they are added up as they come. Both may be very many after an outage, and are
         walked through once.

@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable
 from typing import Final, Protocol
 
-from inferwatch.record import RequestRecord, Share
+from inferwatch.record import LateCount, RequestRecord, Share
 from inferwatch_collectors.ledger.backlog import Backlog
 from inferwatch_collectors.ledger.base import Ledger, LedgerError, MetricRow
 
@@ -65,6 +65,7 @@ class Journal:
         self._epoch = ledger.epoch
         self._waiting = Backlog(RequestRecord, max_waiting)
         self._shares = Backlog(Share, max_waiting)
+        self._late = Backlog(LateCount, max_waiting)
         self._flushes: list[asyncio.Future[bool]] = []
         self._some = asyncio.Event()
         self._due = asyncio.Event()
@@ -74,6 +75,7 @@ class Journal:
         self.committed = 0
         self.lost = 0
         self.lost_shares = 0
+        self.lost_late = 0
         self.unsure = 0
         self.commits = 0
         self.failing = False
@@ -98,6 +100,11 @@ class Journal:
         It goes with the next commit, beside the metric rows of that moment; no acknowledgement depends on it.
         """
         self._shares.append(share)
+        self._some.set()
+
+    def add_late(self, late: LateCount) -> None:
+        """Take what became known of a request that was added without counts; it goes as a share does."""
+        self._late.append(late)
         self._some.set()
 
     @property
@@ -171,18 +178,20 @@ class Journal:
         flushes, self._flushes = self._flushes, []
         records = self._waiting.take()
         shares = self._shares.take()
+        late = self._late.take()
         position = self.position
         if self._ledger.epoch != self._epoch:
             self._epoch = self._ledger.epoch
             self._values.touch_all()
         rows = self._values.take_dirty()
         try:
-            if records or rows or shares:
-                await self._ledger.commit(records, rows, shares)
+            if records or rows or shares or late:
+                await self._ledger.commit(records, rows, shares, late)
                 self.commits += 1
         except LedgerError as error:
             self._waiting.put_back(records)
             self._shares.put_back(shares)
+            self._late.put_back(late)
             self._values.put_back(rows)
             self.failing = True
             self.commit_failures += 1
@@ -205,6 +214,7 @@ class Journal:
     def _cut(self) -> None:
         self.lost += self._waiting.cut()
         self.lost_shares += self._shares.cut()
+        self.lost_late += self._late.cut()
 
     def _log_fault(self, error: LedgerError) -> None:
         now_s = asyncio.get_running_loop().time()

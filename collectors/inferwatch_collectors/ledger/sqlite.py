@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
-from inferwatch.record import RequestRecord, Share
+from inferwatch.record import LateCount, RequestRecord, Share
 from inferwatch_collectors.ledger.base import LedgerError, MetricRow
 from inferwatch_collectors.ledger.sqlite_store import IN_MEMORY, SqliteStore
 
@@ -85,9 +85,13 @@ class SqliteLedger:
         return self._store.epoch
 
     async def commit(
-        self, records: Iterable[RequestRecord], metric_rows: Sequence[MetricRow], shares: Iterable[Share] = ()
+        self,
+        records: Iterable[RequestRecord],
+        metric_rows: Sequence[MetricRow],
+        shares: Iterable[Share] = (),
+        late: Iterable[LateCount] = (),
     ) -> None:
-        await self._run(lambda: self._store.commit(records, metric_rows, shares))
+        await self._run(lambda: self._store.commit(records, metric_rows, shares, late))
 
     async def seen(self, request_ids: Iterable[str]) -> set[str]:
         return await self._run(lambda: self._store.seen(request_ids))

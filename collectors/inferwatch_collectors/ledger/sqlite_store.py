@@ -17,8 +17,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from inferwatch.record import RequestRecord, Share
+from inferwatch.record import LateCount, RequestRecord, Share
 from inferwatch_collectors.ledger.base import GONE, LedgerError, LedgerFault, LedgerInUseError, MetricRow
+from inferwatch_collectors.ledger.late_rows import add_late
 from inferwatch_collectors.ledger.packing import Shapes
 from inferwatch_collectors.ledger.schema import (
     DELETE_METRIC,
@@ -116,7 +117,11 @@ class SqliteStore:
             raise
 
     def commit(
-        self, records: Iterable[RequestRecord], metric_rows: Sequence[MetricRow], shares: Iterable[Share] = ()
+        self,
+        records: Iterable[RequestRecord],
+        metric_rows: Sequence[MetricRow],
+        shares: Iterable[Share] = (),
+        late: Iterable[LateCount] = (),
     ) -> None:
         """Write all of it in one transaction."""
         with self._guarded() as connection, self._transaction(connection):
@@ -127,6 +132,9 @@ class SqliteStore:
             owed = iter(shares)
             while due := list(islice(owed, INSERT_STEP_ROWS)):
                 self._usage.settle(due, tally)
+            counted = iter(late)
+            while more := list(islice(counted, INSERT_STEP_ROWS)):
+                add_late(connection, more, self._shapes, self._usage, tally)
             self._usage.write(tally)
             connection.executemany(UPSERT_METRIC, [row for row in metric_rows if row[2] != GONE])
             connection.executemany(DELETE_METRIC, [row[:2] for row in metric_rows if row[2] == GONE])

@@ -10,7 +10,7 @@ import enum
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from inferwatch.record import Outcome, RequestRecord, Share
+from inferwatch.record import LateCount, Outcome, RequestRecord, Share
 from inferwatch_collectors.recorder import LENGTH_REASONS, wasted
 
 NS_PER_S: Final = 1_000_000_000
@@ -18,7 +18,7 @@ MINUTE_NS: Final = 60 * NS_PER_S
 
 # Outcomes of cells that are no requests of ours.
 IDLE: Final = "idle"  # the machine had nothing to do
-UNKNOWN: Final = "unknown"  # a share whose request has no row any more
+UNKNOWN: Final = "unknown"  # a share, or a late count, whose request has no row any more
 
 
 class Level(NamedTuple):
@@ -124,6 +124,11 @@ def key_of_share(share: Share) -> Key:
     return (share.tenant, share.model, "", "", "", UNKNOWN if share.request_id else IDLE, "")
 
 
+def key_of_late(late: LateCount) -> Key:
+    """Return under what a late count is added up whose request has no row."""
+    return (late.tenant, late.model, late.operation, "", "", UNKNOWN, "")
+
+
 def without_user(key: Key) -> Key:
     """Return the key of the same without its user."""
     tenant, model, operation, _, feature, outcome, waste = key
@@ -163,6 +168,16 @@ class Tally:
         cell[_UNMETERED] += share.energy_uj is None
         cell[_GPU] += share.gpu_nanodollars or 0
         cell[_ENERGY] += share.energy_uj or 0
+
+    def add_late(self, late: LateCount, wall_ns: int, key_id: int, *, of_row: bool) -> None:
+        """Count what a request had that was counted without; `of_row`: it is in the sums as one without."""
+        cell = self._cell(wall_ns, key_id)
+        cell[_PROMPT] += late.prompt_tokens or 0
+        cell[_COMPLETION] += late.completion_tokens or 0
+        cell[_UNCOUNTED] -= of_row
+        if late.price_nanodollars is not None:
+            cell[_PRICE] += late.price_nanodollars
+            cell[_UNPRICED] -= of_row
 
     def _cell(self, wall_ns: int, key_id: int) -> Cell:
         at = (wall_ns // MINUTE_NS, key_id)

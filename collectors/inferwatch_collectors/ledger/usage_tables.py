@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from inferwatch.record import RequestRecord, Share
+from inferwatch.record import LateCount, RequestRecord, Share
 from inferwatch_collectors.ledger.usage import (
     KEY_COLUMNS,
     LEVELS,
@@ -20,6 +20,7 @@ from inferwatch_collectors.ledger.usage import (
     Tally,
     folded,
     key_of,
+    key_of_late,
     key_of_share,
     without_user,
 )
@@ -104,6 +105,11 @@ class UsageTables:
                 rows.append((owner.seq, share.gpu_nanodollars, share.energy_uj))
                 tally.add_share(share, owner.wall_ns, owner.key_id)
         self._connection.executemany(_INSERT_SHARE, rows)
+
+    def unknown_id(self, late: LateCount) -> int:
+        """Return the number of the key for late counts whose request has no row."""
+        key = key_of_late(late)
+        return self._known.get(key) or self._learn(key)
 
     def write(self, tally: Tally) -> None:
         """Add the sums to all levels."""

@@ -14,6 +14,7 @@ A new chapter is a module beside this one, a line below and a `Group`.
 
 from typing import Final
 
+from inferwatch_collectors.metrics.anomalies import *  # noqa: F403
 from inferwatch_collectors.metrics.base import *  # noqa: F403 - one name space: `m.REQUESTS`
 from inferwatch_collectors.metrics.base import Group, Metric
 from inferwatch_collectors.metrics.budgets import *  # noqa: F403

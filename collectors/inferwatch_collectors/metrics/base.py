@@ -107,6 +107,7 @@ LABELS: Final[dict[str, str]] = {
     "decision": "`admitted`, `rejected`, `would_reject`, `cut`",
     "catalogue_entry": "the name of a configured entry of the price catalogue, as `groq/gpt-oss-120b`",
     "stage": "the part of the collector in which an error was caught",
+    "kind": "`hour`, `five_minutes`: spending in such buckets; `huge_prompts`, `retry_storm`, `agent_loop`",
     "label": "the label whose value became `other`; `combination` when the number of label combinations was the limit",
     "upstream": "host:port of a configured engine",
     "engine": "what the engine is: `vllm`, `sglang`, `tgi`, `llamacpp`, `trtllm`, `triton`",

@@ -63,8 +63,8 @@ BUDGET_FORECAST_RATIO: Final = Metric(
     labels=(*ACCOUNT, "bound"),
     unit="ratio",
     help="What an account will have spent at the end of its period, as a part of the limit.",
-    measured="By its own spending by the hour of the week; low and high span 80 %. Absent for rolling budgets and before "
-    "a whole hour is known. Renewed about once a minute.",
+    measured="By its own spending by the hour of the week; low and high span 80 %. Absent for rolling budgets and "
+    "before a whole hour is known. Renewed about once a minute.",
 )
 BUDGET_EXHAUSTION: Final = Metric(
     name="inferwatch_budget_exhaustion_seconds",
@@ -107,7 +107,7 @@ BUDGET_UNCHECKED: Final = Metric(
     group=Group.BUDGETS,
     labels=("reason",),
     help="Times that a request was not held against a budget as it should have been.",
-    measured="accounts: there were more accounts than budgets.max_accounts; collector_silent: what running requests hold "
-    "was left out, since nobody had settled it for 10 s; unmeasured: GPU time or energy that no measurement followed, or "
-    "of a request whose user or feature is not known any more.",
+    measured="accounts: there were more accounts than budgets.max_accounts; collector_silent: what running requests "
+    "hold was left out, since nobody had settled it for 10 s; unmeasured: GPU time or energy that no measurement "
+    "followed, or of a request whose user or feature is not known any more.",
 )

@@ -116,7 +116,8 @@ CAPTURE_RATIO: Final = Metric(
     labels=("upstream", "type"),
     unit="ratio",
     help="Share of the engine's tokens that we have booked, over the last hour.",
-    measured="Types prompt and completion, in the engine's terms. 1 exactly if all traffic came through the proxy. "
+    measured="Types prompt and completion, in the engine's terms; those that wait to be given back to hung-up requests "
+    "are not taken for missing. 1 exactly if all traffic came through the proxy. "
     "A scrape is judged when every request that was open at it has been booked, so it lags behind a long "
     "request; with nothing open at once, and to the token. Under load what the open requests still got is taken as "
     "explained: the ratio is then never too small, and may be too large by that. Above 1: more was booked than "
@@ -131,7 +132,8 @@ UNBOOKED_TOKENS: Final = Metric(
     unit="tokens",
     help="Tokens that the engine counted and nobody was booked for.",
     measured="Reason cut: as many as requests that were broken off since the scrape before can have had, beyond what "
-    "is known of them; unreported: the same for answers without a count of their own; "
+    "is known of them and what was given back to them (tokens_by_source_total, source engine_counters); "
+    "unreported: the same for answers without a count of their own; "
     "bypass: all others, which somebody fetched around the proxy. An estimate of the reason, not of the number. "
     "Never counted before it is certain; see capture_ratio.",
 )

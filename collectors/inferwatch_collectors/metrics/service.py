@@ -112,6 +112,7 @@ COLLECTOR_CUT: Final = Metric(
     help="What the collector's bounds cut off, by the bound.",
     measured="ledger_records: rows given up while the disk failed (their tokens are in the counters); "
     "ledger_shares: the same of what requests were charged of the machine; "
+    "ledger_late: and of what the engine had counted for requests that were hung up on; "
     "log_lines: not written because nobody read stdout; "
     "unwatched_requests, plain_replies: answers not read because too many were open; "
     "orphan_frames: of requests that were never opened; bad_peers: connections that did not speak the protocol; "

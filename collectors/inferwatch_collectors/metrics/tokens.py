@@ -20,7 +20,8 @@ TOKENS: Final = Metric(
     note="the sum of the twin. `cached` is part of `prompt` and `reasoning` part of `completion`: never add all four. "
     "In the newer conventions: `gen_ai.client.inference.usage.*`",
     help="Tokens booked, by type.",
-    measured="Counted once per request, in the transaction that puts it into the ledger. "
+    measured="Counted once per request, in the transaction that puts it into the ledger; of a request that was hung up "
+    "on before any count was on the wire some seconds later, when the engine's own counters tell. "
     "A count that nobody reported is not added; prompt includes cached, completion includes reasoning.",
 )
 TOKENS_BY_SOURCE: Final = Metric(
@@ -30,7 +31,9 @@ TOKENS_BY_SOURCE: Final = Metric(
     labels=("model", "source", "type"),
     unit="tokens",
     help="Tokens booked, by where their count comes from.",
-    measured="Types prompt and completion; their sum over all sources is that of tokens_total.",
+    measured="Types prompt and completion; their sum over all sources is that of tokens_total. Source engine_counters: "
+    "what the engine had counted for requests that were hung up on before any count was on the wire, exact in sum, "
+    "divided among them by size and time (see docs/topics/capture-ratio.md).",
 )
 REQUESTS_WITHOUT_USAGE: Final = Metric(
     name="inferwatch_requests_without_usage_total",
@@ -61,7 +64,7 @@ REQUEST_PROMPT_TOKENS: Final = Metric(
     semconv="gen_ai.client.token.usage",
     note="with `gen_ai.token.type` = `input`",
     help="Prompt tokens of a request, cached ones included.",
-    measured="Every finished request whose prompt tokens are known, whatever its outcome.",
+    measured="Every finished request whose prompt tokens are known at its end, whatever its outcome.",
 )
 REQUEST_COMPLETION_TOKENS: Final = Metric(
     name="inferwatch_request_completion_tokens",

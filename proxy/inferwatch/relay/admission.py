@@ -17,6 +17,7 @@ been silent for long: a fault of ours refuses nobody.
 """
 
 import time
+from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol
 
 from inferwatch.board import (
@@ -167,8 +168,18 @@ def generates(path: str) -> bool:
 class Budgeting:
     """The gate of one relay process."""
 
-    def __init__(self, budgets: Budgets, prices: PriceBook, board: Board) -> None:
+    def __init__(
+        self,
+        budgets: Budgets,
+        prices: PriceBook,
+        board: Board,
+        *,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+        wall_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
         self._board = board
+        self._monotonic_ns = monotonic_ns
+        self._wall_ns = wall_ns
         self._settings = budgets
         self._prices = prices
         self._book = Rulebook(budgets)
@@ -184,16 +195,16 @@ class Budgeting:
         matches = self._book.matching(names)
         if not matches:
             return NOTHING_RESERVED
-        now_ns = time.monotonic_ns()
+        now_ns = self._monotonic_ns()
         if now_ns < self._unsure_until_ns:
             self.unsure += 1
             return NOTHING_RESERVED
-        wall_ns = time.time_ns()
+        wall_ns = self._wall_ns()
         board = self._board
         # What needs no board is reckoned before others have to wait for it.
         rates = [self._rate(match.rule, names, wall_ns) for match in matches]
         if not board.lock():
-            self._unsure_until_ns = time.monotonic_ns() + UNSURE_NS
+            self._unsure_until_ns = self._monotonic_ns() + UNSURE_NS
             self.unsure += 1
             return NOTHING_RESERVED
         try:

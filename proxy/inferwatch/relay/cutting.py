@@ -39,7 +39,7 @@ MAX_CHOICES: Final = 1024
 class Cutting:
     """A stream that is to end. It goes on up to the end of the event under way, or of the next one."""
 
-    __slots__ = ("_carry", "_choices", "_path", "_seen", "_usage")
+    __slots__ = ("_carry", "_choices", "_path", "_seen", "_usage", "in_good_form")
 
     def __init__(self, path: str, tail: bytes, *, choices: int, usage: bool) -> None:
         """`path` without query; `tail`: what the engine sent last; `usage`: the client itself asked for usage."""
@@ -48,6 +48,7 @@ class Cutting:
         self._usage = usage
         self._seen = tail  # the id, the model and the usage are in it
         self._carry = b""
+        self.in_good_form = True  # False after the end: nothing fitting could be said, so the reply must break off
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
         """Take what would be shown next. Returns what to show instead, and whether the reply ends with it."""
@@ -59,6 +60,7 @@ class Cutting:
             return data, False
         event = data[: min(ends) - len(self._carry)]
         end = final_events(self._path, self._seen + event, choices=self._choices, usage=self._usage)
+        self.in_good_form = end is not None
         return event + (end or b""), True
 
 

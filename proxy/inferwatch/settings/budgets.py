@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from inferwatch.settings.base import MAX_SECONDS
+from inferwatch.settings.cost import Cost
 
 # Each rule is compared with each new combination of names, and each that matches costs a request a microsecond.
 MAX_RULES: Final = 200
@@ -59,15 +60,18 @@ class BudgetRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     ] = "dollars"
     basis: Annotated[
         Literal["price", "gpu"],
-        Meta(description="Of dollars. `price`: by the price list, `gpu`: the request's part of the machine's bill."),
+        Meta(
+            description="Of dollars; other units have none. `price`: by the price list; "
+            "`gpu`: the request's part of the machine's bill."
+        ),
     ] = "price"
     period: Annotated[
         Literal["hour", "day", "week", "month", "rolling"],
         Meta(description="When it begins anew; `rolling`: what was spent within the last `window_s`."),
     ] = "month"
     window_s: Annotated[
-        int | None, Meta(ge=MIN_WINDOW_S, le=MAX_SECONDS, description="Length of a rolling budget's window.")
-    ] = None
+        int, Meta(ge=0, le=MAX_SECONDS, description="Length of a rolling budget's window, at least 60.")
+    ] = 0
     time_zone: Annotated[
         str, Meta(description="In which days, weeks and months begin; empty: `budgets.time_zone`.")
     ] = ""
@@ -134,12 +138,26 @@ class Budgets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             description="How long a request may wait for its turn at the accounts, should a process stand still just "
             "then. After that it passes unchecked, and is counted.",
         ),
-    ] = 0.02
+    ] = 0.1
 
 
-def fault(budgets: Budgets) -> str:
-    """Return what is wrong with `budgets`, beginning with the key, or ""."""
-    return next(_faults(budgets), "")
+def fault(budgets: Budgets, cost: Cost) -> str:
+    """Return what is wrong with `budgets` beside `cost`, beginning with the key, or ""."""
+    return next(_faults(budgets), "") or next(_cost_faults(budgets, cost), "")
+
+
+def _cost_faults(budgets: Budgets, cost: Cost) -> Iterator[str]:
+    """What is never measured would never be spent."""
+    by_time = cost.hourly_dollars is not None or cost.purchase_dollars is not None
+    metered = cost.dollars_per_kwh is not None and cost.assumed_watts is None
+    for index, rule in enumerate(budgets.rules):
+        if rule.unit == "dollars" and rule.basis == "gpu" and not by_time and cost.dollars_per_kwh is None:
+            yield f"budgets.rules[{index}].basis: `gpu` needs the machine's price in `cost`"
+        if rule.unit == "gpu_seconds" and (not by_time or metered):
+            yield (
+                f"budgets.rules[{index}].unit: `gpu_seconds` needs a price in `cost` that goes by time alone "
+                "(`hourly_dollars` or `purchase_dollars`, and electricity by `assumed_watts`, if at all)"
+            )
 
 
 def _faults(budgets: Budgets) -> Iterator[str]:
@@ -167,10 +185,10 @@ def _rule_faults(rule: BudgetRule) -> Iterator[str]:
         yield "per: a word is written twice"
     if problem := _limit_fault(rule):
         yield f"limit: {problem}"
-    if rule.basis == "gpu" and rule.unit != "dollars":
-        yield f"basis: `gpu` is for dollars, the unit is `{rule.unit}`"
-    if (rule.period == "rolling") != (rule.window_s is not None):
+    if (rule.period == "rolling") != bool(rule.window_s):
         yield "window_s: goes together with `period: rolling`"
+    elif rule.window_s and rule.window_s < MIN_WINDOW_S:
+        yield f"window_s: expected at least {MIN_WINDOW_S}, got {rule.window_s}"
     if rule.time_zone and not is_zone(rule.time_zone):
         yield f"time_zone: there is no time zone `{rule.time_zone}`"
     if len(rule.warn_percent) > MAX_WARNINGS or not all(0 < each <= MAX_WARN_PERCENT for each in rule.warn_percent):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from inferwatch.record import RequestRecord, Share
+from inferwatch.record import LateCount, Outcome, RequestRecord, Share
 from inferwatch_collectors.ledger import journal as journal_module
 from inferwatch_collectors.ledger.base import LedgerError, LedgerFault, MetricRow
 from inferwatch_collectors.ledger.journal import COMMIT_RECORDS, Journal
@@ -19,6 +19,7 @@ class FakeLedger:
     def __init__(self) -> None:
         self.commits: list[tuple[list[str], list[MetricRow]]] = []
         self.shares: list[str] = []
+        self.late: list[str] = []
         self.faults: list[LedgerFault | None] = []
         self.attempts = 0
         self.gate = asyncio.Event()
@@ -27,13 +28,18 @@ class FakeLedger:
         self.epoch = 0
 
     async def commit(
-        self, records: Iterable[RequestRecord], metric_rows: Sequence[MetricRow], shares: Iterable[Share] = ()
+        self,
+        records: Iterable[RequestRecord],
+        metric_rows: Sequence[MetricRow],
+        shares: Iterable[Share] = (),
+        late: Iterable[LateCount] = (),
     ) -> None:
         self.attempts += 1
         await self.gate.wait()
         self._fail_if_told()
         self.commits.append(([record.request_id for record in records], list(metric_rows)))
         self.shares.extend(share.request_id for share in shares)
+        self.late.extend(each.request_id for each in late)
 
     async def seen(self, request_ids: Iterable[str]) -> set[str]:
         self._fail_if_told()
@@ -353,3 +359,40 @@ async def test_nothing_to_ask(frames: Any) -> None:
     rig.ledger.faults = [LedgerFault.IO] * 10
     assert await rig.journal.seen([]) == set()
     assert len(rig.ledger.faults) == 10
+
+
+def a_late_count(request_id: str) -> LateCount:
+    return LateCount(
+        request_id=request_id,
+        wall_ns=1,
+        tenant="acme",
+        model="qwen",
+        operation="chat",
+        outcome=Outcome.CLIENT_ABORT,
+        completion_tokens=5,
+    )
+
+
+async def test_late_counts_go_with_the_next_commit(frames: Any) -> None:
+    """A late count is committed in one transaction with what there is, alone if there is nothing, and once."""
+    async with running(Rig(frames)) as rig:
+        rig.finish(1)
+        rig.journal.add_late(a_late_count("a"))
+        assert await rig.journal.flush(5)
+        rig.journal.add_late(a_late_count("b"))
+        assert await rig.journal.flush(5)
+        assert rig.journal.position == rig.journal.committed == 1
+    assert rig.ledger.late == ["a", "b"]
+    assert [len(ids) for ids, _ in rig.ledger.commits] == [1, 0]
+
+
+async def test_late_counts_wait_too(frames: Any) -> None:
+    """While the ledger fails they wait in order; above the bound the oldest go and are counted."""
+    rig = Rig(frames, max_waiting=10)
+    rig.ledger.faults = [LedgerFault.FULL] * 3
+    async with running(rig):
+        for number in range(13):
+            rig.journal.add_late(a_late_count(str(number)))
+        await rig.until(lambda: rig.ledger.late != [])
+    assert rig.ledger.late == [str(number) for number in range(3, 13)]
+    assert (rig.journal.lost_late, rig.journal.lost) == (3, 0)

@@ -26,16 +26,17 @@ MIN_BUCKET_S: Final = 60
 class Spending:
     """Of one account. All times are Unix seconds; amounts are in the rule's smallest steps."""
 
-    __slots__ = ("_first", "_kept", "_rolled", "_rolling", "_rule", "_sum", "bucket_s", "buckets", "period")
+    __slots__ = ("_first", "_kept", "_rolled", "_rolling", "_rule", "_sum", "bucket_s", "buckets", "newest", "period")
 
     def __init__(self, rule: Rule, now_s: float) -> None:
         settings = rule.settings
         self._rule = rule
         self._rolling = settings.period == "rolling"
-        window_s = settings.window_s or 0
+        window_s = settings.window_s
         self.bucket_s = max(MIN_BUCKET_S, -(-window_s // WINDOW_BUCKETS)) if self._rolling else HOUR_S
         self._kept = -(-window_s // self.bucket_s) + 1 if self._rolling else HISTORY_HOURS
         self.buckets: dict[int, int] = {}
+        self.newest = 0  # of the buckets; 0: there is none
         self._rolled = int(now_s // self.bucket_s)
         self._first = self._rolled  # since when there is something to know
         self._sum = 0  # of the present period, or of all buckets
@@ -72,6 +73,7 @@ class Spending:
         if index > self._rolled - self._kept:
             self.buckets[index] = self.buckets.get(index, 0) + amount
             self._first = min(self._first, index)
+            self.newest = max(self.newest, index)
 
     def is_present(self, arrival_s: float, now_s: float) -> bool:
         """Tell whether a request that arrived at `arrival_s` counts in the present period or window."""
@@ -107,7 +109,7 @@ class Spending:
 
     def state(self) -> "SpendingState":
         """Return what must be written down with each charge."""
-        newest = max(self.buckets, default=0)
+        newest = self.newest
         start_s = self.period.start_s if self.period is not None else 0
         return SpendingState(start_s, self._sum, newest, self.buckets.get(newest, 0), self._first)
 
@@ -130,6 +132,7 @@ class Spending:
         elif same:  # the period is another one, or its kind was changed: what the hours tell
             start_s = self.period.start_s if self.period is not None else 0
             self._sum = sum(amount for index, amount in self.buckets.items() if index * self.bucket_s >= start_s)
+        self.newest = max(self.buckets, default=0)
         self._forget_before(self._rolled - self._kept + 1)
 
 

@@ -1,0 +1,387 @@
+"""Budgets in the collector: books what was spent, publishes it on the board, and says which streams must end.
+
+The clockwork around the pure parts. Everything happens on the event loop's thread, in steps without `await`:
+
+* `opened`, `closed`, `record` and `share` come from the booking, as things happen. What they change is written into
+  memos in the same step, so the ledger's next transaction has the records and the sums that include them, or neither.
+* `tick`, each TICK_S, looks at running streams of accounts that may come near their limit, publishes what changed, and
+  cuts. A stream's tokens are here FLUSH_S after they were sent, so they count within 100 ms.
+* once a second: new periods, audits of what is held, the relays' counts of decisions, forecasts.
+
+What is held is let go of in the publication that shows it as spent: both are written under one hold of the lock.
+Without a usable board everything is counted and nothing enforced.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from inferwatch.board import MEASURED, Board
+from inferwatch.budget_rules import Digest, Match, Names, Rulebook, digest_of
+from inferwatch.price_book import PriceBook
+from inferwatch.record import Outcome, RequestRecord, Share
+from inferwatch.settings.budgets import Budgets
+from inferwatch.tap import Open
+from inferwatch_collectors import metrics as m
+from inferwatch_collectors.booking import Link
+from inferwatch_collectors.budgets.account import PENDING_S, Account
+from inferwatch_collectors.budgets.charges import Tariff
+from inferwatch_collectors.budgets.enforcement import must_cut, news
+from inferwatch_collectors.budgets.expected import Expected
+from inferwatch_collectors.budgets.exported import Exported
+from inferwatch_collectors.budgets.holds import Pair
+from inferwatch_collectors.budgets.memory import Memory, Remembered
+from inferwatch_collectors.budgets.publication import COUNTED, UNCHECKED, Publication
+from inferwatch_collectors.budgets.spending import Spending
+from inferwatch_collectors.exchange import Progress
+from inferwatch_collectors.metric_store import MetricStore
+
+_log: Final = logging.getLogger(__name__)
+
+# How often to call `tick`. With FLUSH_S it is less than 100 ms from a read to the board.
+TICK_S: Final = 0.03
+
+# How often relays should send their batches while a budget is enforced.
+FLUSH_S: Final = 0.05
+
+NS_PER_S: Final = 1_000_000_000
+
+# Accounts far from their limits: what they spend is covered by what they hold.
+CALM_LOOK_NS: Final = NS_PER_S // 2
+CHORES_NS: Final = NS_PER_S
+
+# An account that has nothing to remember goes after a day, and leaves its place to another one.
+IDLE_S: Final = 86_400.0
+
+# Requests between their end and their measurement: ten minutes of a busy host.
+MAX_AWAITED: Final = 100_000
+
+# Values of labels, beside those of `publication`.
+CUT: Final = "cut"
+UNMEASURED: Final = "unmeasured"
+
+
+class _Running:
+    """An open request that some budget is for."""
+
+    __slots__ = ("accounts", "arrival_s", "is_cut", "link", "opened")
+
+    def __init__(self, opened: Open, accounts: list[Account]) -> None:
+        self.opened = opened
+        self.accounts = accounts
+        self.arrival_s = opened.wall_ns / NS_PER_S
+        self.link: Link | None = None  # whose it is, once it was looked at
+        self.is_cut = False
+
+
+class _Awaited(NamedTuple):
+    """An ended request that will be measured."""
+
+    accounts: list[Account]
+    arrival_s: float
+    prompt: int
+    completion: int
+
+
+class BudgetMeter:
+    """Give it what happens as it happens, and a tick each TICK_S."""
+
+    def __init__(
+        self,
+        store: MetricStore,
+        tariff: Tariff,
+        budgets: Budgets,
+        board: Board | None,
+        cut: Callable[[Link, tuple[int, ...]], None],
+    ) -> None:
+        """`board`: None if it cannot be opened. `cut` tells a relay which of its requests must end."""
+        self._store = store
+        self._tariff = tariff
+        self._board = board
+        self._publication = Publication(board) if board is not None else None
+        self._cut = cut
+        self._settings = budgets
+        self._book = Rulebook(budgets)
+        self._memory = Memory(store)
+        self._exported = Exported(store)
+        self._accounts: dict[Digest, Account] = {}
+        self._running: dict[str, _Running] = {}
+        self._awaited: dict[str, _Awaited] = {}  # ended requests that the attribution will measure
+        self._calm_look_ns = self._chores_ns = 0
+        self._now_s = 0.0
+        self._now_ns = 0
+
+    # --- start and reload
+
+    def restore(self, now_ns: int, wall_s: float) -> None:
+        """Go on where an earlier life stopped, or begin. Once, after the store was restored, before anything else."""
+        self._now_s, self._now_ns = wall_s, now_ns
+        self._tariff.learnt |= self._memory.read_learnt()
+        rules = {rule.name: rule for rule in self._book.rules}
+        for remembered in list(self._memory.read()):
+            rule = rules.get(remembered.present.rule)
+            values = remembered.present.values
+            if rule is None or len(values) != len(rule.settings.per):
+                self._memory.forget(remembered.number)
+                continue
+            self._take_up(Match(rule, values, digest_of(rule.name, values)), remembered, wall_s)
+        self._begin_counters()
+        self._publish(now_ns)
+
+    def use(self, budgets: Budgets, prices: PriceBook, now_ns: int) -> None:
+        """Take up a new configuration. Accounts of budgets that are gone go; the others keep what they know."""
+        self._tariff.prices = prices
+        self._settings, self._book = budgets, Rulebook(budgets)
+        rules = {rule.name: rule for rule in self._book.rules}
+        for digest, account in list(self._accounts.items()):
+            rule = rules.get(account.rule.name)
+            if rule is None or rule.settings.per != account.rule.settings.per:
+                self._drop(digest)
+                continue
+            old, state = account.spending, account.spending.state()
+            account.rule = rule
+            account.spending = Spending(rule, self._now_s)
+            account.spending.restore(state, old.past(state.newest), old.bucket_s, self._now_s)
+            account.dirty = account.past_dirty = True
+        self._begin_counters()
+        self._publish(now_ns)
+
+    def _begin_counters(self) -> None:
+        for rule in self._book.rules:
+            for decision in (*(word for _, word in COUNTED), CUT):
+                self._store.counter(m.BUDGET_DECISIONS, (rule.name, decision))
+        if self._book.rules:
+            for reason in (*(word for _, word in UNCHECKED), UNMEASURED):
+                self._store.counter(m.BUDGET_UNCHECKED, (reason,))
+
+    def _take_up(self, match: Match, remembered: Remembered, wall_s: float) -> None:
+        account = Account(match.rule, match.values, match.digest, remembered.number, wall_s)
+        present, past = remembered.present, remembered.past
+        account.spending.restore(present.spending, past.buckets, past.bucket_s, wall_s)
+        account.expected = Expected(present.completion_tokens, present.prompt_per_kb)
+        account.decisions = list(present.decisions)
+        account.warned = present.warned
+        self._accounts[match.digest] = account
+
+    def _drop(self, digest: Digest) -> None:
+        account = self._accounts.pop(digest)
+        self._memory.forget(account.index)
+        for running in self._running.values():
+            if account in running.accounts:
+                running.accounts.remove(account)
+        if self._publication is not None:
+            self._publication.retire(account)
+
+    # --- what happens
+
+    def opened(self, opened: Open) -> None:
+        """A request was admitted, perhaps before our time (`resumed`)."""
+        matches = self._book.matching(Names(opened.tenant, opened.user, opened.feature, opened.model))
+        if not matches or opened.request_id in self._running:
+            return
+        accounts = [account for match in matches if (account := self._account(match)) is not None]
+        running = self._running[opened.request_id] = _Running(opened, accounts)
+        self._now_s = max(self._now_s, running.arrival_s)
+        held = {slot: (Pair(expected, worst), ticket) for slot, expected, worst, ticket in opened.reserved}
+        for account in accounts:
+            account.opened(opened.request_id, running.arrival_s, self._now_s)
+            if held and account.slot < 0 and self._publication is not None:
+                self._publication.attach(account, self._now_ns)
+            hold = held.get(account.slot)
+            # What arrived in a former period holds nothing of this one.
+            if hold is not None and account.holds is not None:
+                account.holds.opened(opened.request_id, *hold)
+                if opened.request_id not in account.live:
+                    account.holds.closed(opened.request_id)
+
+    def closed(self, request_id: str) -> None:
+        """A request is over and no record of it comes: it was booked before, or is told elsewhere."""
+        running = self._running.pop(request_id, None)
+        if running is not None:
+            for account in running.accounts:
+                account.closed(request_id)
+
+    def record(self, record: RequestRecord) -> None:
+        """A request is booked: settle what it came to. In one step with the booking."""
+        running = self._running.pop(record.request_id, None)
+        arrival_s = record.wall_ns / NS_PER_S
+        self._now_s = max(self._now_s, arrival_s)
+        seen: dict[str, int] = {}  # by budget; of all that it was opened for, whatever was reloaded since
+        for known in running.accounts if running is not None else ():
+            seen[known.rule.name] = known.closed(record.request_id)
+        measured: list[Account] = []
+        for match in self._book.matching(Names(record.tenant, record.user, record.feature, record.model)):
+            account = self._account(match)
+            if account is None:
+                continue
+            amount = self._tariff.of_record(match.rule.measured, record)
+            if amount is None:
+                amount = seen.get(match.rule.name, 0)
+            if match.rule.measured in MEASURED:
+                account.estimate(record.request_id, arrival_s, amount, self._now_s)
+                measured.append(account)
+            elif amount:
+                account.charge(arrival_s, amount, self._now_s)
+            self._learn(account, record)
+            self._memory.write(account)
+        if measured and len(self._awaited) < MAX_AWAITED:
+            tokens = (record.prompt_tokens or 0, record.completion_tokens or 0)
+            self._awaited[record.request_id] = _Awaited(measured, arrival_s, *tokens)
+
+    def share(self, share: Share) -> None:
+        """What a request was charged of the machine. In one step with its other counting."""
+        if not share.request_id:
+            return
+        awaited = self._awaited.pop(share.request_id, None)
+        accounts = awaited.accounts if awaited is not None else self._known_without_names(share)
+        learnt: set[str] = set()
+        for account in accounts:
+            estimate = account.pending.get(share.request_id)
+            account.measured(share.request_id)
+            amount = self._tariff.of_share(account.rule.measured, share)
+            if amount is None:  # nothing measures it: the estimate is all there is
+                amount = estimate[1] if estimate is not None else 0
+            elif awaited is not None and account.rule.measured not in learnt:
+                learnt.add(account.rule.measured)
+                self._tariff.learnt[account.rule.measured].observe(amount, awaited.prompt, awaited.completion)
+            account.charge(share.wall_ns / NS_PER_S, amount, self._now_s)
+            self._memory.write(account)
+        if learnt:
+            self._memory.write_learnt(self._tariff.learnt)
+
+    def _learn(self, account: Account, record: RequestRecord) -> None:
+        completion, prompt = record.completion_tokens, record.prompt_tokens
+        if record.outcome is Outcome.OK and completion is not None and prompt is not None:
+            account.expected.observe(completion, record.choices, prompt, record.request_bytes)
+
+    def _known_without_names(self, share: Share) -> list[Account]:
+        """Return whom a request of an earlier life of ours belongs to, as far as its share tells: not by user."""
+        found = []
+        for rule in self._book.rules:
+            settings = rule.settings
+            if rule.measured not in MEASURED:
+                continue
+            if settings.user != "*" or settings.feature != "*" or {"user", "feature"} & set(settings.per):
+                self._store.counter(m.BUDGET_UNCHECKED, (UNMEASURED,)).add()
+                continue
+            names = Names(share.tenant, "", "", share.model)
+            if rule.fits(names):
+                values = rule.values(names)
+                account = self._account(Match(rule, values, digest_of(rule.name, values)))
+                found += [account] if account is not None else []
+        return found
+
+    # --- the clock
+
+    def tick(self, now_ns: int, wall_s: float, links: Iterable[Link]) -> None:
+        """Do what is due; `links` are the connected relays."""
+        if not self._book.rules:
+            return
+        self._now_s, self._now_ns = wall_s, now_ns
+        calm_too = now_ns - self._calm_look_ns >= CALM_LOOK_NS
+        if calm_too:
+            self._calm_look_ns = now_ns
+        if calm_too or any(not account.is_calm for account in self._accounts.values()):
+            self._look(links, calm_too=calm_too)
+        if now_ns - self._chores_ns >= CHORES_NS:
+            self._chores_ns = now_ns
+            self._chores(now_ns)
+        self._publish(now_ns)
+        self._cut_spent()
+
+    def refresh(self) -> None:
+        """Bring the gauges up to date: right before each exposition."""
+        self._exported.show(self._accounts.values(), self._now_s)
+
+    def close(self) -> None:
+        """Let go of the board."""
+        if self._board is not None:
+            self._board.close()
+            self._board = self._publication = None
+
+    def _look(self, links: Iterable[Link], *, calm_too: bool) -> None:
+        """See how far running streams are."""
+        for link in links:
+            for entry in link.entries.values():
+                running = self._running.get(entry.opened.request_id)
+                exchange = entry.exchange
+                if running is None or exchange is None or not entry.opened.stream:
+                    continue
+                if running.link is not link:  # a new connection: what was said on the old one may be lost
+                    running.link, running.is_cut = link, False
+                watched = [each for each in running.accounts if calm_too or not each.is_calm]
+                if watched:
+                    self._progressed(running, exchange.progress, watched)
+
+    def _progressed(self, running: _Running, progress: Progress, accounts: list[Account]) -> None:
+        opened = running.opened
+        for account in accounts:
+            amount = self._tariff.of_tokens(
+                *(account.rule.measured, opened.model, opened.tenant, opened.wall_ns),
+                *(progress.prompt_tokens, progress.cached_tokens, progress.completion_tokens),
+            )
+            account.progressed(opened.request_id, amount)
+
+    def _cut_spent(self) -> None:
+        """Tell relays which streams must end."""
+        spent = {
+            id(each) for each in self._accounts.values() if must_cut(each.rule.settings, each.spent, each.rule.limit)
+        }
+        if not spent:
+            return
+        by_link: dict[int, tuple[Link, list[int]]] = {}
+        for request_id, running in self._running.items():
+            if running.is_cut or running.link is None:
+                continue
+            for account in running.accounts:
+                if id(account) in spent and request_id in account.live:
+                    running.is_cut = True
+                    by_link.setdefault(id(running.link), (running.link, []))[1].append(running.opened.id)
+                    self._store.counter(m.BUDGET_DECISIONS, (account.rule.name, CUT)).add()
+                    break
+        for link, ids in by_link.values():
+            self._cut(link, tuple(ids))
+
+    def _chores(self, now_ns: int) -> None:
+        store = self._store
+        for digest, account in list(self._accounts.items()):
+            account.roll(self._now_s)
+            if expired := account.expire(self._now_s):
+                store.counter(m.BUDGET_UNCHECKED, (UNMEASURED,)).add(expired)
+            if warning := news(account.warned, account.spent, account.rule.limit, account.rule.settings.warn_percent):
+                account.warned = warning
+                _log.warning("budget_threshold budget=%s percent=%d", account.rule.name, warning)
+                self._memory.write(account)
+            if account.is_idle and self._now_s - account.used_s > IDLE_S:
+                self._retire(digest)
+        for request_id in [each for each, known in self._awaited.items() if self._now_s - known.arrival_s > PENDING_S]:
+            del self._awaited[request_id]
+        self._exported.forecast_one(self._accounts.values(), self._now_s)
+        if self._publication is not None:
+            for account, decision, growth in self._publication.chores(self._accounts.values(), now_ns):
+                store.counter(m.BUDGET_DECISIONS, (account.rule.name, decision)).add(growth)
+                self._memory.write(account)
+            for reason, growth in self._publication.unchecked():
+                store.counter(m.BUDGET_UNCHECKED, (reason,)).add(growth)
+
+    def _publish(self, now_ns: int) -> None:
+        if self._publication is not None:
+            rates = [(measured, learnt.rate) for measured, learnt in self._tariff.learnt.items()]
+            self._publication.publish(list(self._accounts.values()), rates, now_ns)
+
+    # --- accounts
+
+    def _account(self, match: Match) -> Account | None:
+        account = self._accounts.get(match.digest)
+        if account is None:
+            if len(self._accounts) >= self._settings.max_accounts:
+                return None
+            account = Account(match.rule, match.values, match.digest, self._memory.number(), self._now_s)
+            self._accounts[match.digest] = account
+        return account
+
+    def _retire(self, digest: Digest) -> None:
+        account = self._accounts[digest]
+        if self._publication is None or self._publication.retire(account):
+            del self._accounts[digest]
+            self._memory.forget(account.index)

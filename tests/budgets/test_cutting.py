@@ -1,0 +1,161 @@
+"""cutting: a stream that is ended by us ends as the engine's own streams do."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferwatch.relay.cutting import MAX_SEEN_BYTES, Cutting, final_events
+
+CHAT = "/v1/chat/completions"
+
+
+def chunk(text: str, index: int = 0, finish: str | None = None, usage: dict[str, Any] | None = None) -> bytes:
+    event: dict[str, Any] = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 5, "model": "qwen"}
+    event["choices"] = [{"index": index, "delta": {"content": text}, "finish_reason": finish}]
+    if usage is not None:
+        event["usage"] = usage
+    return b"data: %b\n\n" % msgspec.json.encode(event)
+
+
+def events(data: bytes) -> list[Any]:
+    """All events of `data`, which is nothing but whole events."""
+    assert data.endswith(b"\n\n")
+    lines = [line for line in data.split(b"\n") if line.startswith(b"data: ")]
+    return [line[6:] if line == b"data: [DONE]" else msgspec.json.decode(line[6:]) for line in lines]
+
+
+def test_a_chat_ends_with_a_finish_reason_and_the_end_mark() -> None:
+    """`length`, which every client knows; `stop_reason` says why; id, time and model are those of the stream."""
+    final, done = events(final_events(CHAT, chunk("Hello"), choices=1, usage=False) or b"")
+    assert done == b"[DONE]"
+    assert {name: final[name] for name in ("id", "object", "created", "model")} == {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "created": 5,
+        "model": "qwen",
+    }
+    assert final["choices"] == [
+        {"index": 0, "delta": {}, "logprobs": None, "finish_reason": "length", "stop_reason": "budget_exceeded"}
+    ]
+
+
+def test_a_completion_ends_with_an_empty_text() -> None:
+    """The other of OpenAI's shapes."""
+    tail = b'data: {"id":"cmpl-1","object":"text_completion","created":5,"model":"m","choices":[{"index":0,"text":"a"}]}\n\n'
+    final, _ = events(final_events("/v1/completions", tail, choices=1, usage=False) or b"")
+    assert final["choices"][0]["text"] == ""
+    assert final["choices"][0]["finish_reason"] == "length"
+
+
+def test_each_choice_that_has_not_finished_is_finished() -> None:
+    """A choice must not finish twice."""
+    tail = chunk("a", 0) + chunk("b", 1, finish="stop") + chunk("c", 2)
+    *final, done = events(final_events(CHAT, tail, choices=3, usage=False) or b"")
+    assert [each["choices"][0]["index"] for each in final] == [0, 2]
+    assert done == b"[DONE]"
+
+
+@pytest.mark.parametrize(("asked", "told"), [(True, True), (False, False)])
+def test_a_client_that_asked_for_usage_gets_it(asked: bool, told: bool) -> None:
+    """What was generated so far, from the last event; nobody else gets any."""
+    usage = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}
+    found = events(final_events(CHAT, chunk("Hello", usage=usage), choices=1, usage=asked) or b"")
+    usages = [each["usage"] for each in found if isinstance(each, dict) and not each["choices"]]
+    assert usages == ([usage] if told else [])
+
+
+def test_an_anthropic_stream_ends_its_block_its_message_and_itself() -> None:
+    """In this order; `max_tokens` is that API's word for it."""
+    tail = b'event: content_block_delta\ndata: {"type":"content_block_delta","index":2,"delta":{"type":"text_delta","text":"a"}}\n\n'
+    found = final_events("/v1/messages", tail, choices=1, usage=False) or b""
+    assert [line for line in found.split(b"\n") if line.startswith(b"event")] == [
+        b"event: content_block_stop",
+        b"event: message_delta",
+        b"event: message_stop",
+    ]
+    stop, delta, _ = events(found)
+    assert stop["index"] == 2
+    assert delta["delta"]["stop_reason"] == "max_tokens"
+
+
+def test_an_anthropic_stream_that_has_said_why_is_not_told_again() -> None:
+    """Only its end is missing."""
+    tail = b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":5}}\n\n'
+    assert events(final_events("/v1/messages", tail, choices=1, usage=False) or b"") == [{"type": "message_stop"}]
+
+
+@pytest.mark.parametrize(
+    ("path", "tail"),
+    [
+        (CHAT, b""),
+        (CHAT, b": ping\n\n"),
+        (CHAT, b'data: {"id":"chatc'),
+        (CHAT, b'data: {"error":{"message":"x"}}\n\n'),
+        ("/generate_stream", b'data: {"index":1,"token":{"id":1}}\n\n'),
+        ("/v1/responses", b'data: {"type":"response.output_text.delta"}\n\n'),
+    ],
+)
+def test_nothing_is_invented_where_nothing_is_known(path: str, tail: bytes) -> None:
+    """The reply then breaks off, and a client sees that too."""
+    assert final_events(path, tail, choices=1, usage=False) is None
+
+
+@given(st.data(), st.integers(1, 6), st.sampled_from([b"\n\n", b"\r\n\r\n"]))
+def test_the_cut_is_between_events_wherever_reads_are_split(data: st.DataObject, count: int, mark: bytes) -> None:
+    """What a client sees is whole events, the first ones of the engine's, and then the end."""
+    sent = [chunk(f"t{number}") for number in range(count)]
+    wire = b"".join(sent).replace(b"\n\n", mark)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(wire)), max_size=6)))
+    begin = data.draw(st.integers(0, len(wire)))
+    reads = [wire[start:end] for start, end in zip([begin, *cuts], [*cuts, len(wire)], strict=False) if start < end]
+    cutting = Cutting(CHAT, wire[:begin], choices=1, usage=False)
+    shown, ended = wire[:begin], False
+    for read in reads:
+        if read and wire.startswith(shown + read):
+            more, ended = cutting.feed(read)
+            shown += more
+            if ended:
+                break
+    if ended:
+        whole = shown.replace(b"\r\n", b"\n")
+        found = events(whole)
+        assert found[-1] == b"[DONE]"
+        assert found[-2]["choices"][0]["finish_reason"] == "length"
+        assert whole.startswith(b"".join(sent[: len(found) - 2]))
+
+
+@pytest.mark.parametrize(("path", "good"), [(CHAT, True), ("/generate_stream", False)])
+def test_whether_it_ended_well_is_told(path: str, good: bool) -> None:
+    """Whoever writes the end of the transfer must know: a reply without last words has to break off."""
+    cutting = Cutting(path, b"", choices=1, usage=False)
+    _, ended = cutting.feed(chunk("a"))
+    assert ended
+    assert cutting.in_good_form == good
+
+
+def test_an_event_without_an_end_is_not_kept() -> None:
+    """Memory is bounded whatever the engine sends; the client gets it all the same."""
+    cutting = Cutting(CHAT, b"", choices=1, usage=False)
+    block = b"x" * 50_000
+    assert all(cutting.feed(block) == (block, False) for _ in range(10))
+    assert len(cutting._seen) <= MAX_SEEN_BYTES
+
+
+@given(st.binary(max_size=400), st.sampled_from([CHAT, "/v1/completions", "/v1/messages", "/x"]))
+def test_no_tail_is_too_strange(tail: bytes, path: str) -> None:
+    """Whatever came last, the end is whole events or nothing."""
+    found = final_events(path, tail, choices=2, usage=True)
+    assert not found or found.endswith(b"\n\n")
+
+
+@given(st.recursive(st.none() | st.integers() | st.text(max_size=5), lambda each: st.lists(each) | st.dictionaries(
+    st.sampled_from(["choices", "index", "usage", "object", "message", "type", "finish_reason"]), each), max_leaves=12))  # fmt: skip
+def test_no_event_is_too_strange(event: Any) -> None:
+    """JSON of any shape in a `data:` line."""
+    tail = b"data: %b\n\n" % msgspec.json.encode(event)
+    for path in (CHAT, "/v1/messages"):
+        found = final_events(path, tail, choices=2, usage=True)
+        assert not found or found.endswith(b"\n\n")
