@@ -27,7 +27,7 @@ from inferwatch import __version__
 from inferwatch.config import Config, ConfigError, parse_address
 from inferwatch.control import Channel
 from inferwatch.memory import settle
-from inferwatch.record import RequestRecord
+from inferwatch.record import LateCount, RequestRecord
 from inferwatch.tasks import TaskSet
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.admin import Admin, Condition, Service, relay_stats
@@ -168,7 +168,7 @@ class Collector:
         self._stop = asyncio.Event()
         self._exit_code = 0
         self._tasks = TaskSet(self._task_failed)
-        self._engine = EngineWatch(self._store, self, self._tasks)
+        self._engine = EngineWatch(self._store, self, self._tasks, self._late)
         self._vouched_ns = time.monotonic_ns() if settings.status.get("data_path_alive") else 0
         self.take_status(settings.status)
 
@@ -284,6 +284,10 @@ class Collector:
         if self._request_log is not None:
             self._request_log.add(record)
 
+    def _late(self, late: LateCount) -> None:
+        """Book what the engine's counters tell of a request that was hung up on: in the step in which they are read."""
+        self._journal.add_late(self._recorder.late(late, now_s=time.monotonic()))
+
     def _service(self) -> Service:
         return Service(
             exposition=Exposition(self._store),
@@ -307,6 +311,7 @@ class Collector:
         vitals.count(m.LEDGER_COMMIT_FAILURES, (), lambda: journal.commit_failures)
         vitals.cut("ledger_records", lambda: journal.lost)
         vitals.cut("ledger_shares", lambda: journal.lost_shares)
+        vitals.cut("ledger_late", lambda: journal.lost_late)
         vitals.cut("unsure", lambda: journal.unsure)
         vitals.cut("log_lines", lambda: self._writer.dropped)
         vitals.cut("unwatched_requests", lambda: booking.unwatched)

@@ -46,6 +46,8 @@ def test_the_error_types_are_a_public_closed_set() -> None:
         "engine_event",
         "no_finish",
         "malformed_request",
+        "unknown_key",
+        "budget",
         "request_too_large",
         "relay_died",
         "internal",
