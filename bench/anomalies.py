@@ -1,7 +1,7 @@
 """How often is a signal of unusual spending false, and how soon does a true one come? `python -m bench.anomalies`
 
-Made-up tenants that do nothing unusual, for half a year each, and the same with something going wrong; seeded, so that a
-second run says the same. Spending is that of `bench.spending`, requests those of `bench.asking`. One to two minutes.
+Made-up tenants that do nothing unusual, for half a year each, and the same with something going wrong; seeded, so that
+a second run says the same. Spending is that of `bench.spending`, requests those of `bench.asking`. A minute or two.
 
     python -m bench.anomalies --tenants 12 --weeks 26
 """

@@ -14,8 +14,9 @@ BEGIN_S: Final = float(MONDAY * HOUR_S)
 DAY_S: Final = 86_400.0
 NS_PER_S: Final = 1_000_000_000
 
-# A short name for what is between two requests and the next: (arrival in seconds since BEGIN_S, record).
+# In the order of their ends.
 Requests = Iterator[RequestRecord]
+# (its luck, until how many seconds after BEGIN_S) -> what it asks
 Asker = Callable[[random.Random, float], Requests]
 
 # Once a week the engine is away for ten minutes.
@@ -96,7 +97,7 @@ def agents(rng: random.Random, until_s: float) -> Requests:
 def batches(rng: random.Random, until_s: float) -> Requests:
     """Questions all day, and once or twice a day a batch of forty documents, twenty times as long."""
 
-    def either(begin_s: float, name: str) -> Requests:
+    def either(begin_s: float, _: str) -> Requests:
         if rng.random() < 1 / 300:
             for number in range(1 + int(rng.expovariate(1 / 40))):
                 yield from tries(begin_s + 2 * number, int(rng.lognormvariate(9.3, 0.3)))

@@ -1,4 +1,4 @@
-"""The comparison: nginx, vllm-router, LiteLLM and Inferwatch before one mock engine, in one run.
+"""The comparison: nginx, vllm-router, a bare pipe, LiteLLM and Inferwatch before one mock engine, in one run.
 
 Run as `python -m bench.compare` from the root of the repository; `bench/run.sh` installs the others first. Rounds
 alternate the contenders, so that a slow minute of the machine falls on all of them; only the engine runs throughout.
@@ -26,7 +26,7 @@ from bench.measure import Bench, Plan
 
 FULL = Plan(rounds=3, window_s=5.0, plain_s=4.0, latency_s=4.0, held_fraction=1.0)
 QUICK = Plan(rounds=1, window_s=1.8, plain_s=1.2, latency_s=1.2, held_fraction=0.25)
-ALL = ("nginx", "vllm-router", "litellm", "ours")
+ALL = ("nginx", "vllm-router", "pipe", "litellm", "ours")
 
 
 def choose(only: str | None, extra: Sequence[str]) -> list[Contender]:

@@ -108,7 +108,7 @@ class UnavailableError(RuntimeError):
 
 def find(key: str) -> Contender:
     """The contender of that name; UnavailableError when it is not installed."""
-    return {"nginx": _nginx, "vllm-router": _router, "litellm": _litellm, "ours": _ours}[key]()
+    return {"nginx": _nginx, "vllm-router": _router, "pipe": _pipe, "litellm": _litellm, "ours": _ours}[key]()
 
 
 def custom(spec: str) -> Contender:
@@ -150,6 +150,13 @@ def _router() -> Contender:
     return Contender(
         "vllm-router", "vllm-router", _distribution(venv, "vllm-router").version, start, roles=(("", "router"),)
     )
+
+
+def _pipe() -> Contender:
+    def start(place: Place) -> list[str]:
+        return [sys.executable, str(Path(__file__).parent / "pipe.py"), str(place.port), str(place.engine)]
+
+    return Contender("pipe", "bare uvloop pipe", "", start, roles=(("", "pipe"),))
 
 
 def _litellm() -> Contender:

@@ -7,7 +7,7 @@ import pytest
 from inferwatch.record import Outcome, RequestRecord
 
 NS_PER_S = 1_000_000_000
-WALL_S = 1_760_000_100.0  # the middle of five minutes
+WALL_S = 1_760_000_250.0  # the middle of five minutes
 
 
 @pytest.fixture(name="request_at")

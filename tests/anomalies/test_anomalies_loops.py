@@ -8,7 +8,7 @@ import pytest
 
 from inferwatch.record import RequestRecord
 from inferwatch_collectors.anomalies.evidence import Signal
-from inferwatch_collectors.anomalies.loops import AGENT_LOOP, GAP_S, LengthsState, Lengths, Loops
+from inferwatch_collectors.anomalies.loops import AGENT_LOOP, GAP_S, Lengths, LengthsState, Loops
 
 Maker = Callable[..., RequestRecord]
 BAR = 2000.0
@@ -37,7 +37,7 @@ class Traffic:
         for step in range(steps):
             self.ask(who, 4000 + grow * step, pause_s, field)
 
-    def habit(self, tasks: int = 400, steps: int = 15) -> None:
+    def habit(self, tasks: int = 600, steps: int = 15) -> None:
         rng = random.Random(1)
         for number in range(tasks):
             self.session(f"s{number}", 1 + int(rng.expovariate(1 / steps)))

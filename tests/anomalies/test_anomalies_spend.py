@@ -173,6 +173,15 @@ def test_free_of_charge_is_no_division_by_nothing() -> None:
     assert found
 
 
+def test_the_first_amount_of_a_free_tenant_is_learnt() -> None:
+    """Free for weeks, then a price: after some time that price is expected."""
+    spend = Spend()
+    feed(spend, weeks(3), lambda _: 0)
+    feed(spend, weeks(5, MONDAY + 3 * HOURS_OF_WEEK), lambda _: 1200)
+    assert spend.rhythm.level > 0
+    assert not spend.signalling
+
+
 def bursty(seed: int) -> object:
     """Bursts of some hours at random times, each of a size of its own."""
     rng = random.Random(seed)
@@ -212,7 +221,7 @@ def test_false_signals_come_no_oftener_than_stated(make: object) -> None:
 @given(st.lists(st.integers(0, 10**16), min_size=1, max_size=300))
 def test_any_course_of_spending_is_survived(amounts: list[int]) -> None:
     """Whatever is spent, evidence is finite, and what was written down is read back to the same course."""
-    terms = Terms(1.75, 48, 20)
+    terms = Terms(1.75, 72, 20)
     spend = Spend()
     feed(spend, range(MONDAY, MONDAY + len(amounts)), lambda hour: amounts[hour - MONDAY], terms)
     packed = msgspec.msgpack.encode(spend.state())

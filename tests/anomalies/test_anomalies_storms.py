@@ -62,9 +62,7 @@ def test_other_lengths_models_and_tenants_are_other_requests(request_at: Maker) 
     """A thousand different requests that fail are an outage, not a storm."""
     storms, habit, found = Storms(), new_habit(0.0), []
     for number in range(1000):
-        record = request_at(
-            WEEK_S, outcome=Outcome.UPSTREAM_ERROR, request_bytes=number // 8, model="ab"[number % 2]
-        )
+        record = request_at(WEEK_S, outcome=Outcome.UPSTREAM_ERROR, request_bytes=number // 8, model="ab"[number % 2])
         found.append(storms.take(record, f"tenant{number // 4 % 2}", habit, WEEK_S, BAR))
     assert found == [None] * 1000
 

@@ -481,7 +481,7 @@ def test_what_reload_takes_up_is_a_part_of_the_configuration() -> None:
     """Sockets, processes, folder, TLS, tap and the collector's bounds are for a restart; the rest is reloaded."""
     sections = set(Config.__struct_fields__)
 
-    restart = {"listen", "admin", "workers", "state_dir", "tls", "tap", "metrics", "ledger", "gpu"}
+    restart = {"listen", "admin", "workers", "state_dir", "tls", "tap", "metrics", "ledger", "anomalies", "gpu"}
     restart |= {"cost", "attribution", "energy"}
     assert restart == sections - config.RELOADABLE
     assert sections >= config.RELOADABLE

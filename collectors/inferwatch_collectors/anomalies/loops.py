@@ -12,6 +12,7 @@ Pure.
 """
 
 from array import array
+from math import inf
 from typing import Final
 
 import msgspec
@@ -37,14 +38,16 @@ LONG_SHARE: Final = 0.99
 
 # Fewer runs (single requests are runs of length 1) do not show how long they usually are.
 MIN_RUNS: Final = 200
+JUDGED_RUNS: Final = 500  # and it takes more until it is seen how the long ones go on
 # Above this all counts are halved.
 MAX_ENDED: Final = 16_384
 LENGTH_STEPS: Final = 44  # quarter octaves: up to 4,096 requests
 _MAX_LENGTH: Final = 4095
 
-# Before a tenant has shown it: a run that is longer than all others goes on for another five steps.
-CHANCE: Final = 0.8
-PRIOR: Final = 20.0
+# Before a tenant has shown it: a run that is longer than most goes on for another ten steps. A few of its own outweigh
+# this.
+CHANCE: Final = 0.9
+PRIOR: Final = 10.0
 
 SWEEP: Final = 256
 NS_PER_S: Final = 1_000_000_000
@@ -73,7 +76,7 @@ class Lengths:
     @property
     def judged(self) -> bool:
         """Whether there is enough history."""
-        return self._ended >= MIN_RUNS
+        return self._ended >= JUDGED_RUNS
 
     def ended(self, steps: int) -> None:
         """A run is over."""
@@ -106,7 +109,7 @@ class Lengths:
         self._counts = array("H", state.counts)
         self._ended = sum(self._counts)
         self.habit.resume(state.habit)
-        if self.judged:
+        if self._ended >= MIN_RUNS:
             self._look()
 
 
@@ -132,7 +135,7 @@ class Loops:
             if in_time and size < ERRAND_SHARE * run.size:
                 return None
             if in_time and size > run.size:
-                return self._step(run, record, now_s, bar_weeks)
+                return self._step(run, record, now_s, bar_weeks if lengths.judged else inf)
         self.runs.begin(key, _LoopRun(record, lengths, now_s))
         return None
 

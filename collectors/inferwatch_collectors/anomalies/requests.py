@@ -34,8 +34,10 @@ ORDINARY_SHARE: Final = 0.95
 # Shorter ones cost little and hold up nobody, whatever the tenant is used to.
 LEAST_TOKENS: Final = 2048
 
-# Fewer prompts show neither the quantile nor how often it is far exceeded.
+# Fewer prompts do not show the quantile; and it takes more until it is seen how often, and in what rows, it is far
+# exceeded.
 MIN_PROMPTS: Final = 500
+JUDGED_PROMPTS: Final = 2000
 # Above this all counts are halved: the tenant of two months ago is another one.
 MAX_PROMPTS: Final = 32_768
 # The quantile moves slowly; to look for it is a hundred additions.
@@ -98,7 +100,7 @@ class Sizes:
     @property
     def judged(self) -> bool:
         """Whether there is enough history."""
-        return self._least <= _MAX_TOKENS
+        return self._prompts >= JUDGED_PROMPTS
 
     def take(self, tokens: int, weeks: float, bar_weeks: float) -> Signal | None:
         """Take a prompt, `weeks` after the one before. Return a signal that begins with it."""
@@ -118,14 +120,16 @@ class Sizes:
         return self._take_huge(tokens, weeks, bar_weeks)
 
     def _take_huge(self, tokens: int, weeks: float, bar_weeks: float) -> Signal | None:
-        chance = (self._huge + 1) / (self._prompts + PRIOR_PROMPTS)
-        most = TOLERANCE * chance
-        if self._row:
-            again = (self._again + FOLLOWING_PRIOR * chance) / (self._before + FOLLOWING_PRIOR)
-            most = max(most, min(TOLERANCE * again, 1 - (1 - again) / TOLERANCE))
         self._row += 1
         self._row_tokens += tokens
         self._calm = CALM_PROMPTS
+        if not self.judged:
+            return None
+        chance = (self._huge + 1) / (self._prompts + PRIOR_PROMPTS)
+        most = TOLERANCE * chance
+        if self._row > 1:
+            again = (self._again + FOLLOWING_PRIOR * chance) / (self._before + FOLLOWING_PRIOR)
+            most = max(most, min(TOLERANCE * again, 1 - (1 - again) / TOLERANCE))
         self.evidence.bet(1 / min(1.0, max(LEAST_CHANCE, most)), weeks)
         if self.signalling or self.evidence.weeks < bar_weeks:
             return None

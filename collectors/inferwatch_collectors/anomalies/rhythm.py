@@ -33,7 +33,7 @@ DELAY_HOURS: Final = 2 * HOURS_OF_DAY
 CELL_PRIOR: Final = 2.0
 DAY_HOUR_PRIOR: Final = 2.0
 
-# So much earlier or later than ever is no surprise: jobs start late, and run longer; and clocks are changed twice a year.
+# So much earlier or later is no surprise: jobs start late or run longer, and clocks are changed twice a year.
 BESIDE_HOURS: Final = 2
 
 # Expect no less than this part of the mean hour. Nights and Sundays are a few requests: ten times next to nothing is no

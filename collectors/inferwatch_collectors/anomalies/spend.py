@@ -9,9 +9,9 @@ the next is likely high too, and a test that takes buckets for independent calls
 that followed is learnt for each of a few degrees of having been busy. A degree never seen before is taken as the one
 below it: who has never been that busy has no history of staying so, and there evidence grows fast.
 
-What followed is learnt when it is over, after CALM_BUCKETS in a row within the tolerance, and not if it became a signal;
-else an excess would teach that there is an excess. The rhythm learns everything, two days late, so what comes each
-week is known after some weeks.
+What followed is learnt when it is over, after CALM_BUCKETS in a row within the tolerance, and not if it became a
+signal; else an excess would teach that there is an excess. The rhythm learns everything, two days late, so what comes
+each week is known after some weeks.
 
 A signal ends with CALM_BUCKETS within the tolerance. What has lasted for a week is the new pattern: the past is
 forgotten, and evidence begins anew when there is enough history again.
@@ -209,7 +209,9 @@ class Spend:
         self.last_hour = spent
         self.expected_hour = self.rhythm.expected(hour) if self.judged(terms) else None
         found = self._take(HOUR, self.hourly, spent, expected, terms)
-        self.rhythm.learn(hour, min(spent, MAX_RATIO * expected) if self.judged(terms) else spent)
+        # Cut only what can be compared: of a tenant that never spent anything, the first amount is learnt as it is.
+        comparable = expected > 0 and self.judged(terms)
+        self.rhythm.learn(hour, min(spent, MAX_RATIO * expected) if comparable else spent)
         self.signal_hours = self.signal_hours + 1 if self.signalling else 0
         if self.signal_hours >= HOURS_OF_WEEK:
             self._forget()

@@ -119,5 +119,8 @@ COLLECTOR_CUT: Final = Metric(
     "spool_torn, spool_bad: files cut in the middle, or unreadable; "
     "unsure: requests told again that could not be looked up; "
     "long_replies, long_events, inflated, choices, token_gaps: answers of which a part was not read, or not observed, "
-    "because a plain reply, an event, its inflated bytes, its choices or its gaps between two commits were too many.",
+    "because a plain reply, an event, its inflated bytes, its choices or its gaps between two commits were too many; "
+    "neighbour_suspects: prompts that were not looked at in search of a noisy neighbour; "
+    "anomaly_tenants, anomaly_runs, anomaly_late: tenants or runs of requests forgotten by the watch for unusual "
+    "spending, and requests too late for it.",
 )

@@ -15,17 +15,17 @@ class Anomalies(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         Meta(
             gt=0,
             le=520,
-            description="At most one false signal in so many weeks, of all tenants and kinds together. Half of it "
-            "brings a signal a few minutes sooner.",
+            description="At most one false signal in so many weeks, of all tenants and kinds together. A signal "
+            "comes little sooner for half of it.",
         ),
     ] = 4.0
     min_history_hours: Annotated[
         int,
         Meta(
-            ge=48,
+            ge=72,
             le=2016,
-            description="Spending of a tenant is judged when so many whole hours of it were seen. Below two weeks the "
-            "stated rate of false signals does not hold.",
+            description="Spending of a tenant is judged when so many whole hours of it were seen. The rate of "
+            "false signals was measured with two weeks; less makes more of them.",
         ),
     ] = 336
     tolerance: Annotated[
@@ -33,8 +33,8 @@ class Anomalies(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         Meta(
             ge=1.25,
             le=100,
-            description="So many times what is expected may be spent without a word. Below 1.75 the stated rate of "
-            "false signals does not hold for tenants with irregular jobs.",
+            description="So many times what is expected may be spent without a word. The rate of false "
+            "signals was measured with 1.75; less makes more of them.",
         ),
     ] = 1.75
     max_tenants: Annotated[
@@ -42,7 +42,7 @@ class Anomalies(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         Meta(
             ge=1,
             le=10_000,
-            description="Tenants followed, some 6 kB each. Above that the one that was silent for the longest is "
+            description="Tenants followed, some 10 kB each. Above that the one that was silent for the longest is "
             "forgotten.",
         ),
     ] = 500
