@@ -12,7 +12,8 @@ import uvloop
 
 from inferwatch import config
 from inferwatch.control import Channel, Message
-from inferwatch_collectors.app import CollectorSettings, run, settings_from
+from inferwatch_collectors.app import run
+from inferwatch_collectors.start import CollectorSettings, settings_from
 
 # About a tenth of a relay's weight when both want the same core; alone it has all of it.
 COLLECTOR_NICE: Final = 10

@@ -8,10 +8,8 @@ with exit code 1; the supervisor starts another, and the relays tell it everythi
 import asyncio
 import contextlib
 import logging
-import os
 import signal
 import socket
-import sys
 import time
 import traceback
 from collections.abc import Mapping
@@ -20,10 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 from aiohttp import web
 
-from inferwatch import __version__
 from inferwatch.config import Config, ConfigError, parse_address
 from inferwatch.control import Channel
 from inferwatch.memory import settle
@@ -31,30 +27,22 @@ from inferwatch.record import LateCount, RequestRecord
 from inferwatch.tasks import TaskSet
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.admin import Admin, Condition, Service, relay_stats
-from inferwatch_collectors.attribution.meter import Meter
-from inferwatch_collectors.booking import GRACE_NS, Booking
-from inferwatch_collectors.cardinality import CardinalityGuard, Limits
+from inferwatch_collectors.booking import GRACE_NS
 from inferwatch_collectors.cost.prices import PriceBook
 from inferwatch_collectors.cost.pricing import PriceLists, read_in_thread
-from inferwatch_collectors.dialects.base import CUT_REASONS
 from inferwatch_collectors.engine.watch import EngineWatch
 from inferwatch_collectors.exposition import Exposition
-from inferwatch_collectors.gpu.monitor import GpuMonitor
 from inferwatch_collectors.ledger.base import Ledger, LedgerError, LedgerInUseError
-from inferwatch_collectors.ledger.journal import Journal
-from inferwatch_collectors.ledger.sqlite import FILE_NAME, SqliteLedger
+from inferwatch_collectors.ledger.sqlite import FILE_NAME
 from inferwatch_collectors.ledger.sqlite_store import RETENTION_STEP_ROWS
-from inferwatch_collectors.metric_store import MetricStore
-from inferwatch_collectors.metrics import TABLE
-from inferwatch_collectors.recorder import Recorder
+from inferwatch_collectors.parts import Parts, open_ledger
 from inferwatch_collectors.report.building import PriceBasis
 from inferwatch_collectors.report.service import UsageService
-from inferwatch_collectors.request_log import LineWriter, RequestLog
-from inferwatch_collectors.spool import SpoolReader
+from inferwatch_collectors.request_log import RequestLog
+from inferwatch_collectors.start import CollectorSettings
 from inferwatch_collectors.supervision import Supervision
-from inferwatch_collectors.tap_server import TapServer
+from inferwatch_collectors.tap_server import is_alive
 from inferwatch_collectors.upstream_probe import UpstreamProbe
-from inferwatch_collectors.vitals import Vitals
 
 _log: Final = logging.getLogger(__name__)
 
@@ -70,31 +58,6 @@ STOP_COMMIT_S: Final = 4.0
 STOP_LOG_S: Final = 0.5
 
 
-class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """All that the collector takes from outside."""
-
-    config: Config
-    socket_path: str
-    spool_dir: str
-    state_dir: str  # "": the ledger lives in memory
-    admin_fd: int = -1  # an inherited listening socket; -1: bind `config.admin`
-    shown_config: dict[str, Any] = {}
-    status: dict[str, Any] = {}  # the supervisor's first `status` message
-
-
-def settings_from(message: Mapping[str, Any], admin_fd: int) -> CollectorSettings:
-    """Return the settings in the supervisor's first message."""
-    return CollectorSettings(
-        config=msgspec.convert(message["config"], Config),
-        socket_path=message["tap_socket"],
-        spool_dir=message["spool_dir"],
-        state_dir=message["state_dir"],
-        admin_fd=admin_fd,
-        shown_config=message.get("redacted", {}),
-        status=message.get("status", {}),
-    )
-
-
 async def run(settings: CollectorSettings, channel: Channel | None = None) -> int:
     """Collect until told to stop. Returns the exit code.
 
@@ -102,13 +65,7 @@ async def run(settings: CollectorSettings, channel: Channel | None = None) -> in
         OSError: a socket cannot be bound; `filename` names the path.
     """
     try:
-        ledger = await SqliteLedger.open(
-            Path(settings.state_dir) if settings.state_dir else None,
-            retention_days=settings.config.ledger.retention_days,
-            hour_retention_days=settings.config.ledger.hour_retention_days,
-            day_retention_days=settings.config.ledger.day_retention_days,
-            max_rows=settings.config.ledger.max_rows,
-        )
+        ledger = await open_ledger(settings)
     except LedgerInUseError as error:
         _log.error("ledger_in_use %s", error)
         return 1
@@ -131,34 +88,10 @@ class Collector:
         self._ledger = ledger
         self._supervised = channel is not None
         self._supervision = Supervision(channel, self, settings.shown_config)
-        self._store = MetricStore(TABLE)
-        bounds = settings.config.metrics
-        limits = Limits(models=bounds.max_models, tenants=bounds.max_tenants)
-        self._recorder = Recorder(self._store, CardinalityGuard(limits))
-        self._journal = Journal(ledger, self._store)
-        self._booking = Booking(self._recorder, self._sink)
-        self._tap = TapServer(Path(settings.socket_path), self._booking, self._journal)
-        self._spool = SpoolReader(
-            Path(settings.spool_dir),
-            self._booking,
-            self._journal,
-            connected_boots=lambda: {link.boot for link in self._tap.links()},
-        )
-        self._writer = LineWriter(sys.stdout.fileno())
-        self._request_log = RequestLog(self._writer) if settings.config.log.requests else None
-        whole = settings.config
-        self._meter = Meter(
-            self._store,
-            self._recorder.guard,
-            self._journal.add_share,
-            cost=whole.cost,
-            attribution=whole.attribution,
-            energy=whole.energy,
-        )
-        self._gpu = GpuMonitor(whole.gpu, self._store, self._meter.energy)
+        self._parts = Parts(settings, ledger, self._sink)
+        self._request_log = RequestLog(self._parts.writer) if settings.config.log.requests else None
         self._probe = UpstreamProbe(settings.config.upstream.url)
         self._probing: asyncio.Task[None] | None = None
-        self._vitals = Vitals(self._store)
         file = Path(settings.state_dir) / FILE_NAME if ledger.durable else None
         self._lists = PriceLists(PriceBook(), ())
         self._usage = UsageService(file, lambda: PriceBasis(self._lists.book or None, self._lists.compared))
@@ -168,7 +101,7 @@ class Collector:
         self._stop = asyncio.Event()
         self._exit_code = 0
         self._tasks = TaskSet(self._task_failed)
-        self._engine = EngineWatch(self._store, self, self._tasks, self._late)
+        self._engine = EngineWatch(self._parts.store, self, self._tasks, self._late)
         self._vouched_ns = time.monotonic_ns() if settings.status.get("data_path_alive") else 0
         self.take_status(settings.status)
 
@@ -183,14 +116,15 @@ class Collector:
         await self._restore()
         self._engine.start(self._config, self._probe.name)
         await self._price()
-        committing = self._tasks.start(self._journal.run(), "journal")
-        self._follow_counts()
-        await self._tap.start()
+        committing = self._tasks.start(self._parts.journal.run(), "journal")
+        self._parts.follow_counts()
+        await self._parts.tap.start()
         await self._admin.start(self._site)
-        self._tasks.spawn(self._spool.run(), "spool")
+        self._tasks.spawn(self._parts.spool.run(), "spool")
         self._probing = self._tasks.start(self._probe.run(), "upstream_probe")
-        self._tasks.spawn(self._gpu.run(), "gpu")
+        self._tasks.spawn(self._parts.gpu.run(), "gpu")
         self._tasks.spawn(self._tick(), "tick")
+        self._parts.budgets.start(self._tasks)
         self._tasks.spawn(self._retain(), "retention")
         if self._supervised:
             self._tasks.spawn(self._supervision.listen(), "control")
@@ -204,12 +138,13 @@ class Collector:
 
     async def close(self) -> None:
         """Release what `run` holds, however it ended."""
-        await self._tap.disconnect()
+        await self._parts.tap.disconnect()
         await self._admin.close()
         await self._tasks.close()
         if self._request_log is not None:
             self._request_log.flush()
-        await asyncio.to_thread(self._writer.close, STOP_LOG_S)
+        await asyncio.to_thread(self._parts.writer.close, STOP_LOG_S)
+        self._parts.budgets.close()
         self._usage.close()
         self._supervision.close()
 
@@ -221,10 +156,12 @@ class Collector:
         except LedgerError as error:
             _log.error("ledger_unreadable reason=%s", error)
             rows = await self._ledger.load_metrics()  # a corrupt file has been replaced by now
-        restored = self._recorder.restore(rows, now_s=time.monotonic())
+        restored = self._parts.recorder.restore(rows, now_s=time.monotonic())
         for name, reason in restored.discarded:
             _log.warning("metric_not_restored name=%s reason=%s", name, reason)
-        self._meter.restore(time.monotonic_ns(), time.time_ns())
+        self._parts.meter.restore(time.monotonic_ns(), time.time_ns())
+        self._parts.budgets.restore()
+        self._parts.anomalies.resume(time.monotonic())
 
     async def _price(self) -> None:
         """Take up the price lists of the configuration; with a catalogue that cannot be read, the rules alone."""
@@ -236,24 +173,26 @@ class Collector:
             _log.error("prices_not_compared reason=%s", error)
             lists = PriceLists(PriceBook(prices.rules), ())
         self._lists = lists
-        self._recorder.pricing.use(lists)
+        self._parts.recorder.pricing.use(lists)
 
     async def _shut_down(self, committing: asyncio.Task[None]) -> None:
         self._draining = True
         if self._orphaned:
             await self._admin.close()  # its port is the next supervisor's, however long our relays still take
-        await self._tap.drain(self._config.drain.timeout_s if self._orphaned else STOP_DRAIN_S)
-        self._booking.expire(time.monotonic_ns() + GRACE_NS)
-        self._gpu.close()
-        self._gpu.refresh()
-        self._meter.tick(time.monotonic_ns(), time.time_ns(), self._tap.links(), force=True)
-        await self._journal.flush(STOP_COMMIT_S)
-        await self._tap.disconnect()
-        self._vitals.refresh()
-        self._journal.close()
+        await self._parts.tap.drain(self._config.drain.timeout_s if self._orphaned else STOP_DRAIN_S)
+        self._parts.booking.expire(time.monotonic_ns() + GRACE_NS)
+        self._parts.gpu.close()
+        self._parts.gpu.refresh()
+        self._parts.meter.tick(time.monotonic_ns(), time.time_ns(), self._parts.tap.links(), force=True)
+        await self._parts.journal.flush(STOP_COMMIT_S)
+        await self._parts.tap.disconnect()
+        self._parts.vitals.refresh()
+        self._parts.journal.close()
         _, late = await asyncio.wait([committing], timeout=STOP_COMMIT_S)
-        if late or self._journal.committed < self._journal.position:
-            _log.error("ledger_last_commit_failed waiting=%d", self._journal.position - self._journal.committed)
+        if late or self._parts.journal.committed < self._parts.journal.position:
+            _log.error(
+                "ledger_last_commit_failed waiting=%d", self._parts.journal.position - self._parts.journal.committed
+            )
 
     def _site(self, runner: web.AppRunner) -> web.BaseSite:
         if self._settings.admin_fd >= 0:
@@ -271,28 +210,30 @@ class Collector:
         """A connection of a relay or a scraper ended in a fault of ours. The peer comes again; we count."""
         error = context.get("exception")
         place = traceback.extract_tb(error.__traceback__)[-1:] if error is not None else []
-        self._recorder.observer_error("callback")
+        self._parts.recorder.observer_error("callback")
         # The type and the place, not the message: it may quote what a client sent.
         _log.error("callback_failed error=%s at=%s", type(error).__name__, place)
 
     # --- what the parts need of each other
 
     def _sink(self, record: RequestRecord) -> None:
-        self._journal.add(record)
-        self._meter.closed(record)
+        self._parts.journal.add(record)
+        self._parts.budgets.meter.record(record)
+        self._parts.meter.closed(record)
         self._engine.record(record)
+        self._parts.anomalies.record(record)
         if self._request_log is not None:
             self._request_log.add(record)
 
     def _late(self, late: LateCount) -> None:
         """Book what the engine's counters tell of a request that was hung up on: in the step in which they are read."""
-        self._journal.add_late(self._recorder.late(late, now_s=time.monotonic()))
+        self._parts.journal.add_late(self._parts.recorder.late(late, now_s=time.monotonic()))
 
     def _service(self) -> Service:
         return Service(
-            exposition=Exposition(self._store),
+            exposition=Exposition(self._parts.store),
             refresh=self._refresh,
-            flush=self._journal.flush,
+            flush=self._parts.journal.flush,
             condition=self._condition,
             shown_config=lambda: self._supervision.shown_config,
             reload=self._supervision.ask_for_reload,
@@ -301,35 +242,18 @@ class Collector:
 
     def _condition(self) -> Condition:
         # The relays were there before us: until they have reconnected, the supervisor's word counts as a report.
-        stamps = [*relay_stats(self._tap.links()), self._vouched_ns]
+        stamps = [*relay_stats(self._parts.tap.links()), self._vouched_ns]
         return Condition([stamp for stamp in stamps if stamp], self._probe.name, self._probe.up, self._draining)
 
-    def _follow_counts(self) -> None:
-        vitals, booking, journal = self._vitals, self._booking, self._journal
-        vitals.started(__version__, time.time())
-        vitals.count(m.LEDGER_COMMITS, (), lambda: journal.commits)
-        vitals.count(m.LEDGER_COMMIT_FAILURES, (), lambda: journal.commit_failures)
-        vitals.cut("ledger_records", lambda: journal.lost)
-        vitals.cut("ledger_shares", lambda: journal.lost_shares)
-        vitals.cut("ledger_late", lambda: journal.lost_late)
-        vitals.cut("unsure", lambda: journal.unsure)
-        vitals.cut("log_lines", lambda: self._writer.dropped)
-        vitals.cut("unwatched_requests", lambda: booking.unwatched)
-        vitals.cut("plain_replies", lambda: booking.plain_given_up)
-        for reason in CUT_REASONS:
-            vitals.cut(reason, lambda reason=reason: booking.cuts[reason])  # type: ignore[misc]
-        vitals.cut("neighbour_suspects", lambda: booking.neighbours.cut)
-        vitals.cut("orphan_frames", lambda: booking.orphans)
-        vitals.cut("bad_peers", lambda: self._tap.bad_peers)
-        vitals.cut("spool_torn", lambda: self._spool.torn)
-        vitals.cut("spool_bad", lambda: self._spool.bad)
-
     def _refresh(self) -> None:
-        vitals = self._vitals
+        vitals = self._parts.vitals
         vitals.refresh()
+        self._parts.gpu.refresh()
         self._engine.refresh()
-        vitals.gauge(m.LEDGER_PENDING, self._journal.position - self._journal.committed)
-        vitals.gauge(m.LEDGER_DURABLE, int(self._ledger.durable and not self._journal.failing))
+        self._parts.budgets.meter.refresh()
+        self._parts.anomalies.refresh()
+        vitals.gauge(m.LEDGER_PENDING, self._parts.journal.position - self._parts.journal.committed)
+        vitals.gauge(m.LEDGER_DURABLE, int(self._ledger.durable and not self._parts.journal.failing))
         vitals.gauge(m.DRAINING, int(self._draining))
         vitals.gauge(m.UPSTREAM_UP, None if self._probe.up is None else int(self._probe.up), (self._probe.name,))
 
@@ -337,11 +261,11 @@ class Collector:
 
     def open_ids(self) -> AbstractSet[str]:
         """Return the ids of the requests that are open and were not booked before."""
-        return self._recorder.open_ids()
+        return self._parts.recorder.open_ids()
 
     def told_ns(self) -> int:
         """Return the time up to which all that relays saw has been applied; 0 if one is missing."""
-        links = self._tap.links()
+        links = self._parts.tap.links()
         return min(link.told_ns for link in links) if len(links) >= self._settings.config.workers else 0
 
     # --- background
@@ -352,11 +276,12 @@ class Collector:
             await asyncio.sleep(TICK_S)
             now_ns = time.monotonic_ns()
             now_s = now_ns / 1e9
-            self._vitals.lagged(now_s, now_s - due_s)
-            self._booking.expire(now_ns, _is_alive)
-            self._meter.tick(now_ns, time.time_ns(), self._tap.links())
-            self._recorder.tick(now_s=now_s)
-            self._vitals.refresh()
+            self._parts.vitals.lagged(now_s, now_s - due_s)
+            self._parts.booking.expire(now_ns, is_alive)
+            self._parts.meter.tick(now_ns, time.time_ns(), self._parts.tap.links())
+            self._parts.recorder.tick(now_s=now_s)
+            self._parts.anomalies.tick(now_s, time.time())
+            self._parts.vitals.refresh()
 
     async def _retain(self) -> None:
         while True:
@@ -381,16 +306,17 @@ class Collector:
             self._tasks.spawn(self._price(), "prices")
         fresh = UpstreamProbe(config.upstream.url)
         if fresh.name != self._probe.name:
-            self._vitals.gauge(m.UPSTREAM_UP, None, (self._probe.name,))
+            self._parts.vitals.gauge(m.UPSTREAM_UP, None, (self._probe.name,))
             self._probe = fresh
             if self._probing is not None:
                 self._probing.cancel()
             self._probing = self._tasks.start(fresh.run(), "upstream_probe")
         self._engine.reconfigure(config, self._probe.name)
+        self._parts.budgets.reconfigure(config, self._tasks)
         if config.log.requests != (self._request_log is not None):
             if self._request_log is not None:
                 self._request_log.flush()
-            self._request_log = RequestLog(self._writer) if config.log.requests else None
+            self._request_log = RequestLog(self._parts.writer) if config.log.requests else None
         logging.getLogger().setLevel(config.log.level.upper())
 
     def take_status(self, status: Mapping[str, Any]) -> None:
@@ -398,15 +324,5 @@ class Collector:
         self._draining = self._draining or bool(status.get("draining"))
         if "reload_ok" in status:
             ok = bool(status["reload_ok"])
-            self._vitals.gauge(m.CONFIG_RELOAD_SUCCESSFUL, int(ok))
-            self._vitals.gauge(m.CONFIG_RELOAD_TIMESTAMP, status.get("reload_unix"))
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
+            self._parts.vitals.gauge(m.CONFIG_RELOAD_SUCCESSFUL, int(ok))
+            self._parts.vitals.gauge(m.CONFIG_RELOAD_TIMESTAMP, status.get("reload_unix"))

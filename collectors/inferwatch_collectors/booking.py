@@ -18,7 +18,7 @@ import logging
 import traceback
 from collections.abc import Callable, Iterator
 from collections.abc import Set as AbstractSet
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 from msgspec.structs import replace
 
@@ -84,6 +84,16 @@ class Link:
         self.entries: dict[int, _Entry] = {}
 
 
+class Budgets(Protocol):
+    """Who must know what runs."""
+
+    def opened(self, opened: Open) -> None:
+        """A request runs, without its body."""
+
+    def closed(self, request_id: str) -> None:
+        """It does not, and no record of it comes."""
+
+
 class Booking:
     """All open requests of all relays. `sink` takes each new record, after the recorder counted it."""
 
@@ -92,6 +102,7 @@ class Booking:
         recorder: Recorder,
         sink: Callable[[RequestRecord], None],
         *,
+        budgets: Budgets | None = None,
         exchange: Callable[[Open], Exchange] = Exchange,
         max_watched: int = MAX_WATCHED,
         max_open: int = MAX_OPEN,
@@ -99,6 +110,7 @@ class Booking:
     ) -> None:
         self._recorder = recorder
         self._sink = sink
+        self._budgets = budgets
         self._exchange = exchange
         self._max_watched = max_watched
         self._max_open = max_open
@@ -150,6 +162,7 @@ class Booking:
             if entry is not None:
                 self.orphans += 1
                 self._recorder.closed(entry.opened.request_id)
+                self._left_budgets(entry)
 
     # --- frames
 
@@ -225,6 +238,8 @@ class Booking:
         elif opened.body:
             entry.opened = replace(opened, body=b"")
         entry.labels = self._recorder.opened(opened, operation, now_s=now_ns / NS_PER_S)
+        if self._budgets is not None:
+            self._beside(entry, now_ns, self._budgets.opened, entry.opened, stage="budgets")
         if operation != OTHER:
             entry.prompt = self.neighbours.opened(entry.opened, entry.labels.tenant)
 
@@ -319,6 +334,11 @@ class Booking:
     def _duplicate(self, entry: _Entry) -> None:
         self.duplicates += 1
         self._recorder.closed(entry.opened.request_id)
+        self._left_budgets(entry)
+
+    def _left_budgets(self, entry: _Entry) -> None:
+        if self._budgets is not None:
+            self._budgets.closed(entry.opened.request_id)
 
     def _forget(self, link: Link, number: int) -> _Entry | None:
         entry = link.entries.pop(number, None)
@@ -352,10 +372,12 @@ class Booking:
 
     # --- the fence
 
-    def _beside(self, entry: _Entry, now_ns: int, step: Callable[..., T | None], *args: object) -> T | None:
+    def _beside(
+        self, entry: _Entry, now_ns: int, step: Callable[..., T | None], *args: object, stage: str = "neighbours"
+    ) -> T | None:
         """Run a step that has nothing to do with reading the answer: a fault in it does not end that."""
         exchange = entry.exchange
-        result = self._fenced("neighbours", entry, now_ns, step, *args)
+        result = self._fenced(stage, entry, now_ns, step, *args)
         entry.exchange = exchange
         return result
 

@@ -8,7 +8,7 @@ from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import OTHER, RequestLabels
 from inferwatch_collectors.metric_store import Counter, Histogram, MetricStore
 from inferwatch_collectors.neighbours import Blocked
-from inferwatch_collectors.phases import PHASES, of
+from inferwatch_collectors.phases import PHASES, spent
 
 # Values of the label `victims`.
 OWN = "own"
@@ -33,11 +33,10 @@ class PhaseRecorder:
         series = self._series.get(labels)
         if series is None:
             series = self._series[labels] = [None] * len(PHASES)
-        for position, spent_ns in enumerate(of(record).in_order()):
-            if spent_ns is not None:
-                histogram, counter = series[position] or self._begin(series, position, labels)
-                histogram.observe(spent_ns / 1e9, 1, exemplar)
-                counter.add(spent_ns)
+        for position, spent_ns in spent(record):
+            histogram, counter = series[position] or self._begin(series, position, labels)
+            histogram.observe(spent_ns / 1e9, 1, exemplar)
+            counter.add(spent_ns)
         if record.blocked_s:
             self._store.counter(m.PREFILL_BLOCKED, (labels.model, labels.tenant)).add(record.blocked_s)
 

@@ -40,6 +40,10 @@ class Phase(enum.StrEnum):
 
 PHASES: Final = tuple(phase.value for phase in Phase)
 
+_PROXY: Final = PHASES.index(Phase.PROXY)
+_ENGINE: Final = PHASES.index(Phase.ENGINE)
+_CLIENT: Final = PHASES.index(Phase.CLIENT)
+
 _NO_SOURCE: Final = TimingSource.NONE
 _NOT_TIMED: Final = EngineTimings()
 
@@ -88,16 +92,40 @@ class Phases(msgspec.Struct, frozen=True, kw_only=True):
         return {name: spent_ns for name, spent_ns in zip(PHASES, self.in_order(), strict=True) if spent_ns is not None}
 
 
-# What `of` answered last. A record is asked about twice in a row: by its metrics, and by its line in the log.
-_latest: tuple[RequestRecord, Phases] | None = None
+# (place in PHASES, nanoseconds) of each known phase.
+Spent = tuple[tuple[int, int], ...]
+
+# What `spent` answered last. A record is asked about twice in a row: by its metrics, and by its line in the log.
+_latest: tuple[RequestRecord | None, Spent] = (None, ())
 
 
 def of(record: RequestRecord) -> Phases:
     """Return the phases of a finished request."""
+    return _divided(record)
+
+
+def spent(record: RequestRecord) -> Spent:
+    """Return the known phases of a finished request. They are those of `of`, for each request that is booked."""
     global _latest
-    if _latest is None or _latest[0] is not record:
-        _latest = (record, _divided(record))
+    if _latest[0] is not record:
+        _latest = (record, _at_once(record) or _known(_divided(record)))
     return _latest[1]
+
+
+def _at_once(record: RequestRecord) -> Spent | None:
+    """Return what `divide` makes of most plain replies, in a fraction of its time; None for all others."""
+    if record.sent_s is None or record.ttft_s is not None or record.stalled_s or record.first_token_missing:
+        return None
+    if record.timing_source is not _NO_SOURCE:
+        return None
+    duration_ns, proxy_ns = _ns(record.duration_s), _ns(record.sent_s)
+    if not 0 <= proxy_ns <= duration_ns:
+        return None
+    return ((_PROXY, proxy_ns), (_ENGINE, duration_ns - proxy_ns), (_CLIENT, 0))
+
+
+def _known(phases: Phases) -> Spent:
+    return tuple((place, spent_ns) for place, spent_ns in enumerate(phases.in_order()) if spent_ns is not None)
 
 
 def _divided(record: RequestRecord) -> Phases:

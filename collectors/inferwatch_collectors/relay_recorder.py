@@ -25,6 +25,9 @@ MAX_BOOTS: Final = 8
 
 BASELINE: Final = "relay_baseline"
 
+# Value of the label `reason`: requests that passed budgets because a relay had no hold of the lock.
+LOCK: Final = "lock"
+
 NS_PER_S: Final = 1_000_000_000
 
 # (field of Stats, counter, divisor)
@@ -92,10 +95,10 @@ class RelayRecorder:
                 del boots[next(iter(boots))]
         baseline = boots[boot]
         for field, metric, divisor in _GROWING:
-            now: int = getattr(stats, field)
-            growth = max(0, now - baseline.get(field, 0))  # a report sent again, after a reconnect, has none
+            growth = _growth(baseline, field, stats)
             self._store.counter(metric, label).add(growth if divisor == 1 else growth / divisor)
-            baseline[field] = max(now, baseline.get(field, 0))
+        if unsure := _growth(baseline, "budget_unsure", stats):
+            self._store.counter(m.BUDGET_UNCHECKED, (LOCK,)).add(unsure)
         self._memo(worker).set(_encode(boots))
         self._report(worker, boot, stats)
 
@@ -135,3 +138,11 @@ class RelayRecorder:
 
     def _memo(self, worker: int) -> Memo:
         return self._store.memo(BASELINE, (str(worker),))
+
+
+def _growth(baseline: dict[str, int], field: str, stats: Stats) -> int:
+    """Return by how much a sum has grown since the last report, and remember it."""
+    now: int = getattr(stats, field)
+    before = baseline.get(field, 0)
+    baseline[field] = max(now, before)
+    return max(0, now - before)  # a report sent again, after a reconnect, has none

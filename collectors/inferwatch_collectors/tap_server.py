@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from inferwatch import tap
-from inferwatch.tap import Ack, Batch, Bye, FrameError, Hello
+from inferwatch.tap import Ack, Batch, Bye, Cut, FrameError, Hello
 from inferwatch_collectors.booking import Booking, Link
 from inferwatch_collectors.ledger.journal import Journal
 
@@ -32,8 +32,8 @@ BREATHS_PER_TURN: Final = 50
 # One read. Larger than most batches, so that they are decoded in one go; the stream buffers twice as much at most.
 READ_BYTES: Final = 256 * 1024
 
-# An Ack has ten bytes: a relay that leaves this many lying has stopped reading.
-MAX_UNREAD_ACK_BYTES: Final = 64 * 1024
+# An Ack has ten bytes, a Cut three for each stream: a relay that leaves this many lying has stopped reading.
+MAX_UNREAD_ACK_BYTES: Final = 512 * 1024
 
 # One per relay process and some that are being replaced.
 MAX_CONNECTIONS: Final = 1024
@@ -74,8 +74,13 @@ class _Connection:
         seq = 0
         while self._owed and self._owed[0][0] <= self._journal.committed:
             _, seq = self._owed.popleft()
-        if seq and not self._writer.is_closing():
-            self._writer.write(tap.encode(Ack(seq)))
+        if seq:
+            self.say(Ack(seq))
+
+    def say(self, message: tap.ToRelay) -> None:
+        """Tell the relay."""
+        if not self._writer.is_closing():
+            self._writer.write(tap.encode(message))
 
 
 class TapServer:
@@ -105,6 +110,12 @@ class TapServer:
     def links(self) -> list[Link]:
         """Return the relays that are connected."""
         return [connection.link for connection in self._connections if connection.link is not None]
+
+    def cut(self, link: Link, ids: tuple[int, ...]) -> None:
+        """Tell a relay which of its requests must end; one that is gone will be told when it is back."""
+        for connection in self._connections:
+            if connection.link is link:
+                connection.say(Cut(ids))
 
     async def drain(self, timeout_s: float) -> None:
         """Take no new connections, and wait for the relays to leave."""
@@ -221,3 +232,14 @@ def _bind(path: Path) -> socket.socket:
         sock.close()
         raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     return sock
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a relay's process is there."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -8,7 +8,7 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from inferwatch import config
+from inferwatch import board, config
 from inferwatch.config import Config, ConfigError
 
 SECRET_BYTES: Final = 32
@@ -88,6 +88,20 @@ def socket_dir(state: Path) -> Path:
     except OSError as error:
         raise ConfigError(f"state_dir: {folder} for the socket: {error.strerror}") from None
     return folder
+
+
+def clean_board(state: Path, otherwise: Path) -> Path:
+    """Return where the board of budgets goes, without what an earlier life left there.
+
+    Raises:
+        ConfigError: something is there that cannot be removed.
+    """
+    path = board.place(state, otherwise)
+    try:
+        board.clear(path)
+    except OSError as error:
+        raise ConfigError(f"state_dir: {path}, left by an earlier life: {error.strerror}") from None
+    return path
 
 
 def _fits(folder: Path) -> bool:

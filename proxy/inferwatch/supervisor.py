@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from inferwatch import __version__, config, host, memory
+from inferwatch import __version__, board, config, host, memory
 from inferwatch.admin_standin import StandIn
 from inferwatch.child import Child
 from inferwatch.config import Config, ConfigError
@@ -44,6 +44,7 @@ class Supervisor:
         self._secret = host.identity_secret(loaded, self._state_dir)
         self._tenants = read_table(loaded.tenants, self._secret)
         self._socket_dir = host.socket_dir(self._state_dir)
+        self._board = host.clean_board(self._state_dir, self._socket_dir)
         self._listeners = host.bind("listen", loaded.listen, loaded.workers)
         self._admin = host.bind("admin", loaded.admin, 1)[0]
         self._standin = StandIn(self._admin, self._data_path_alive)
@@ -89,6 +90,8 @@ class Supervisor:
             tell.cancel()
             await asyncio.wait(children)
         await self._standin.stop()
+        with contextlib.suppress(OSError):  # it is memory, and nobody needs it any more
+            board.clear(self._board)
         return 0
 
     def _asked_to_stop(self) -> None:
@@ -149,6 +152,7 @@ class Supervisor:
             "state_dir": str(self._state_dir),
             "tap_socket": str(self._socket_dir / "tap.sock"),
             "spool_dir": str(self._state_dir / "spool"),
+            "board": str(self._board),
             "status": self._status(),
         }
 
@@ -158,6 +162,7 @@ class Supervisor:
             "worker": worker,
             "tap_socket": str(self._socket_dir / "tap.sock"),
             "spool_dir": str(self._state_dir / "spool"),
+            "board": str(self._board),
             "identity_secret": self._secret.hex(),
             "tenants": msgspec.to_builtins(self._tenants),
         }
@@ -183,9 +188,13 @@ class Supervisor:
         needs_restart = [name for name in ignored if getattr(fresh, name) != getattr(self._config, name)]
         if fresh.identity.key_file != self._config.identity.key_file:
             needs_restart.append("identity.key_file")
+        accounts = self._config.budgets.max_accounts  # the size of the board, which all children must agree about
+        if fresh.budgets.max_accounts != accounts:
+            needs_restart.append("budgets.max_accounts")
         if needs_restart:
             log.warning("reload_needs_restart keys=%s", ",".join(needs_restart))
         taken = {name: getattr(fresh, name) for name in config.RELOADABLE}
+        taken["budgets"] = msgspec.structs.replace(fresh.budgets, max_accounts=accounts)
         self._config = msgspec.structs.replace(self._config, **taken)
         logging.getLogger().setLevel(self._config.log.level.upper())
         self._tenants = tenants

@@ -124,6 +124,7 @@ class Stats(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     tap_spooled: int  # closes written to disk because the collector was away
     tap_lost: int  # closes that found neither memory nor disk; must stay 0
     observer_errors: int  # faults of the observing side that were kept away from the traffic
+    budget_unsure: int = 0  # requests that passed unchecked because the budgets' lock was not to be had
 
 
 class Batch(msgspec.Struct, array_like=True, tag="batch", frozen=True):

@@ -21,10 +21,11 @@ from inferwatch.control import Channel
 from inferwatch.tap import Ack, Batch, Bye, Close, Open
 from inferwatch_collectors import app as app_module
 from inferwatch_collectors import metrics as m
-from inferwatch_collectors.app import CollectorSettings, settings_from
+from inferwatch_collectors import parts as parts_module
 from inferwatch_collectors.ledger.sqlite import FILE_NAME
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_collectors.metrics import TABLE
+from inferwatch_collectors.start import CollectorSettings, settings_from
 
 PATIENCE_S = 60.0
 
@@ -548,7 +549,7 @@ async def test_a_task_that_dies_ends_the_process(folder: Folder, monkeypatch: py
     async def die(_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(app_module.SpoolReader, "run", die)
+    monkeypatch.setattr(parts_module.SpoolReader, "run", die)
     settings = settings_from(first_message(folder), os.dup(folder.admin.fileno()))
     async with asyncio.timeout(PATIENCE_S):
         assert await app_module.run(settings) == 1

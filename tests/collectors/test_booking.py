@@ -454,3 +454,56 @@ def test_bare_record(frames: Any, changes: dict[str, str], outcome: Outcome, err
     assert (record.duration_s, record.sent_s, record.head_s) == (0.5, 0.001, 0.01)
     assert (record.prompt_tokens, record.token_source, record.ttft_s) == (None, TokenSource.NONE, None)
     assert (record.user, record.route) == ("u", "other")
+
+
+# --- budgets
+
+
+class Budgets:
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str]] = []
+        self.bodies: list[bytes] = []
+        self.fault: Exception | None = None
+
+    def opened(self, opened: Open) -> None:
+        if self.fault is not None:
+            raise self.fault
+        self.told.append(("opened", opened.request_id))
+        self.bodies.append(opened.body)
+
+    def closed(self, request_id: str) -> None:
+        self.told.append(("closed", request_id))
+
+
+def test_budgets_hear_of_each_request_once_and_keep_no_body(frames: Any) -> None:
+    """Its record ends it; who was booked before is told as closed, if it was told at all."""
+    budgets = Budgets()
+    books = Books(frames, budgets=budgets)
+    first = frames.open(1)
+    books.apply(frames.whole(1))
+    assert budgets.told == [("opened", first.request_id)]
+    assert budgets.bodies == [b""]
+    books.apply(frames.whole(1))
+    assert budgets.told == [("opened", first.request_id), ("closed", first.request_id)]
+
+
+def test_what_is_dropped_holds_nothing(frames: Any) -> None:
+    """The relay tells the rest elsewhere."""
+    budgets = Budgets()
+    books = Books(frames, budgets=budgets)
+    opened = frames.open(1)
+    books.apply(frames.batch(opens=[opened]))
+    books.booking.drop(books.link)
+    assert budgets.told == [("opened", opened.request_id), ("closed", opened.request_id)]
+
+
+def test_a_fault_of_budgets_costs_no_record(frames: Any) -> None:
+    """It is counted, and the answer is read all the same."""
+    budgets = Budgets()
+    budgets.fault = ValueError()
+    books = Books(frames, budgets=budgets)
+    books.apply(frames.whole(1))
+    assert books.observer_errors("budgets") == 1
+    assert books.tokens("completion") == 3

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from inferwatch.record import Outcome, RequestRecord, TimingSource
 from inferwatch_collectors.dialects.timings import NO_TIMINGS, EngineTimings
-from inferwatch_collectors.phases import PHASES, Clocks, Phase, divide, of
+from inferwatch_collectors.phases import PHASES, Clocks, Phase, divide, of, spent
 
 MS = 1_000_000
 BODY = TimingSource.ENGINE_BODY
@@ -129,6 +129,34 @@ def test_a_record_keeps_its_nanoseconds(duration_ns: int, sent_ns: int, first_ns
         ttft_s=None if first_ns is None else first_ns / 1e9, stalled_s=stalled_ns / 1e9,
     )  # fmt: skip
     assert sum(of(record).known().values()) == duration_ns
+
+
+@given(
+    NS,
+    st.none() | NS,
+    st.none() | NS,
+    st.just(0) | NS,
+    st.sampled_from(("", "client_abort", "tap_gap")),
+    st.sampled_from(TimingSource),
+    SECONDS,
+)
+def test_what_is_counted_is_what_is_told_by_name(
+    duration_ns: int,
+    sent_ns: int | None,
+    first_ns: int | None,
+    stalled_ns: int,
+    missing: str,
+    source: TimingSource,
+    queue_s: float | None,
+) -> None:
+    """The short way for plain replies gives what the long way gives, whatever the record."""
+    record = RequestRecord(
+        request_id="r", wall_ns=1, tenant="t", model="m", operation="chat", route="/", method="POST", stream=False,
+        outcome=Outcome.OK, status=200, duration_s=duration_ns / 1e9, sent_s=None if sent_ns is None else sent_ns / 1e9,
+        ttft_s=None if first_ns is None else first_ns / 1e9, stalled_s=stalled_ns / 1e9, first_token_missing=missing,
+        timing_source=source, queue_s=queue_s,
+    )  # fmt: skip
+    assert {PHASES[place]: spent_ns for place, spent_ns in spent(record)} == of(record).known()
 
 
 def test_a_records_own_times_are_used(frames: Any) -> None:

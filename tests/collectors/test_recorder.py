@@ -511,6 +511,17 @@ def test_a_lost_commit_loses_baseline_and_counter_together() -> None:
     assert counters(after, m.RELAY_UPSTREAM_CONNECTS) == {("0",): 16}
 
 
+def test_requests_that_passed_budgets_without_the_lock_are_counted() -> None:
+    """Of all relays together, since it is a reason among others; nothing is shown where there was none."""
+    recorder = a_recorder()
+    recorder.relays.stats(0, "boot-1", a_stats(1))
+    assert counters(recorder, m.BUDGET_UNCHECKED) == {}
+    recorder.relays.stats(0, "boot-1", a_stats(2, budget_unsure=3))
+    recorder.relays.stats(0, "boot-1", a_stats(3, budget_unsure=4))
+    recorder.relays.stats(1, "boot-2", a_stats(3, budget_unsure=2))
+    assert counters(recorder, m.BUDGET_UNCHECKED) == {("lock",): 6}
+
+
 def test_an_old_report_takes_nothing_away() -> None:
     """Sent again after a reconnect: neither counters nor gauges go back."""
     recorder = a_recorder()

@@ -10,7 +10,7 @@ import pytest
 
 from inferwatch import tap
 from inferwatch.record import Outcome, RequestRecord
-from inferwatch.tap import Ack, Batch, Bye, Hello
+from inferwatch.tap import Ack, Batch, Bye, Cut, Hello
 from inferwatch_collectors import tap_server as tap_server_module
 from inferwatch_collectors.booking import GRACE_NS, Booking
 from inferwatch_collectors.cardinality import CardinalityGuard
@@ -29,6 +29,7 @@ class Peer:
         self._writer = writer
         self._frames = tap.relay_side()
         self.acked = 0
+        self.cut: list[int] = []
 
     def send(self, *messages: Hello | Batch | Bye) -> None:
         self._writer.write(b"".join(map(tap.encode, messages)))
@@ -42,6 +43,9 @@ class Peer:
                 data = await self._reader.read(65536)
                 assert data, "disconnected"
                 for message in self._frames.feed(data):
+                    if isinstance(message, Cut):
+                        self.cut += message.ids
+                        continue
                     assert isinstance(message, Ack)
                     assert message.seq > self.acked, "acknowledgements go forward"
                     self.acked = message.seq
@@ -210,6 +214,24 @@ async def test_a_killed_relay_is_parked(collector: Collector, frames: Any) -> No
     assert collector.records == []
     collector.booking.expire(frames.base_ns + 100 * GRACE_NS)
     assert [record.outcome for record in collector.records] == [Outcome.INTERRUPTED]
+
+
+async def test_only_the_relay_whose_requests_they_are_is_told_to_cut(collector: Collector, frames: Any) -> None:
+    """One that has just gone is told nothing, and nobody minds."""
+    first, second = await collector.connect(), await collector.connect()
+    first.send(frames.hello(), frames.batch(1, opens=[frames.open(1)]))
+    await first.until_acked(1)
+    (link,) = collector.server.links()
+    second.send(frames.hello(worker=1, boot="another"), frames.batch(1, opens=[frames.open(2)]))
+    await second.until_acked(1)
+    collector.server.cut(link, (1, 7))
+    for peer in (first, second):
+        peer.send(frames.batch(2, closes=[frames.close(1 if peer is first else 2)]))
+        await peer.until_acked(2)
+    assert (first.cut, second.cut) == ([1, 7], [])
+    first.hang_up()
+    await collector.until_links(1)
+    collector.server.cut(link, (1,))
 
 
 async def test_goodbye(collector: Collector, frames: Any) -> None:

@@ -35,12 +35,7 @@ class Stub:
 
     def play(self, *frames: dict[str, Any]) -> None:
         """Answer as the last of `frames` says, and as the earlier ones where it says nothing; its events happen."""
-        calls: dict[str, Any] = {}
-        for frame in frames:
-            calls |= frame["calls"]
-        lines = [_line(key, value) for key, value in calls.items()]
-        lines += [f"event\t{each['who']}\t{each['type']}\t{each['data']}" for each in frames[-1].get("events", [])]
-        self._functions.stub_load("\n".join(lines).encode())
+        self._functions.stub_load(script(*frames))
 
     def answer(self, **calls: Any) -> None:
         """Answer these calls and no others; `GPU0_` in front of a name stands for `0/`."""
@@ -61,6 +56,16 @@ def capture(name: str) -> list[dict[str, Any]]:
     """Return the frames of a capture."""
     frames: list[dict[str, Any]] = json.loads((CAPTURES / f"{name}.json").read_text("utf-8"))["frames"]
     return frames
+
+
+def script(*frames: dict[str, Any]) -> bytes:
+    """Return what `Stub.play` tells the library, for one in another process."""
+    calls: dict[str, Any] = {}
+    for frame in frames:
+        calls |= frame["calls"]
+    lines = [_line(key, value) for key, value in calls.items()]
+    lines += [f"event\t{each['who']}\t{each['type']}\t{each['data']}" for each in frames[-1].get("events", [])]
+    return "\n".join(lines).encode()
 
 
 def _line(key: str, value: Any) -> str:
@@ -109,3 +114,15 @@ def stub(_stub_library: Path) -> Iterator[Stub]:
 def frames() -> Any:
     """Return the frames of a capture, by its name."""
     return capture
+
+
+@pytest.fixture
+def stub_script() -> Any:
+    """`script`, for a library in another process."""
+    return script
+
+
+@pytest.fixture
+def stub_library(_stub_library: Path) -> str:
+    """The path of the stand-in."""
+    return str(_stub_library)

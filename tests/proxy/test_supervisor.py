@@ -353,11 +353,11 @@ async def test_what_needs_a_restart_is_named_and_left(serve: MakeServe, tmp_path
     file.touch()
     server = serve("--config", str(file))
     await server.start()
-    file.write_text("workers: 3\ntap: {max_body_bytes: 1}\nlog: {level: debug}\n", encoding="utf-8")
+    file.write_text("workers: 3\ntap: {max_body_bytes: 1}\nbudgets: {max_accounts: 99}\n", encoding="utf-8")
     server.signal(signal.SIGHUP)
 
     line = await server.logged("reload_needs_restart")
-    assert line.endswith("keys=workers,tap")
+    assert line.endswith("keys=workers,tap,budgets.max_accounts")
     assert {"collector", "relay-0"} == set(server.children())
 
 

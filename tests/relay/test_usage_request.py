@@ -250,6 +250,36 @@ def test_choices_are_n_times_prompts(body: str, choices: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "most"),
+    [
+        ("{}", 0),
+        ('{"max_tokens":7}', 7),
+        ('{"max_completion_tokens":9}', 9),
+        ('{"max_tokens":7,"max_completion_tokens":5}', 7),
+        ('{"max_tokens":null,"max_completion_tokens":5}', 5),
+        ('{"max_tokens":"64"}', 64),
+        ('{"max_tokens":" 64 "}', 64),
+        ('{"max_tokens":64.0}', 64),
+        ('{"max_tokens":-1}', 0),
+        ('{"max_tokens":"-1"}', 0),
+        ('{"max_tokens":1.5}', 0),
+        ('{"max_tokens":true}', 0),
+        ('{"max_tokens":[1]}', 0),
+        ('{"max_tokens":"%s"}' % ("9" * 10_000), 0),
+        ('{"max_tokens":99999999999999999999999}', 99999999999999999999999),
+    ],
+)
+def test_max_tokens_is_the_larger_of_its_two_names(body: str, most: int) -> None:
+    """As vLLM reads numbers; what is none is not given. The same of a body in pieces."""
+    read = usage_request.read(body.encode())
+    assert read is not None
+    assert read[0].max_tokens == pytest.approx(most)
+    _, edit = streamed([body[:9].encode(), body[9:].encode()])
+    if len(body) < 1000:  # of a longer value nothing is kept
+        assert edit.facts().max_tokens == pytest.approx(most)
+
+
+@pytest.mark.parametrize(
     ("model", "name"), [('"tiny"', "tiny"), ("1", ""), ("null", ""), ('"\\u00e9"', "é"), ("[]", "")]
 )
 def test_model_is_a_string_or_unknown(model: str, name: str) -> None:

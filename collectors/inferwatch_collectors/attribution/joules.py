@@ -56,7 +56,7 @@ class Joules:
     @property
     def measures(self) -> bool:
         """Whether anything here can tell energy."""
-        return any(
+        return bool(self.baselines) and any(  # asked for each request: most machines have no GPU that can be read
             each.energy_mj is not None or (self._from_power and each.power_mw is not None)
             for each in self.baselines.values()
         )

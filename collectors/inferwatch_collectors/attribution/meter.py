@@ -142,8 +142,10 @@ class Meter:
 
     def closed(self, record: RequestRecord) -> None:
         """Take a finished request, in the step in which it is counted and put into the journal."""
+        if not self._active:
+            return
         number = self._numbers.get(record.request_id)
-        if not self._active or (number is None and record.operation == OTHER):
+        if number is None and record.operation == OTHER:
             return
         if len(self._ended) >= MAX_ENDED:
             self._counting.cut("accounts")

@@ -35,6 +35,7 @@ from inferwatch_collectors.budgets.publication import COUNTED, UNCHECKED, Public
 from inferwatch_collectors.budgets.spending import Spending
 from inferwatch_collectors.exchange import Progress
 from inferwatch_collectors.metric_store import MetricStore
+from inferwatch_collectors.relay_recorder import LOCK
 
 _log: Final = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ class BudgetMeter:
             for decision in (*(word for _, word in COUNTED), CUT):
                 self._store.counter(m.BUDGET_DECISIONS, (rule.name, decision))
         if self._book.rules:
-            for reason in (*(word for _, word in UNCHECKED), UNMEASURED):
+            for reason in (*(word for _, word in UNCHECKED), UNMEASURED, LOCK):
                 self._store.counter(m.BUDGET_UNCHECKED, (reason,))
 
     def _take_up(self, match: Match, remembered: Remembered, wall_s: float) -> None:

@@ -121,21 +121,24 @@ RequestRow = tuple[
 
 
 def request_row(record: RequestRecord, packed: bytes, key_id: int) -> RequestRow:
-    """Return the parameters of INSERT_REQUEST. Plain strings: sqlite3 binds a subclass of str the slow way."""
+    """Return the parameters of INSERT_REQUEST. Plain strings: sqlite3 binds a subclass of str the slow way.
+
+    `_value_`, because before Python 3.12 `value` is a function.
+    """
     return (
         record.request_id,
         record.wall_ns,
         record.tenant,
         record.model,
         record.operation,
-        record.outcome.value,
+        record.outcome._value_,
         record.status,
-        record.error.value,
+        record.error._value_,
         record.prompt_tokens,
         record.cached_tokens,
         record.completion_tokens,
         record.reasoning_tokens,
-        record.token_source.value,
+        record.token_source._value_,
         record.duration_s,
         record.ttft_s,
         packed,

@@ -94,12 +94,18 @@ class Waste(enum.StrEnum):
     RETRIED = "retried"  # answered at the second try; the engine may have worked on the first too
 
 
+# At hand for each request: before Python 3.12 each mention of a member, and each `value`, calls a descriptor.
+_OK: Final = Outcome.OK
+_NO_ANSWER: Final = Waste.NO_ANSWER.value
+_TRUNCATED: Final = Waste.TRUNCATED.value
+
+
 def waste_of(record: RequestRecord) -> str:
     """Return the value of the `Waste` of a request, or ""."""
     outcome = record.outcome
-    if outcome is Outcome.OK:
+    if outcome is _OK:
         if not LENGTH_REASONS.isdisjoint(record.finish_reasons):
-            return Waste.NO_ANSWER.value if wasted(record) == "no_answer" else Waste.TRUNCATED.value
+            return _NO_ANSWER if wasted(record) == _NO_ANSWER else _TRUNCATED
         return Waste.RETRIED.value if record.retried else ""
     if outcome is Outcome.CLIENT_ABORT:
         return (Waste.ABORTED if record.stream and record.response_bytes else Waste.UNDELIVERED).value
@@ -114,7 +120,7 @@ def key_of(record: RequestRecord) -> Key:
         record.operation,
         record.user,
         record.feature,
-        record.outcome.value,
+        record.outcome._value_,
         waste_of(record),
     )
 

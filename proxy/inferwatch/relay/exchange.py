@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, Protocol
 
 from inferwatch.record import ErrorType
 from inferwatch.relay import heads
+from inferwatch.relay.cutting import Cutting
 from inferwatch.relay.observer import Observer
 from inferwatch.relay.upstream import Connection, Header
 from inferwatch.relay.usage_filter import Fingerprint
@@ -34,6 +35,8 @@ class Refusal(NamedTuple):
     status: int
     message: str
     error: ErrorType
+    retry_after_s: int = 0  # of a budget
+    spent: bool = False  # it is of no use to try before then
 
 
 class Owner(Protocol):
@@ -57,6 +60,7 @@ class Exchange:
         "client_keep_alive",
         "closed",
         "connection",
+        "cutting",
         "edit_refused",
         "edited",
         "error",
@@ -107,6 +111,7 @@ class Exchange:
         self.finished = self.blocked = self.went_stale = False
         self.edited = False  # the engine got a body that is not quite the client's
         self.edit_refused = False  # and did not like it
+        self.cutting: Cutting | None = None  # the budget is spent: the stream is to end with its next event
         self.error = ErrorType.NONE
         self.tunnel_rest: bytes | None = None  # set by a 101
 
@@ -132,6 +137,8 @@ class Exchange:
         self.head_ns = stamp_ns
         self.status = status
         edited = self.observer.head(stamp_ns, status, headers, self._fingerprint)
+        if not self.observer.is_stream:
+            self.cutting = None  # an error, say: it is whole or nothing
         lines, framed = heads.reply_lines(headers, drop_length=edited)
         extra = b""
         if has_body and not framed:
@@ -174,6 +181,9 @@ class Exchange:
         data = self.observer.body(stamp_ns, data)
         if not data:
             return
+        if self.cutting is not None:
+            self._shorten(self.cutting, data)
+            return
         if self._chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         if self._head:  # came with this read: one write, not two
@@ -184,6 +194,32 @@ class Exchange:
             self.hang_up()
             return
         transport.write(data)
+
+    def cut(self) -> None:
+        """The budget is spent: end the stream with the next event. What is no stream goes on."""
+        if self.finished or self.cutting is not None or (self.head_written and not self.observer.is_stream):
+            return
+        # A reply that has not begun ends with its first event: nothing can be said in its dialect before that.
+        self.cutting = self.observer.cutting()
+
+    def _shorten(self, cutting: Cutting, data: bytes) -> None:
+        """Pass on a stream that is to end, and end it where it can."""
+        if self.transport.is_closing():
+            self.hang_up()
+            return
+        data, is_end = self.observer.shorten(cutting, data)
+        self.read_done()
+        if data:
+            self._write_body(data)
+        if not is_end:
+            return
+        self.hang_up()
+        self.error = ErrorType.BUDGET
+        self.finished = True
+        self.observer.end()  # what it held back comes behind the end
+        if self._chunked and cutting.in_good_form:
+            self._write(LAST_CHUNK + b"\r\n")
+        self._settled()
 
     def complete(self, trailers: list[Header]) -> None:
         if self.blocked and self.connection is not None and not self.connection.transport.is_closing():
@@ -270,4 +306,7 @@ class Exchange:
     def _write_rest(self) -> None:
         rest = self.observer.end()
         if rest and self.head_written:
-            self._write(b"%x\r\n%b\r\n" % (len(rest), rest) if self._chunked else rest)
+            self._write_body(rest)
+
+    def _write_body(self, data: bytes) -> None:
+        self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)

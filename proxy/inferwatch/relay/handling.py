@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from inferwatch.record import ErrorType, Outcome
 from inferwatch.relay import errors, heads, usage_request
+from inferwatch.relay.admission import is_asked_for
 from inferwatch.relay.client_request import Request, chunk
 from inferwatch.relay.exchange import Exchange, Refusal
 from inferwatch.relay.observer import Observer
@@ -142,7 +143,11 @@ class Handling:
         body, head = self._body, self._request.head
         read = usage_request.read(body) if body and self._relay.is_readable(head) else None
         if read is not None:
-            self._facts, options = read
+            self._facts = read[0]
+        if self._relay.gate is not None and not self._has_room(self._facts, len(body)):
+            return
+        if read is not None:
+            _, options = read
             if self._facts.stream and self._relay.asks(head):
                 if not self._relay.engine.is_known:
                     self._options = options
@@ -150,6 +155,18 @@ class Handling:
                     return
                 self._ask(options)
         self._forward()
+
+    def _has_room(self, facts: Facts, body_bytes: int) -> bool:
+        """Take room in the budgets; without it, refuse the request."""
+        gate, request, exchange = self._relay.gate, self._request, self.exchange
+        if gate is None or not is_asked_for(request.method, request.head.path):
+            return True
+        found = exchange.observer.admit(gate, facts, body_bytes)
+        if found is not None:
+            self.refuse(
+                Refusal(429, found.message, ErrorType.BUDGET, retry_after_s=found.retry_after_s, spent=found.spent)
+            )
+        return found is None
 
     async def _wait_for_engine(self) -> None:
         await self._relay.engine.known()
@@ -231,14 +248,18 @@ class Handling:
             await relay.engine.known()
             ask = relay.engine.takes_continuous_usage
         edit = usage_request.StreamedEdit(ask=ask)
+        beginning = self._take()
+        first = edit.feed(beginning)
+        # Without a length, the most that may come. Names behind the beginning are not known to budgets.
+        size = (request.head.length or relay.config.limits.max_request_bytes) if relay.gate is not None else 0
+        if relay.gate is not None and not self._has_room(edit.facts(), size):
+            return
         connection = await self._new_connection()
         if connection is None:
             return
         # Until the body is through, a reply ends the connection: what follows on it would be the rest of the body.
         keep_alive, exchange.client_keep_alive = exchange.client_keep_alive, False
         connection.uploading = True
-        beginning = self._take()
-        first = edit.feed(beginning)
         self._speak(connection, self._head(b"Transfer-Encoding: chunked\r\n", edited=ask) + chunk(first))
         exchange.sent_ns = 0  # not before its end
         mirrored = beginning[: relay.config.tap.max_body_bytes]
@@ -320,7 +341,7 @@ class Handling:
         exchange, refusal = self.exchange, self.exchange.refusal
         keep_alive = False
         if refusal is not None and not exchange.head_written:
-            keep_alive = self._write_error(refusal.status, refusal.message)
+            keep_alive = self._write_error(refusal.status, refusal.message, refusal)
             self._end(Outcome.REJECTED, refusal.error)
         elif exchange.error is ErrorType.NONE:
             keep_alive = exchange.client_keep_alive
@@ -334,15 +355,23 @@ class Handling:
             self._end(Outcome.UPSTREAM_ERROR, exchange.error)
         return keep_alive
 
-    def _write_error(self, status: int, message: str) -> bool:
+    def _write_error(self, status: int, message: str, refusal: Refusal | None = None) -> bool:
         """Say it, and whether the connection goes on."""
         exchange, request = self.exchange, self._request
         exchange.status = status
         exchange.head_written = True
         keep_alive = exchange.client_keep_alive and request.complete
         if not exchange.transport.is_closing():
-            with_body = not exchange.is_head_request
-            reply = errors.reply(status, message, request.head.path, keep_alive=keep_alive, with_body=with_body)
+            path, with_body = request.head.path, not exchange.is_head_request
+            if refusal is not None and refusal.error is ErrorType.BUDGET:
+                reply = errors.over_budget(
+                    *(message, path, refusal.retry_after_s),
+                    spent=refusal.spent,
+                    keep_alive=keep_alive,
+                    with_body=with_body,
+                )
+            else:
+                reply = errors.reply(status, message, path, keep_alive=keep_alive, with_body=with_body)
             exchange.transport.write(reply)
         return keep_alive
 

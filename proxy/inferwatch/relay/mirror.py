@@ -81,6 +81,8 @@ class Mirror(asyncio.Protocol):
         self._closing = False
         self._behind = False  # the collector has missed what was kept while it took nothing
         self.on_connected: Callable[[], None] = lambda: None
+        self.on_cut: Callable[[tuple[int, ...]], None] = lambda _: None
+        self.flush_interval_s = settings.flush_interval_s
 
         self.dropped_bytes = 0
         self.dropped_reads = 0
@@ -143,7 +145,7 @@ class Mirror(asyncio.Protocol):
     def _schedule(self) -> None:
         if not self._flush_due:
             self._flush_due = True
-            asyncio.get_running_loop().call_later(self._settings.flush_interval_s, self._flush_on_time)
+            asyncio.get_running_loop().call_later(self.flush_interval_s, self._flush_on_time)
 
     def _flush_on_time(self) -> None:
         self._flush_due = False
@@ -277,6 +279,8 @@ class Mirror(asyncio.Protocol):
                 while unacked and unacked[0][0] <= message.seq:
                     unacked.popleft()
                 self._acked.set()
+            elif isinstance(message, tap.Cut):
+                self.on_cut(message.ids)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None

@@ -9,8 +9,11 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
+from inferwatch.budget_rules import Names
 from inferwatch.record import ErrorType, Outcome
 from inferwatch.relay import heads
+from inferwatch.relay.admission import Admission, BudgetRefusal, Gate, Reserved, Wish, generates
+from inferwatch.relay.cutting import Cutting
 from inferwatch.relay.upstream import Header
 from inferwatch.relay.usage_filter import Fingerprint, Hide, UsageFilter
 from inferwatch.relay.usage_request import Facts
@@ -79,12 +82,15 @@ class Observer:
         "_status",
         "_subject",
         "_tail",
+        "_wishes_usage",
         "asked_usage",
         "dropped_bytes",
         "gap_marked",
         "id",
         "is_open",
+        "is_stream",
         "request_id",
+        "reserved",
     )
 
     def __init__(self, mirror: "Mirror", subject: Subject) -> None:
@@ -102,11 +108,31 @@ class Observer:
         self.gap_marked = False  # the collector knows that copies are missing here
         self.asked_usage = False
         self.is_open = False
+        self.is_stream = False  # the reply is a stream of events that can be read
+        self.reserved: Reserved = ()  # on the board, see `tap.Open`
+        self._wishes_usage = True  # the client has asked for whatever usage comes at the end, or nobody has
         self._broken = False
 
     @property
     def last_body_ns(self) -> int:
         return self._last_body_ns
+
+    def admit(self, gate: Gate, facts: Facts, body_bytes: int) -> BudgetRefusal | None:
+        """Take room for the request in its budgets, or return what there is to say. A fault of ours refuses nobody."""
+        subject = self._subject
+        self._facts = facts  # what was reserved is found again by them, also if the request ends before it is sent
+        self._body_bytes = body_bytes
+        try:
+            names = Names(subject.tenant, subject.user, subject.feature, facts.model)
+            wish = Wish(body_bytes, facts.choices, facts.max_tokens, facts.stream, generates(subject.path))
+            found = gate.admit(names, wish)
+        except Exception as error:  # noqa: BLE001 - the fence
+            self._fault("admit", error)
+            return None
+        if not isinstance(found, Admission):
+            return found
+        self.reserved = found.reserved
+        return None
 
     def opened(self, facts: Facts, body: bytes, body_bytes: int, sent_ns: int, *, asked_usage: bool) -> None:
         """The request is known; `body` as the client sent it, as far as it is mirrored."""
@@ -148,6 +174,7 @@ class Observer:
             feature=subject.feature,
             session=subject.session,
             resumed=resumed,
+            reserved=self.reserved,
         )
 
     def sent(self, facts: Facts, body_bytes: int, stamp_ns: int) -> None:
@@ -158,10 +185,12 @@ class Observer:
 
     def hide(self, hide: Hide, fingerprint: Fingerprint) -> None:
         """Take usage out of the reply."""
+        self._wishes_usage = hide is Hide.CONTINUOUS
         self._filter = UsageFilter(hide, several_choices=self._facts.choices != 1, fingerprint=fingerprint)
 
     def show_all(self) -> None:
         """Nothing was asked for after all."""
+        self._wishes_usage = True
         self._filter = None
 
     def head(self, stamp_ns: int, status: int, headers: list[Header], fingerprint: Fingerprint) -> bool:
@@ -171,7 +200,8 @@ class Observer:
             self._status = status
             mirrored = heads.mirrored_reply(headers)
             is_stream = mirrored.get("content-type", "").startswith("text/event-stream")
-            if not is_stream or "content-encoding" in mirrored:
+            self.is_stream = is_stream and "content-encoding" not in mirrored
+            if not self.is_stream:
                 self._filter = None
             if not is_stream and fingerprint.value is None and status == 200:
                 self._plain_fingerprint = fingerprint
@@ -201,6 +231,19 @@ class Observer:
         except Exception as error:  # noqa: BLE001 - the fence
             self._fault("read", error)
         return shown
+
+    def cutting(self) -> Cutting:
+        """Return what ends this stream in good form, from here on."""
+        return Cutting(self._subject.path, self._last_bytes(), choices=self._facts.choices, usage=self._wishes_usage)
+
+    def shorten(self, cutting: Cutting, shown: bytes) -> tuple[bytes, bool]:
+        """Return what to show instead of `shown`, and whether the reply ends with it; after a fault it breaks off."""
+        try:
+            return cutting.feed(shown)
+        except Exception as error:  # noqa: BLE001 - the fence
+            self._fault("cut", error)
+            cutting.in_good_form = False
+            return b"", True
 
     def end(self) -> bytes:
         """The body ended, or broke off: return what was still held back."""

@@ -12,6 +12,7 @@ from typing import Final
 from inferwatch.config import Config
 from inferwatch.record import ErrorType, Outcome
 from inferwatch.relay import heads, trace_context
+from inferwatch.relay.admission import Gate
 from inferwatch.relay.client_request import Request
 from inferwatch.relay.engine_probe import Engine
 from inferwatch.relay.exchange import Exchange
@@ -38,6 +39,7 @@ class Relay:
         self.engine = engine
         self.identity = identity
         self.mirror = mirror
+        self.gate: Gate | None = None  # no budgets
         self.active: set[Exchange] = set()
         self.tasks = TaskSet(self._task_failed)  # of requests that must wait for something
         self.retries = 0
@@ -83,6 +85,13 @@ class Relay:
     def asks(self, head: heads.RequestHead) -> bool:
         """Whether to ask for usage, if the engine takes it."""
         return self.config.usage.ask and head.path.endswith(_USAGE_ROUTES)
+
+    def cut(self, ids: tuple[int, ...]) -> None:
+        """The collector says that a budget of these requests is spent; those that are over are ignored."""
+        spent = frozenset(ids)
+        for exchange in self.active:
+            if exchange.observer.id in spent:
+                exchange.cut()
 
     def sweep(self, now_ns: int) -> None:
         """Enforce the time-outs of everything in flight; called about once a second."""

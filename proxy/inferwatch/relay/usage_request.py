@@ -17,7 +17,8 @@ from inferwatch.relay.usage_filter import Hide
 _BOTH: Final = b'"stream_options":{"include_usage":true,"continuous_usage_stats":true}'
 _OPTIONS: Final = b"stream_options"
 _WANTED: Final = frozenset({_OPTIONS})
-_SCAN_WANTED: Final = frozenset({_OPTIONS, b"stream", b"model", b"n", b"prompt"})
+_MOST: Final = (b"max_completion_tokens", b"max_tokens")
+_SCAN_WANTED: Final = frozenset({_OPTIONS, b"stream", b"model", b"n", b"prompt", *_MOST})
 
 # What vLLM takes for true in `stream` (pydantic's lax booleans), seen on the wire.
 _TRUE_WORDS: Final = frozenset({"1", "on", "t", "true", "y", "yes"})
@@ -25,6 +26,8 @@ _TRUE_WORDS: Final = frozenset({"1", "on", "t", "true", "y", "yes"})
 # A list of more prompts than this is still booked right; only the relay's note of the number stops here.
 MAX_CHOICES: Final = 65536
 
+# No engine takes a number of tokens with more.
+MAX_DIGITS: Final = 18
 
 # `stream_options` is under 100 bytes, and nothing but a line break follows a body.
 MAX_HELD_BYTES: Final = 64 * 1024
@@ -37,6 +40,7 @@ class Facts(msgspec.Struct, frozen=True):
     stream: bool = False
     choices: int = 1  # n × prompts; 0: unknown
     n: int = 1  # choices asked for per prompt
+    max_tokens: int = 0  # of each answer; 0: not given
 
 
 class Edit(msgspec.Struct, frozen=True):
@@ -56,6 +60,8 @@ class _Body(msgspec.Struct):
     stream: Any = None
     stream_options: Raw | UnsetType = UNSET
     n: Any = None
+    max_completion_tokens: Any = None
+    max_tokens: Any = None
     prompt: Raw | UnsetType = UNSET
 
 
@@ -72,7 +78,8 @@ def read(body: bytes) -> tuple[Facts, bytes | None] | None:
         return None
     options = None if isinstance(decoded.stream_options, UnsetType) else bytes(decoded.stream_options)
     prompts = 1 if isinstance(decoded.prompt, UnsetType) else _prompts(decoded.prompt)
-    return _facts(decoded.model, decoded.stream, decoded.n, prompts), options
+    most = _most(decoded.max_completion_tokens, decoded.max_tokens)
+    return _facts(decoded.model, decoded.stream, decoded.n, prompts, most), options
 
 
 def edit(body: bytes, options: bytes | None) -> Edit | None:
@@ -115,14 +122,30 @@ def _wish(options: bytes) -> tuple[bytes, Hide] | None:
     return msgspec.json.encode(wish), Hide.CONTINUOUS if include else Hide.ALL
 
 
-def _facts(model: Any, stream: Any, n: Any, prompts: int) -> Facts:
+def _facts(model: Any, stream: Any, n: Any, prompts: int, most: int) -> Facts:
     copies = min(n, MAX_CHOICES) if type(n) is int and n > 0 else 1
     return Facts(
         model=model if isinstance(model, str) else "",
         stream=_is_true(stream),
         choices=min(prompts * copies, MAX_CHOICES),
         n=copies,
+        max_tokens=most,
     )
+
+
+def _most(*values: Any) -> int:
+    """Which of two names an engine goes by is its own affair: the larger number holds for either."""
+    return max(map(_whole, values))
+
+
+def _whole(value: Any) -> int:
+    """Take what vLLM takes for a number (pydantic's lax integers); anything else is 0."""
+    if isinstance(value, str):
+        value = value.strip()
+        return int(value) if value.isdecimal() and len(value) <= MAX_DIGITS else 0
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and value > 0 else 0
+    return value if type(value) is int and value > 0 else 0
 
 
 def _is_true(value: Any) -> bool:
@@ -211,6 +234,7 @@ class StreamedEdit:
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 return None
 
-        facts = _facts(value(b"model"), value(b"stream"), value(b"n"), 1)
+        most = _most(*map(value, _MOST))
+        facts = _facts(value(b"model"), value(b"stream"), value(b"n"), 1, most)
         # A prompt may be a list longer than what is kept of it: then the number of choices is unknown.
-        return Facts(facts.model, facts.stream, 0, facts.n) if b"prompt" in members else facts
+        return msgspec.structs.replace(facts, choices=0) if b"prompt" in members else facts

@@ -21,6 +21,7 @@ from inferwatch import memory, tap
 from inferwatch.config import Config
 from inferwatch.control import Channel
 from inferwatch.relay.engine_probe import Engine
+from inferwatch.relay.gatekeeping import FLUSH_S, Gatekeeper
 from inferwatch.relay.identity import Identity
 from inferwatch.relay.listener import Listener
 from inferwatch.relay.mirror import Mirror
@@ -59,6 +60,7 @@ class Start(msgspec.Struct, frozen=True):
     spool_dir: str
     identity_secret: str  # hex
     tenants: TenantTable = TenantTable()
+    board: str = ""  # what budgets are kept on; "": no budgets are enforced
 
 
 class Worker:
@@ -83,6 +85,9 @@ class Worker:
             identity=Identity(self._secret, start.config.identity.trusted_peers, start.tenants),
             mirror=self._mirror,
         )
+        self._gatekeeper = Gatekeeper(Path(start.board) if start.board else None)
+        self._ask_budgets()
+        self._mirror.on_cut = self._relay.cut
         self._probe: asyncio.Task[Any] | None = None
         self._draining = asyncio.Event()
         self._lag_max_ns = 0
@@ -112,6 +117,12 @@ class Worker:
         await self._draining.wait()
         await self._drain(clients)
 
+    def _ask_budgets(self) -> None:
+        """Have the budgets of the present configuration asked, if there are any."""
+        self._relay.gate = self._gatekeeper.use(self._config)
+        usual_s = self._config.tap.flush_interval_s
+        self._mirror.flush_interval_s = usual_s if self._relay.gate is None else min(usual_s, FLUSH_S)
+
     async def _listen_to_supervisor(self) -> None:
         async for message in self._channel.messages():
             if "config" in message:
@@ -125,6 +136,7 @@ class Worker:
         old, self._config = self._config, config
         logging.getLogger().setLevel(config.log.level.upper())
         self._relay.config = config
+        self._ask_budgets()
         self._relay.identity = Identity(self._secret, config.identity.trusted_peers, tenants)
         if config.upstream != old.upstream:
             pool, self._relay.pool = self._relay.pool, _pool(config.upstream)
@@ -179,6 +191,7 @@ class Worker:
             tap_spooled=mirror.spooled,
             tap_lost=mirror.lost,
             observer_errors=mirror.observer_errors,
+            budget_unsure=self._gatekeeper.unsure,
         )
 
     async def _drain(self, clients: Listener) -> None:

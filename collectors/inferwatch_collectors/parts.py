@@ -1,0 +1,111 @@
+"""What a collector is made of, in the order in which one part needs another. Nothing runs yet: that is `app`'s."""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from inferwatch import __version__
+from inferwatch.record import RequestRecord, Share
+from inferwatch_collectors import metrics as m
+from inferwatch_collectors.anomalies.watch import AnomalyWatch
+from inferwatch_collectors.attribution.meter import Meter
+from inferwatch_collectors.booking import Booking
+from inferwatch_collectors.budgets.watch import BudgetWatch
+from inferwatch_collectors.cardinality import CardinalityGuard, Limits
+from inferwatch_collectors.dialects.base import CUT_REASONS
+from inferwatch_collectors.gpu.monitor import GpuMonitor
+from inferwatch_collectors.ledger.base import Ledger
+from inferwatch_collectors.ledger.journal import Journal
+from inferwatch_collectors.ledger.sqlite import SqliteLedger
+from inferwatch_collectors.metric_store import MetricStore
+from inferwatch_collectors.metrics import TABLE
+from inferwatch_collectors.recorder import Recorder
+from inferwatch_collectors.request_log import LineWriter
+from inferwatch_collectors.spool import SpoolReader
+from inferwatch_collectors.start import CollectorSettings
+from inferwatch_collectors.tap_server import TapServer
+from inferwatch_collectors.vitals import Vitals
+
+
+async def open_ledger(settings: CollectorSettings) -> Ledger:
+    """Open the ledger of the configuration.
+
+    Raises:
+        LedgerInUseError: somebody else has it.
+    """
+    kept = settings.config.ledger
+    return await SqliteLedger.open(
+        Path(settings.state_dir) if settings.state_dir else None,
+        retention_days=kept.retention_days,
+        hour_retention_days=kept.hour_retention_days,
+        day_retention_days=kept.day_retention_days,
+        max_rows=kept.max_rows,
+    )
+
+
+class Parts:
+    """The parts that live as long as the collector."""
+
+    def __init__(self, settings: CollectorSettings, ledger: Ledger, sink: Callable[[RequestRecord], None]) -> None:
+        """`sink` takes each booked record."""
+        config = settings.config
+        self.store = MetricStore(TABLE)
+        limits = Limits(models=config.metrics.max_models, tenants=config.metrics.max_tenants)
+        self.recorder = Recorder(self.store, CardinalityGuard(limits))
+        self.journal = Journal(ledger, self.store)
+        self.budgets = BudgetWatch(
+            config,
+            self.store,
+            Path(settings.board) if settings.board else None,
+            links=lambda: self.tap.links(),  # noqa: PLW0108 - it is made below
+            cut=lambda link, ids: self.tap.cut(link, ids),  # noqa: PLW0108
+        )
+        self.booking = Booking(self.recorder, sink, budgets=self.budgets.meter)
+        self.tap = TapServer(Path(settings.socket_path), self.booking, self.journal)
+        self.spool = SpoolReader(
+            Path(settings.spool_dir),
+            self.booking,
+            self.journal,
+            connected_boots=lambda: {link.boot for link in self.tap.links()},
+        )
+        self.writer = LineWriter(sys.stdout.fileno())
+        self.meter = Meter(
+            self.store,
+            self.recorder.guard,
+            self._share,
+            cost=config.cost,
+            attribution=config.attribution,
+            energy=config.energy,
+        )
+        self.anomalies = AnomalyWatch(self.store, self.recorder.guard, config.anomalies)
+        self.gpu = GpuMonitor(config.gpu, self.store, self.meter.energy)
+        self.vitals = Vitals(self.store)
+
+    def _share(self, share: Share) -> None:
+        self.journal.add_share(share)
+        self.budgets.meter.share(share)
+
+    def follow_counts(self) -> None:
+        """Show what the parts count about themselves. Once, after the store was restored."""
+        vitals, booking, journal = self.vitals, self.booking, self.journal
+        vitals.started(__version__, time.time())
+        vitals.count(m.LEDGER_COMMITS, (), lambda: journal.commits)
+        vitals.count(m.LEDGER_COMMIT_FAILURES, (), lambda: journal.commit_failures)
+        vitals.cut("ledger_records", lambda: journal.lost)
+        vitals.cut("ledger_shares", lambda: journal.lost_shares)
+        vitals.cut("ledger_late", lambda: journal.lost_late)
+        vitals.cut("unsure", lambda: journal.unsure)
+        vitals.cut("log_lines", lambda: self.writer.dropped)
+        vitals.cut("unwatched_requests", lambda: booking.unwatched)
+        vitals.cut("plain_replies", lambda: booking.plain_given_up)
+        for reason in CUT_REASONS:
+            vitals.cut(reason, lambda reason=reason: booking.cuts[reason])  # type: ignore[misc]
+        vitals.cut("neighbour_suspects", lambda: booking.neighbours.cut)
+        vitals.cut("anomaly_tenants", lambda: self.anomalies.tenants_cut)
+        vitals.cut("anomaly_runs", lambda: self.anomalies.runs_cut)
+        vitals.cut("anomaly_late", lambda: self.anomalies.late)
+        vitals.cut("orphan_frames", lambda: booking.orphans)
+        vitals.cut("bad_peers", lambda: self.tap.bad_peers)
+        vitals.cut("spool_torn", lambda: self.spool.torn)
+        vitals.cut("spool_bad", lambda: self.spool.bad)

@@ -1,0 +1,207 @@
+"""server: budgets are asked before the engine hears of a request, and end a stream where its parser expects an end."""
+
+import json
+from typing import Any
+
+import pytest
+from harness import Message, Rig, Start, chunk, get, ok, post, until, wire
+
+from inferwatch.budget_rules import Names
+from inferwatch.relay.admission import Admission, BudgetRefusal, Wish
+
+RESERVED = ((3, 10, 100, 100), (5, 1, 2, 2))
+SPENT = BudgetRefusal("acme", "budget `acme` is spent", 3600, spent=True)
+HELD = BudgetRefusal("acme", "budget `acme`: try again", 1, spent=False)
+SSE = wire("HTTP/1.1 200 OK\ncontent-type: text/event-stream\nTransfer-Encoding: chunked\n\n")
+STREAMED = '{"model":"m","stream":true,"max_tokens":50,"n":1}'
+
+
+class Gate:
+    """Says what the test says, and remembers what it was asked."""
+
+    def __init__(self, answer: Admission | BudgetRefusal | Exception) -> None:
+        self.answer = answer
+        self.asked: list[tuple[Names, Wish]] = []
+
+    def admit(self, names: Names, wish: Wish) -> Admission | BudgetRefusal:
+        self.asked.append((names, wish))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+async def guarded(start: Start, answer: Admission | BudgetRefusal | Exception, **sections: Any) -> tuple[Rig, Gate]:
+    rig = await start(**sections)
+    gate = rig.relay.gate = Gate(answer)
+    return rig, gate
+
+
+def event(text: str, **more: Any) -> bytes:
+    choice = {"index": 0, "delta": {"content": text}, "finish_reason": None}
+    content = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice]} | more
+    return b"data: %b\n\n" % json.dumps(content).encode()
+
+
+def events(reply: Message) -> list[Any]:
+    texts = [text.removeprefix("data: ") for text in reply.body.decode().strip().split("\n\n")]
+    return [text if text == "[DONE]" else json.loads(text) for text in texts]
+
+
+async def test_what_is_reserved_goes_into_the_open(start: Start) -> None:
+    """The gate hears whose request it is and how much it may need; what it took is told to the collector."""
+    rig, gate = await guarded(start, Admission(RESERVED))
+    rig.engine.answer(ok())
+    body = '{"model":"m","n":2,"max_tokens":50}'
+    assert (await rig.ask(post(body, "/v1/completions", "x-inferwatch-feature: search"))).status == 200
+    assert gate.asked == [(Names("anonymous", "", "search", "m"), Wish(len(body), 2, 50, stream=False))]
+    assert rig.tap.opens[0].reserved == RESERVED
+
+
+@pytest.mark.parametrize(
+    ("request_", "generates"),
+    [
+        (post("{}", "/v1/embeddings"), False),
+        (post("[", "/v1/chat/completions"), True),
+        (post("", "/nobody/knows"), True),
+    ],
+)
+async def test_every_post_is_asked_for(start: Start, request_: bytes, generates: bool) -> None:
+    """Also one that cannot be read, and on a route that nobody knows."""
+    rig, gate = await guarded(start, Admission())
+    rig.engine.answer(ok())
+    await rig.ask(request_)
+    assert [wish.generates for _, wish in gate.asked] == [generates]
+
+
+async def test_what_generates_nothing_is_not_asked_for(start: Start) -> None:
+    """A spent budget does not keep anybody from looking at the models."""
+    rig, gate = await guarded(start, SPENT)
+    rig.engine.answer(ok())
+    assert (await rig.ask(get("/v1/models"))).status == 200
+    assert (await rig.ask(post("{}", "/tokenize"))).status == 200
+    assert gate.asked == []
+
+
+@pytest.mark.parametrize(
+    ("refusal", "retry", "kind"), [(SPENT, b"false", "insufficient_quota"), (HELD, b"true", "rate_limit_exceeded")]
+)
+async def test_without_room_the_engine_hears_nothing(
+    start: Start, refusal: BudgetRefusal, retry: bytes, kind: str
+) -> None:
+    """A 429 that says when to come back; the connection stays; it is booked as rejected, with its model."""
+    rig, _ = await guarded(start, refusal)
+    client = await rig.connect()
+    for _ in range(2):
+        reply = await client.ask(post(STREAMED))
+        assert reply.status == 429
+        assert reply.one("retry-after") == b"%d" % refusal.retry_after_s
+        assert reply.one("x-should-retry") == retry
+        assert (reply.json["error"]["code"], reply.json["error"]["type"]) == ("budget_exceeded", kind)
+        assert reply.json["error"]["message"] == refusal.message
+    close = await rig.tap.close(2)
+    assert (close.outcome, close.error, close.status) == ("rejected", "budget", 429)
+    assert (rig.tap.opens[0].model, rig.tap.opens[0].reserved) == ("m", ())
+    assert rig.engine.connections == 0
+
+
+async def test_a_fault_of_ours_refuses_nobody(start: Start) -> None:
+    """It is counted, and the request goes on."""
+    rig, _ = await guarded(start, OSError("no lock"))
+    rig.engine.answer(ok(b""))
+    rig.tap.expected_faults = 1
+    assert (await rig.ask(post("{}"))).status == 200
+
+
+async def test_a_body_that_is_passed_on_is_judged_by_its_length(start: Start) -> None:
+    """Before the engine is connected; its beginning tells the model."""
+    rig, gate = await guarded(start, SPENT, limits={"buffer_request_bytes": 1000})
+    body = b'{"model":"m","max_tokens":50,"prompt":"' + b"x" * 5000 + b'"}'
+    client = await rig.connect()
+    whole = post(body)
+    reply = await client.send(whole[: len(whole) - 1000]).reply()
+    assert reply.status == 429
+    assert await client.rest() == b""
+    ((names, wish),) = gate.asked
+    assert (names.model, wish.prompt_bytes, wish.max_tokens) == ("m", len(body), 50)
+    assert rig.engine.connections == 0
+
+
+async def test_what_was_reserved_is_told_also_if_the_engine_cannot_be_reached(start: Start) -> None:
+    """With the names it was reserved under, or nobody would let go of it."""
+    rig, _ = await guarded(start, Admission(RESERVED))
+    await rig.engine.stop()
+    assert (await rig.ask(post(STREAMED))).status == 503
+    await rig.tap.close()
+    assert (rig.tap.opens[0].model, rig.tap.opens[0].reserved) == ("m", RESERVED)
+
+
+async def test_a_stream_is_cut_at_the_end_of_an_event(start: Start) -> None:
+    """In the middle of an event it goes on to its end, then says why, and the reply is complete. The engine is hung up
+    on."""
+    rig = await start()
+    client = await rig.connect()
+    client.send(post(STREAMED, "/v1/chat/completions"))
+    engine = await rig.engine.accept()
+    await engine.request()
+    second = event("two")
+    engine.send(SSE + chunk(event("one")) + chunk(second[:20]))
+    await until(lambda: len(b"".join(read[2] for read in rig.tap.reads)) >= len(event("one")) + 20)
+    rig.relay.cut((1, 999))
+    rig.relay.cut((1,))  # told again
+    engine.send(chunk(second[20:] + event("never")))
+    reply = await client.reply()
+    assert reply.complete
+    one, two, last, done = events(reply)
+    assert [each["choices"][0]["delta"]["content"] for each in (one, two)] == ["one", "two"]
+    assert last["choices"][0]["finish_reason"] == "length"
+    assert last["choices"][0]["stop_reason"] == "budget_exceeded"
+    assert done == "[DONE]"
+    assert await engine.rest() == b""
+    close = await rig.tap.close()
+    assert (close.outcome, close.error, close.status) == ("stream_error", "budget", 200)
+
+
+async def test_a_stream_that_has_not_begun_ends_with_its_first_event(start: Start) -> None:
+    """It is told once only that it must end, so that must not be forgotten."""
+    rig = await start()
+    client = await rig.connect()
+    client.send(post(STREAMED, "/v1/chat/completions"))
+    engine = await rig.engine.accept()
+    await engine.request()
+    rig.relay.cut((1,))
+    engine.send(SSE + chunk(event("one")) + chunk(event("two")))
+    one, last, done = events(await client.reply())
+    assert one["choices"][0]["delta"]["content"] == "one"
+    assert (last["choices"][0]["finish_reason"], done) == ("length", "[DONE]")
+
+
+async def test_of_an_unknown_dialect_the_reply_breaks_off(start: Start) -> None:
+    """Nothing is invented; the client sees that the end is missing."""
+    rig = await start()
+    client = await rig.connect()
+    client.send(post("{}", "/generate_stream"))
+    engine = await rig.engine.accept()
+    await engine.request()
+    engine.send(SSE + chunk(b'data:{"token":1}\n\n'))
+    await until(lambda: len(rig.tap.reads) == 1)
+    rig.relay.cut((1,))
+    engine.send(chunk(b'data:{"token":2}\n\n'))
+    reply = await client.reply()
+    assert not reply.complete
+    assert reply.body == b'data:{"token":1}\n\ndata:{"token":2}\n\n'
+
+
+async def test_what_is_no_stream_is_not_cut(start: Start) -> None:
+    """Half an error, or half a plain answer, is of no use to anybody."""
+    rig = await start()
+    client = await rig.connect()
+    client.send(post(STREAMED))
+    engine = await rig.engine.accept()
+    await engine.request()
+    rig.relay.cut((1,))
+    engine.send(wire("HTTP/1.1 400 Bad Request\nContent-Type: application/json\nContent-Length: 8\n\n", b"[1,\n\n"))
+    await until(lambda: len(rig.tap.reads) == 1)
+    rig.relay.cut((1,))
+    engine.send(b"\n2]")
+    assert (await client.reply()).body == b"[1,\n\n\n2]"
+    assert (await rig.tap.close()).error == ""
