@@ -16,6 +16,11 @@ READ_TIMEOUT_S: Final = 2.0
 MAX_OPEN: Final = 64
 
 
+# A connection that was just accepted is made known to its server two turns of the loop later. Closed in between, the
+# server would drop it without a word, and whoever asked would wait for ever.
+TURNS_TO_ATTACH: Final = 3
+
+
 class StandIn:
     """A minimal HTTP/1.1 responder on a listening socket that belongs to somebody else."""
 
@@ -33,8 +38,14 @@ class StandIn:
     async def stop(self) -> None:
         """Leave the socket to the collector."""
         server, self._server = self._server, None
-        if server is not None:
-            server.close()
+        if server is None:
+            return
+        loop = asyncio.get_running_loop()
+        for sock in server.sockets:
+            loop.remove_reader(sock.fileno())
+        for _ in range(TURNS_TO_ATTACH):
+            await asyncio.sleep(0)
+        server.close()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open += 1

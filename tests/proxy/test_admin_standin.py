@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator
 from typing import NamedTuple
@@ -140,6 +141,28 @@ async def test_after_stop_the_socket_is_the_collectors(port: Port) -> None:
         await asyncio.get_running_loop().sock_sendall(connection, b"the collector's own answer")
 
     assert await task == b"the collector's own answer"
+
+
+async def test_whoever_was_accepted_just_before_the_stop_is_answered(port: Port) -> None:
+    """A connection between the accept and the server's knowledge of it is not dropped without a word."""
+    for turns in range(8):  # the moment of the stop, in turns of the loop after the connection
+        await port.standin.start()
+        client = socket.socket()
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        assert client.connect_ex(port.listener.getsockname()) in (0, errno.EINPROGRESS)  # at once, on loopback
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await port.standin.stop()
+        await loop.sock_sendall(client, b"GET /healthz HTTP/1.1\r\n\r\n")
+        try:
+            port.listener.setblocking(False)
+            taken, _ = port.listener.accept()  # it is still in the queue: the collector's
+            taken.close()
+        except BlockingIOError:
+            async with asyncio.timeout(5):
+                assert b"HTTP/1.1" in await loop.sock_recv(client, 100)
+        client.close()
 
 
 async def test_it_can_stand_in_again(port: Port) -> None:
