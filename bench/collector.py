@@ -27,7 +27,7 @@ from inferwatch import tap
 from inferwatch.tap import Batch, Bye, Close, Head, Hello, Open, Read
 
 FLUSH_S = 0.1  # tap.flush_interval_s
-MAX_BATCH_REQUESTS = 60  # with bodies of 850 bytes and replies of 1.3 kB this is the relay's FLUSH_BYTES
+MAX_BATCH_REQUESTS = 120  # with bodies of 850 bytes and replies of 1.3 kB this is the relay's FLUSH_BYTES
 PLAIN_PER_S = 1000
 STREAMS = 100
 EVENTS_PER_S = 50

@@ -177,6 +177,8 @@ class BudgetMeter:
 
     def opened(self, opened: Open) -> None:
         """A request was admitted, perhaps before our time (`resumed`)."""
+        if not self._book.rules:
+            return
         matches = self._book.matching(Names(opened.tenant, opened.user, opened.feature, opened.model))
         if not matches or opened.request_id in self._running:
             return
@@ -205,6 +207,8 @@ class BudgetMeter:
     def record(self, record: RequestRecord) -> None:
         """A request is booked: settle what it came to. In one step with the booking."""
         running = self._running.pop(record.request_id, None)
+        if running is None and not self._book.rules:
+            return
         arrival_s = record.wall_ns / NS_PER_S
         self._now_s = max(self._now_s, arrival_s)
         seen: dict[str, int] = {}  # by budget; of all that it was opened for, whatever was reloaded since

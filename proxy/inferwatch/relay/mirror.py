@@ -36,7 +36,7 @@ RECONNECT_MIN_S: Final = 0.05
 RECONNECT_MAX_S: Final = 0.25
 
 # Under load a batch is sent before its time: encoding and copying more than this at once would hold up a stream.
-FLUSH_BYTES: Final = 128 * 1024
+FLUSH_BYTES: Final = 256 * 1024
 
 # A frame's own cost beside its data, for the bound on memory.
 READ_OVERHEAD_BYTES: Final = 100
