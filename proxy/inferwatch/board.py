@@ -88,8 +88,14 @@ class BoardError(OSError):
 
 
 def place(state_dir: Path, otherwise: Path) -> Path:
-    """Return where the board of the Inferwatch with this state folder is; without shared memory in `otherwise`."""
-    name = f"inferwatch-{hashlib.blake2b(str(state_dir).encode(), digest_size=8).hexdigest()}.board"
+    """Return where the board of the Inferwatch with this state folder is; without shared memory in `otherwise`.
+
+    Raises:
+        OSError: there is no such folder.
+    """
+    folder = state_dir.stat()  # two containers may share memory and have state folders of one name
+    identity = f"{folder.st_dev}:{folder.st_ino}:{state_dir}"
+    name = f"inferwatch-{hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()}.board"
     usable = SHARED_MEMORY.is_dir() and os.access(SHARED_MEMORY, os.W_OK)
     return (SHARED_MEMORY if usable else otherwise) / name
 

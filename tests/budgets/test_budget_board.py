@@ -186,3 +186,14 @@ def test_a_new_account_is_not_known_to_the_collector(open_board: OpenBoard) -> N
     board = open_board()
     slot = board.find(digest_of("acme", ()), make=True)
     assert not board.words[board.base(slot) + KNOWN]
+
+
+def test_each_state_folder_has_a_board_of_its_own(tmp_path: Path) -> None:
+    """Also two that have the same name, one after the other: containers may share memory, not folders."""
+    folder, other = tmp_path / "state", tmp_path / "other"
+    folder.mkdir()
+    place = boards.place(folder, tmp_path)
+    assert boards.place(folder, tmp_path) == place
+    folder.rename(other)
+    folder.mkdir()
+    assert boards.place(folder, tmp_path) != place
