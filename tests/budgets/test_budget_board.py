@@ -168,13 +168,15 @@ def test_a_board_that_is_locked_for_ever_cannot_be_opened(tmp_path: Path, monkey
 def test_each_state_folder_has_its_board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In shared memory where there is any, else where the caller says; removing one that is not there is fine."""
     shared, otherwise = tmp_path / "shm", tmp_path / "run"
-    shared.mkdir()
+    a, b = tmp_path / "a", tmp_path / "b"
+    for folder in (shared, a, b):
+        folder.mkdir()
     monkeypatch.setattr(boards, "SHARED_MEMORY", shared)
-    first, second = boards.place(Path("/a"), otherwise), boards.place(Path("/b"), otherwise)
+    first, second = boards.place(a, otherwise), boards.place(b, otherwise)
     assert first != second
     assert {first.parent, second.parent} == {shared}
     monkeypatch.setattr(boards, "SHARED_MEMORY", tmp_path / "none")
-    assert boards.place(Path("/a"), otherwise).parent == otherwise
+    assert boards.place(a, otherwise).parent == otherwise
     boards.clear(first)
     first.write_bytes(b"old")
     boards.clear(first)
@@ -188,8 +190,8 @@ def test_a_new_account_is_not_known_to_the_collector(open_board: OpenBoard) -> N
     assert not board.words[board.base(slot) + KNOWN]
 
 
-def test_each_state_folder_has_a_board_of_its_own(tmp_path: Path) -> None:
-    """Also two that have the same name, one after the other: containers may share memory, not folders."""
+def test_folders_of_one_name_have_different_boards(tmp_path: Path) -> None:
+    """Containers may share memory, and their state folders are called the same."""
     folder, other = tmp_path / "state", tmp_path / "other"
     folder.mkdir()
     place = boards.place(folder, tmp_path)
