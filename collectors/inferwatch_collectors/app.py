@@ -23,12 +23,12 @@ from aiohttp import web
 from inferwatch.config import Config, ConfigError, parse_address
 from inferwatch.control import Channel
 from inferwatch.memory import settle
+from inferwatch.price_book import PriceBook
 from inferwatch.record import LateCount, RequestRecord
 from inferwatch.tasks import TaskSet
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.admin import Admin, Condition, Service, relay_stats
 from inferwatch_collectors.booking import GRACE_NS
-from inferwatch_collectors.cost.prices import PriceBook
 from inferwatch_collectors.cost.pricing import PriceLists, read_in_thread
 from inferwatch_collectors.engine.watch import EngineWatch
 from inferwatch_collectors.exposition import Exposition

@@ -14,9 +14,9 @@ from typing import Final, Literal
 import msgspec
 
 from inferwatch.config import ConfigError
+from inferwatch.price_rates import Rates, has_something_to_price
 from inferwatch.record import RequestRecord
 from inferwatch.settings.prices import Prices, amount_fault, is_name
-from inferwatch_collectors.cost.rates import Rates, has_something_to_price
 
 # A few thousand entries; the file is read whole.
 MAX_FILE_BYTES: Final = 4 * 1024 * 1024

@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from inferwatch.price_book import NO_TOKENS, PriceBook
+from inferwatch.price_rates import has_something_to_price
 from inferwatch.record import LateCount, RequestRecord
 from inferwatch.settings.prices import Prices
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import RequestLabels
 from inferwatch_collectors.cost.catalogue import Comparison, comparisons
-from inferwatch_collectors.cost.prices import NO_TOKENS, PriceBook
-from inferwatch_collectors.cost.rates import has_something_to_price
 from inferwatch_collectors.metric_store import Counter, MetricStore
 
 

@@ -5,8 +5,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
+from inferwatch.price_rates import MILLION, Rates, divide_half_even
 from inferwatch_collectors.cost.break_even import tokens_per_hour
-from inferwatch_collectors.cost.rates import MILLION, Rates, divide_half_even
 from inferwatch_collectors.ledger.usage import IDLE, NS_PER_S, SUMS, Waste
 from inferwatch_collectors.report.figures import BreakEven, Cache, Effective, Idle, Line, Report, added
 from inferwatch_collectors.report.query import Query
@@ -17,7 +17,7 @@ _PROMPT: Final = SUMS.index("prompt_tokens")
 
 
 class Book(Protocol):
-    """Who knows what a token cost whom and when; see `cost.prices.PriceBook`."""
+    """Who knows what a token cost whom and when; see `price_book.PriceBook`."""
 
     def rates(self, model: str, tenant: str, wall_ns: int) -> Rates | None:
         """Return the price list at that Unix time, None if there is none."""

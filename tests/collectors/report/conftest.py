@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from inferwatch.price_book import PriceBook
+from inferwatch.price_rates import Rates
 from inferwatch.record import Outcome, RequestRecord, Share
 from inferwatch.settings.prices import PriceRule
-from inferwatch_collectors.cost.prices import PriceBook
-from inferwatch_collectors.cost.rates import Rates
 from inferwatch_collectors.ledger.sqlite_store import SqliteStore
 from inferwatch_collectors.report.building import PriceBasis
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inferwatch.price_book import PriceBook
 from inferwatch.record import Outcome
 from inferwatch.settings.prices import PriceRule
-from inferwatch_collectors.cost.prices import PriceBook
 from inferwatch_collectors.ledger.usage import IDLE, SUMS
 from inferwatch_collectors.report.building import PriceBasis, build
 from inferwatch_collectors.report.figures import Line, Report

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferwatch.record import Outcome, RequestRecord
-from inferwatch_collectors.cost.rates import (
+from inferwatch.price_rates import (
     MILLION,
     Rates,
     divide_half_even,
     has_something_to_price,
     nanodollars,
 )
+from inferwatch.record import Outcome, RequestRecord
 
 Record = Callable[..., RequestRecord]
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferwatch import price_book as prices
+from inferwatch.price_book import NO_PRICE, NO_TOKENS, PriceBook
 from inferwatch.record import RequestRecord
 from inferwatch.settings.prices import PriceRule
-from inferwatch_collectors.cost.prices import NO_PRICE, NO_TOKENS, PriceBook
 
 Record = Callable[..., RequestRecord]
 Rule = Callable[..., PriceRule]
