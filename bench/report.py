@@ -221,9 +221,9 @@ def _rss(memory: dict[str, Memory]) -> int:
 METHOD = """\
 The engine is a mock (`bench/mock_engine.py`) that sends vLLM-shaped events, one HTTP chunk each, at a fixed pace; all
 is on loopback. The contender's processes share one core; the engine and the load client have another (but in the last
-table nothing is pinned, as where people run it). Rounds alternate
-the contenders; each turn starts a fresh process, after waiting up to ten seconds for other work to pause. A figure is
-the median of the rounds, with the least and the greatest.
+table nothing is pinned, as where people run it). Rounds alternate the contenders; each turn starts a fresh process,
+after waiting up to ten seconds for other work to pause. A figure is the median of the rounds, with the least and the
+greatest. The bare pipe (`bench/pipe.py`) is uvloop and the kernel alone: bytes from one socket to another, unread.
 A phase in which the client did not receive exactly the events and bytes that the engine sent fails the run (LiteLLM
 writes events of its own: there it is no lost reply and no lost token). Inferwatch asks the engine for usage on every
 event and takes it out again; nobody else's replies carry it. It runs with its defaults, all accounting on.
