@@ -88,7 +88,7 @@ class Collector:
         self._ledger = ledger
         self._supervised = channel is not None
         self._supervision = Supervision(channel, self, settings.shown_config)
-        self._parts = Parts(settings, ledger, self._sink)
+        self._parts = Parts(settings, ledger, (("engine", self._compare), ("log", self._write_line)))
         self._request_log = RequestLog(self._parts.writer) if settings.config.log.requests else None
         self._probe = UpstreamProbe(settings.config.upstream.url)
         self._probing: asyncio.Task[None] | None = None
@@ -216,12 +216,10 @@ class Collector:
 
     # --- what the parts need of each other
 
-    def _sink(self, record: RequestRecord) -> None:
-        self._parts.journal.add(record)
-        self._parts.budgets.meter.record(record)
-        self._parts.meter.closed(record)
+    def _compare(self, record: RequestRecord) -> None:
         self._engine.record(record)
-        self._parts.anomalies.record(record)
+
+    def _write_line(self, record: RequestRecord) -> None:
         if self._request_log is not None:
             self._request_log.add(record)
 

@@ -1,6 +1,6 @@
 """From what relays tell to finished records: who is open, who was booked, what becomes of a dead relay's requests.
 
-Pure but for the log: no sockets, no files, no clock; `now_ns` is CLOCK_MONOTONIC and comes from the caller.
+Pure but for the fence's log: no sockets, no files, no clock; `now_ns` is CLOCK_MONOTONIC and comes from the caller.
 
 * **Once.** A `request_id` becomes a record once. What a relay sends again (`resumed`, or older than its connection) and
   what comes from a spool file is looked up in the ledger by the caller (`suspects`); what this process booked lately
@@ -14,24 +14,22 @@ Pure but for the log: no sockets, no files, no clock; `now_ns` is CLOCK_MONOTONI
   peer is broken; above MAX_PLAIN_BYTES in unfinished plain replies, the next ones are given up.
 """
 
-import logging
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final, Protocol, TypeVar
 
 from msgspec.structs import replace
 
-from inferwatch.record import ErrorType, Outcome, RequestRecord
+from inferwatch.record import RequestRecord
 from inferwatch.tap import Batch, Close, FrameError, Head, Hello, Open, Read
+from inferwatch_collectors.bare_record import bare_record, death
 from inferwatch_collectors.cardinality import OTHER, RequestLabels
 from inferwatch_collectors.dialects.base import CUT_REASONS
 from inferwatch_collectors.exchange import Exchange
+from inferwatch_collectors.fence import Fence
 from inferwatch_collectors.ledger.recent_ids import RecentIds
 from inferwatch_collectors.neighbours import Blocked, Neighbours, Prompt, noted
 from inferwatch_collectors.recorder import Recorder
-
-_log: Final = logging.getLogger(__name__)
 
 NS_PER_S: Final = 1_000_000_000
 
@@ -51,8 +49,8 @@ MAX_PLAIN_BYTES: Final = 128 * 1024 * 1024
 # kernel alone would let us finish our slice of about 3 ms, and tokens would wait for it (measured).
 READS_PER_BREATH: Final = 20
 
-# A parser that fails does so for each read of each stream; one line a stage and minute says as much.
-LOG_INTERVAL_NS: Final = 60 * NS_PER_S
+# (stage, what takes each record): see `Booking`.
+Watcher = tuple[str, Callable[[RequestRecord], object]]
 
 T = TypeVar("T")
 
@@ -95,13 +93,17 @@ class Budgets(Protocol):
 
 
 class Booking:
-    """All open requests of all relays. `sink` takes each new record, after the recorder counted it."""
+    """All open requests of all relays. `sink` takes each new record, after the recorder counted it.
+
+    Then the `watchers` have it, each behind the fence: the record is safe, and a fault of theirs costs only their view.
+    """
 
     def __init__(
         self,
         recorder: Recorder,
         sink: Callable[[RequestRecord], None],
         *,
+        watchers: Sequence[Watcher] = (),
         budgets: Budgets | None = None,
         exchange: Callable[[Open], Exchange] = Exchange,
         max_watched: int = MAX_WATCHED,
@@ -110,6 +112,7 @@ class Booking:
     ) -> None:
         self._recorder = recorder
         self._sink = sink
+        self._watchers = watchers
         self._budgets = budgets
         self._exchange = exchange
         self._max_watched = max_watched
@@ -118,7 +121,7 @@ class Booking:
         self._recent = RecentIds()
         self.neighbours = Neighbours()
         self._parked: dict[str, tuple[Link, int]] = {}  # by boot, with the time of the loss
-        self._logged_ns: dict[str, int] = {}
+        self._fence = Fence(recorder.observer_error)
         self._plain_bytes = 0
         self.open_requests = 0
         self.orphans = 0  # frames of a request that was never opened
@@ -200,7 +203,7 @@ class Booking:
         for entry in touched.values():
             self._drain_gaps(entry, now_ns)
             if entry.prompt is not None and entry.prompt.end_ns is None:
-                self._beside(entry, now_ns, self._prefilled, entry)
+                self._fence.run("neighbours", now_ns, self._prefilled, entry)
         if batch.stats is not None:
             link.stats_ns = now_ns
             link.told_ns = batch.stats.stamp_ns
@@ -239,7 +242,7 @@ class Booking:
             entry.opened = replace(opened, body=b"")
         entry.labels = self._recorder.opened(opened, operation, now_s=now_ns / NS_PER_S)
         if self._budgets is not None:
-            self._beside(entry, now_ns, self._budgets.opened, entry.opened, stage="budgets")
+            self._fence.run("budgets", now_ns, self._budgets.opened, entry.opened)
         if operation != OTHER:
             entry.prompt = self.neighbours.opened(entry.opened, entry.labels.tenant)
 
@@ -265,7 +268,8 @@ class Booking:
                 try:
                     entry.exchange.read(stamp_ns, data)
                 except Exception as error:  # noqa: BLE001 - the fence, as in `_fenced`: a call less for each token
-                    self._fault("read", entry, now_ns, error)
+                    entry.exchange = None
+                    self._fence.caught("read", now_ns, error)
 
     def _too_much(self, entry: _Entry, size: int) -> bool:
         if self._plain_bytes + size > self._max_plain_bytes:
@@ -296,14 +300,14 @@ class Booking:
         for number in list(link.entries):
             entry = link.entries[number]
             if entry.exchange is None or entry.labels is None:
-                self._close(link, _death(number, stamp_ns), stamp_ns)
+                self._close(link, death(number, stamp_ns), stamp_ns)
                 continue
             self._forget(link, number)
             if entry.opened.request_id in self._recent:
                 self._duplicate(entry)
                 continue
             record = self._fenced("close", entry, stamp_ns, entry.exchange.interrupted, stamp_ns)
-            self._book(entry, record or bare_record(entry.opened, _death(number, stamp_ns)), stamp_ns)
+            self._book(entry, record or bare_record(entry.opened, death(number, stamp_ns)), stamp_ns)
 
     def _from_close_alone(self, opened: Open, close: Close) -> RequestRecord:
         exchange = self._exchange(opened)
@@ -315,18 +319,20 @@ class Booking:
         self._recent.add(record.request_id)
         blocked = None
         if record.stream or entry.prompt is not None or record.queue_s is not None:  # else there is nothing to account
-            blocked = self._beside(entry, now_ns, self._account, entry, record)
+            blocked = self._fence.run("neighbours", now_ns, self._account, entry, record)
         if blocked is not None:
             record = noted(record, blocked)
-        record = self._fenced("price", entry, now_ns, self._recorder.pricing.priced, record) or record
+        record = self._fence.run("price", now_ns, self._recorder.pricing.priced, record) or record
         if entry.exchange is not None and entry.exchange.cuts:
             for reason in entry.exchange.cuts:
                 self.cuts[reason] += 1
         # A record that cannot be counted is kept all the same: refused, the relay would send it again for ever.
-        self._fenced("record", entry, now_ns, self._count, record, now_ns)
+        self._fence.run("record", now_ns, self._count, record, now_ns)
         if blocked is not None and blocked.total_ns:
-            self._beside(entry, now_ns, self._recorder.phases.delayed, record.tenant, blocked)
+            self._fence.run("neighbours", now_ns, self._recorder.phases.delayed, record.tenant, blocked)
         self._sink(record)
+        for stage, watch in self._watchers:
+            self._fence.run(stage, now_ns, watch, record)
 
     def _count(self, record: RequestRecord, now_ns: int) -> None:
         self._recorder.finished(record, now_s=now_ns / NS_PER_S)
@@ -370,74 +376,10 @@ class Booking:
         largest_gap = None if entry.exchange is None else entry.exchange.largest_gap
         return self.neighbours.account(entry.opened, entry.prompt, record, largest_gap)
 
-    # --- the fence
-
-    def _beside(
-        self, entry: _Entry, now_ns: int, step: Callable[..., T | None], *args: object, stage: str = "neighbours"
-    ) -> T | None:
-        """Run a step that has nothing to do with reading the answer: a fault in it does not end that."""
-        exchange = entry.exchange
-        result = self._fenced(stage, entry, now_ns, step, *args)
-        entry.exchange = exchange
-        return result
-
     def _fenced(self, stage: str, entry: _Entry, now_ns: int, step: Callable[..., T], *args: object) -> T | None:
-        """Run one step of reading an answer. A fault is counted, and the exchange is given up: None."""
-        try:
-            return step(*args)
-        except Exception as error:  # noqa: BLE001 - the one fence of the collectors: a parser's bug costs one answer
-            self._fault(stage, entry, now_ns, error)
-            return None
-
-    def _fault(self, stage: str, entry: _Entry, now_ns: int, error: Exception) -> None:
-        entry.exchange = None
-        self._recorder.observer_error(stage)
-        if now_ns - self._logged_ns.get(stage, -LOG_INTERVAL_NS) >= LOG_INTERVAL_NS:
-            self._logged_ns[stage] = now_ns
-            # Where, but never with what: the message of an exception may quote the answer.
-            place = traceback.extract_tb(error.__traceback__)[-1]
-            _log.error(
-                "observer_fault stage=%s error=%s at=%s:%s", stage, type(error).__name__, place.filename, place.lineno
-            )
-
-
-def bare_record(opened: Open, close: Close) -> RequestRecord:
-    """Return what the transport alone knows of a request: all but tokens and what is in the answer."""
-
-    def since_arrival_s(stamp_ns: int) -> float | None:
-        return max(0, stamp_ns - opened.arrival_ns) / NS_PER_S if stamp_ns > 0 else None
-
-    known_outcome = close.outcome in set(Outcome)
-    return RequestRecord(
-        request_id=opened.request_id,
-        wall_ns=opened.wall_ns,
-        tenant=opened.tenant,
-        model=opened.model,
-        operation=OTHER,
-        route=OTHER,
-        method=opened.method,
-        stream=opened.stream,
-        outcome=Outcome(close.outcome) if known_outcome else Outcome.STREAM_ERROR,
-        status=close.status,
-        error=ErrorType(close.error) if close.error in set(ErrorType) else ErrorType.INTERNAL,
-        duration_s=max(0, close.stamp_ns - opened.arrival_ns) / NS_PER_S,
-        sent_s=since_arrival_s(opened.sent_ns),
-        head_s=since_arrival_s(close.head_ns),
-        stalled_s=close.stalled_ns / NS_PER_S,
-        request_bytes=opened.body_bytes,
-        response_bytes=close.response_bytes,
-        dropped_bytes=close.dropped_bytes,
-        retried=close.retried,
-        trace_id=opened.trace_id,
-        span_id=opened.span_id,
-        parent_span_id=opened.parent_span_id,
-        user=opened.user,
-        feature=opened.feature,
-        session=opened.session,
-    )
-
-
-def _death(number: int, stamp_ns: int) -> Close:
-    return Close(
-        id=number, stamp_ns=stamp_ns, outcome=Outcome.INTERRUPTED.value, error=ErrorType.RELAY_DIED.value, status=0
-    )
+        """Run one step of reading an answer. After a fault nothing more is read of it: None."""
+        faults = self._fence.faults
+        result = self._fence.run(stage, now_ns, step, *args)
+        if self._fence.faults != faults:
+            entry.exchange = None
+        return result

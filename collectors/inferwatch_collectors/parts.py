@@ -2,15 +2,15 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 from inferwatch import __version__
-from inferwatch.record import RequestRecord, Share
+from inferwatch.record import Share
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.anomalies.watch import AnomalyWatch
 from inferwatch_collectors.attribution.meter import Meter
-from inferwatch_collectors.booking import Booking
+from inferwatch_collectors.booking import Booking, Watcher
 from inferwatch_collectors.budgets.watch import BudgetWatch
 from inferwatch_collectors.cardinality import CardinalityGuard, Limits
 from inferwatch_collectors.dialects.base import CUT_REASONS
@@ -47,8 +47,8 @@ async def open_ledger(settings: CollectorSettings) -> Ledger:
 class Parts:
     """The parts that live as long as the collector."""
 
-    def __init__(self, settings: CollectorSettings, ledger: Ledger, sink: Callable[[RequestRecord], None]) -> None:
-        """`sink` takes each booked record."""
+    def __init__(self, settings: CollectorSettings, ledger: Ledger, watchers: Sequence[Watcher]) -> None:
+        """`watchers` see each booked record after those that are made here."""
         config = settings.config
         self.store = MetricStore(TABLE)
         limits = Limits(models=config.metrics.max_models, tenants=config.metrics.max_tenants)
@@ -61,15 +61,6 @@ class Parts:
             links=lambda: self.tap.links(),  # noqa: PLW0108 - it is made below
             cut=lambda link, ids: self.tap.cut(link, ids),  # noqa: PLW0108
         )
-        self.booking = Booking(self.recorder, sink, budgets=self.budgets.meter)
-        self.tap = TapServer(Path(settings.socket_path), self.booking, self.journal)
-        self.spool = SpoolReader(
-            Path(settings.spool_dir),
-            self.booking,
-            self.journal,
-            connected_boots=lambda: {link.boot for link in self.tap.links()},
-        )
-        self.writer = LineWriter(sys.stdout.fileno())
         self.meter = Meter(
             self.store,
             self.recorder.guard,
@@ -79,6 +70,25 @@ class Parts:
             energy=config.energy,
         )
         self.anomalies = AnomalyWatch(self.store, self.recorder.guard, config.anomalies)
+        self.booking = Booking(
+            self.recorder,
+            self.journal.add,
+            watchers=(
+                ("budgets", self.budgets.meter.record),
+                ("attribution", self.meter.closed),
+                ("anomalies", self.anomalies.record),
+                *watchers,
+            ),
+            budgets=self.budgets.meter,
+        )
+        self.tap = TapServer(Path(settings.socket_path), self.booking, self.journal)
+        self.spool = SpoolReader(
+            Path(settings.spool_dir),
+            self.booking,
+            self.journal,
+            connected_boots=lambda: {link.boot for link in self.tap.links()},
+        )
+        self.writer = LineWriter(sys.stdout.fileno())
         self.gpu = GpuMonitor(config.gpu, self.store, self.meter.energy)
         self.vitals = Vitals(self.store)
 

@@ -9,7 +9,8 @@ from inferwatch.record import ErrorType, Outcome, RequestRecord, TokenSource
 from inferwatch.tap import Batch, Close, FrameError, Head, Open
 from inferwatch_collectors import booking as booking_module
 from inferwatch_collectors import metrics as m
-from inferwatch_collectors.booking import GRACE_NS, READS_PER_BREATH, Booking, Link, bare_record
+from inferwatch_collectors.bare_record import bare_record
+from inferwatch_collectors.booking import GRACE_NS, READS_PER_BREATH, Booking, Link
 from inferwatch_collectors.cardinality import CardinalityGuard
 from inferwatch_collectors.dialects import body
 from inferwatch_collectors.dialects.base import CUT_REASONS
@@ -321,6 +322,20 @@ def test_a_fault_in_the_gaps_of_a_stream(frames: Any) -> None:
     assert books.observer_errors("gaps") == 1
     books.apply(frames.batch(reads=[frames.event(1, "c", 3, 140)], closes=[frames.close(1)]))
     assert [record.completion_tokens for record in books.records] == [3]
+
+
+def test_a_faulty_watcher_costs_only_its_own_view(frames: Any) -> None:
+    """The record is in the journal before anybody watches it, and the next watcher has it all the same."""
+    seen: list[RequestRecord] = []
+
+    def broken(_: RequestRecord) -> None:
+        raise ZeroDivisionError
+
+    books = Books(frames, watchers=(("attribution", broken), ("anomalies", seen.append)))
+    books.apply(frames.batch(opens=[frames.open(1)], closes=[frames.close(1)]))
+    assert len(books.records) == 1
+    assert seen == books.records
+    assert (books.observer_errors("attribution"), books.observer_errors("anomalies")) == (1, 0)
 
 
 @pytest.mark.parametrize("stage", ["open", "close"])
