@@ -21,7 +21,6 @@ from inferwatch.record import ErrorType, Outcome, RequestRecord
 from inferwatch.tap import Close, Head, Open
 from inferwatch_collectors.dialects.base import CUT_GAPS, UNKNOWN_NS, Observation
 from inferwatch_collectors.dialects.body import UNREAD, Body, EventStream, body_reader
-from inferwatch_collectors.dialects.limits import answer_limit
 from inferwatch_collectors.dialects.select import SSE, choose
 from inferwatch_collectors.dialects.timings import NO_TIMINGS, from_headers
 
@@ -29,6 +28,9 @@ from inferwatch_collectors.dialects.timings import NO_TIMINGS, from_headers
 # room for a caller that fell behind. Above it samples are cut from the histogram and counted, the record still has
 # them.
 MAX_PENDING_GAPS: Final = 8_192
+
+# A limit like that bounds nothing, and times the choices it would not fit into the ledger's 64 bits.
+NO_BOUND_TOKENS: Final = 1_000_000_000
 
 # A key of `Close.usages`: the usage of the whole answer.
 FINAL_USAGE_KEY: Final = -1
@@ -68,7 +70,6 @@ class Exchange:
         "_encoding",
         "_head_ns",
         "_last_ns",
-        "_max_tokens",
         "_read_bytes",
         "_seen",
         "_selection",
@@ -83,7 +84,6 @@ class Exchange:
         if facts.choices_per_prompt is None:  # the body was dropped; the relay had seen it
             facts = facts._replace(choices_per_prompt=opened.n)
         self._seen = Observation(facts)
-        self._max_tokens = answer_limit(opened.body)  # of each answer
         # They may be megabytes, and this lives as long as the stream.
         self.opened = replace(opened, body=b"", headers={})
         self.gaps_cut = 0  # token gaps that `drain_gaps` will never return
@@ -382,8 +382,8 @@ class Exchange:
             more["stalled_s"] = close.stalled_ns / 1e9
             more["dropped_bytes"] = close.dropped_bytes
             more["retried"] = close.retried
-        if outcome is not _OK and self._max_tokens is not None and opened.choices:
-            more["max_tokens"] = self._max_tokens * opened.choices
+        if outcome is not _OK and 0 < opened.max_tokens < NO_BOUND_TOKENS and opened.choices:
+            more["max_tokens"] = opened.max_tokens * opened.choices
         if (timings := seen.timings) is not NO_TIMINGS:
             more["timing_source"] = timings.source
             more["queue_s"] = timings.queue_s

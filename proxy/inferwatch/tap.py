@@ -69,6 +69,7 @@ class Open(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     feature: str = ""
     session: str = ""
     n: int = 1  # choices asked for per prompt
+    max_tokens: int = 0  # the most that each answer may have; 0: the body does not say
     resumed: bool = False  # sent again after a reconnect: copies from before it are lost
     # What it holds on the board, a row for each budget: slot, expected, worst, and the sum of all that was ever taken
     # there after this was: whether it came before or after a given moment.

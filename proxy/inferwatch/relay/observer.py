@@ -164,6 +164,7 @@ class Observer:
             asked_usage=self.asked_usage,
             choices=facts.choices,
             n=facts.n,
+            max_tokens=facts.max_tokens,
             headers=subject.headers,
             body=body,
             body_bytes=self._body_bytes,
