@@ -14,6 +14,7 @@ Pure but for the fence's log: no sockets, no files, no clock; `now_ns` is CLOCK_
   peer is broken; above MAX_PLAIN_BYTES in unfinished plain replies, the next ones are given up.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final, Protocol, TypeVar
@@ -28,6 +29,7 @@ from inferwatch_collectors.dialects.base import CUT_REASONS
 from inferwatch_collectors.exchange import Exchange
 from inferwatch_collectors.fence import Fence
 from inferwatch_collectors.ledger.recent_ids import RecentIds
+from inferwatch_collectors.listening import Audience, Audiences
 from inferwatch_collectors.neighbours import Blocked, Neighbours, Prompt, noted
 from inferwatch_collectors.recorder import Recorder
 
@@ -96,6 +98,7 @@ class Booking:
     """All open requests of all relays. `sink` takes each new record, after the recorder counted it.
 
     Then the `watchers` have it, each behind the fence: the record is safe, and a fault of theirs costs only their view.
+    At last those of the `audiences` who heard what was said.
     """
 
     def __init__(
@@ -105,7 +108,8 @@ class Booking:
         *,
         watchers: Sequence[Watcher] = (),
         budgets: Budgets | None = None,
-        exchange: Callable[[Open], Exchange] = Exchange,
+        exchange: Callable[..., Exchange] = Exchange,
+        audiences: Sequence[tuple[str, Audience]] = (),
         max_watched: int = MAX_WATCHED,
         max_open: int = MAX_OPEN,
         max_plain_bytes: int = MAX_PLAIN_BYTES,
@@ -114,6 +118,7 @@ class Booking:
         self._sink = sink
         self._watchers = watchers
         self._budgets = budgets
+        self._unheard = exchange
         self._exchange = exchange
         self._max_watched = max_watched
         self._max_open = max_open
@@ -122,6 +127,8 @@ class Booking:
         self.neighbours = Neighbours()
         self._parked: dict[str, tuple[Link, int]] = {}  # by boot, with the time of the loss
         self._fence = Fence(recorder.observer_error)
+        if audiences:
+            self._exchange = functools.partial(exchange, listen=Audiences(audiences, self._fence).opened)
         self._plain_bytes = 0
         self.open_requests = 0
         self.orphans = 0  # frames of a request that was never opened
@@ -310,7 +317,7 @@ class Booking:
             self._book(entry, record or bare_record(entry.opened, death(number, stamp_ns)), stamp_ns)
 
     def _from_close_alone(self, opened: Open, close: Close) -> RequestRecord:
-        exchange = self._exchange(opened)
+        exchange = self._unheard(opened)
         exchange.read(close.stamp_ns, b"")  # nothing of the answer was read, which is not the same as an empty answer
         return exchange.close(close)
 
@@ -333,6 +340,8 @@ class Booking:
         self._sink(record)
         for stage, watch in self._watchers:
             self._fence.run(stage, now_ns, watch, record)
+        if entry.exchange is not None and entry.exchange.listener is not None:
+            entry.exchange.listener.closed(record)
 
     def _count(self, record: RequestRecord, now_ns: int) -> None:
         self._recorder.finished(record, now_s=now_ns / NS_PER_S)

@@ -13,14 +13,16 @@ Two thousand streams are open at once, so nothing here keeps request bodies or t
 few dozen words. The hot path is `read`.
 """
 
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from msgspec.structs import replace
 
 from inferwatch.record import ErrorType, Outcome, RequestRecord
 from inferwatch.tap import Close, Head, Open
-from inferwatch_collectors.dialects.base import CUT_GAPS, UNKNOWN_NS, Observation
+from inferwatch_collectors.dialects.base import CUT_GAPS, UNKNOWN_NS, Dialect, Observation
 from inferwatch_collectors.dialects.body import UNREAD, Body, EventStream, body_reader
+from inferwatch_collectors.dialects.content import Listener
 from inferwatch_collectors.dialects.select import SSE, choose
 from inferwatch_collectors.dialects.timings import NO_TIMINGS, from_headers
 
@@ -62,6 +64,10 @@ class Progress(NamedTuple):
     completion_tokens: int | None
 
 
+# Who listens to a request, None: nobody. It is asked while the request's body is there.
+Listen = Callable[[Open, Dialect], Listener | None]
+
+
 class Exchange:
     """A request under way. One `close` or `interrupted` ends it."""
 
@@ -78,12 +84,15 @@ class Exchange:
         "opened",
     )
 
-    def __init__(self, opened: Open) -> None:
+    def __init__(self, opened: Open, listen: Listen | None = None) -> None:
+        """`listen` chooses who hears what is said."""
         self._selection = choose(opened.method, opened.path, "", opened.stream)
         facts = self._selection.dialect.facts(opened.body, opened.choices)
         if facts.choices_per_prompt is None:  # the body was dropped; the relay had seen it
             facts = facts._replace(choices_per_prompt=opened.n)
         self._seen = Observation(facts)
+        if listen is not None:
+            self._seen.listener = listen(opened, self._selection.dialect)
         # They may be megabytes, and this lives as long as the stream.
         self.opened = replace(opened, body=b"", headers={})
         self.gaps_cut = 0  # token gaps that `drain_gaps` will never return
@@ -95,6 +104,11 @@ class Exchange:
         self._read_bytes = 0
         if opened.resumed:
             self._seen.bytes_missing()
+
+    @property
+    def listener(self) -> Listener | None:
+        """Who hears what is said, and waits for the record."""
+        return self._seen.listener
 
     @property
     def operation(self) -> str:

@@ -9,9 +9,11 @@ brought k tokens after g seconds is k gaps of g/k. Tokens that arrived in one re
 and that is true.
 """
 
+from collections.abc import Iterator
 from typing import ClassVar, Final, NamedTuple
 
 from inferwatch.record import TokenClass
+from inferwatch_collectors.dialects.content import Listener, Piece
 from inferwatch_collectors.dialects.timings import NO_TIMINGS, EngineTimings
 from inferwatch_collectors.dialects.usage import ONE_PROMPT, Totals, Usage
 
@@ -91,6 +93,7 @@ class Observation:
         "gap_max_s",
         "gap_sum_ns",
         "gaps",
+        "listener",
         "lossy",
         "malformed",
         "stall_from_ns",
@@ -112,6 +115,7 @@ class Observation:
         self.engine_id = ""
         self.engine_model = ""
         self.timings: EngineTimings = NO_TIMINGS  # by the engine itself
+        self.listener: Listener | None = None  # who is told what is said
         self.first_ns = UNKNOWN_NS
         self.first_class: TokenClass | None = None
         self.answer_ns = UNKNOWN_NS
@@ -179,6 +183,8 @@ class Observation:
         for choice in self.choices.values():
             choice.stamp_ns = UNKNOWN_NS
             choice.counted = False
+        if self.listener is not None:
+            self.listener.missing()
 
     @property
     def first_token_missed(self) -> bool:
@@ -205,11 +211,18 @@ class Dialect:
         """Return what the request tells about its reply. `choices` is n times prompts, 0 if unknown."""
         return RequestFacts()
 
+    def prompt(self, body: bytes) -> Iterator[Piece]:
+        """Yield the texts of a request. `body` may be cut or be anything: what cannot be read is left out."""
+        return iter(())
+
     def read_event(self, observation: Observation, stamp_ns: int, name: bytes, data: bytes) -> None:
         """Take one server-sent event of a streamed reply."""
 
     def read_reply(self, observation: Observation, body: bytes) -> None:
         """Take a whole plain reply."""
+
+    def tell_reply(self, observation: Observation, stamp_ns: int, body: bytes) -> None:
+        """Tell the observation's listener what a whole plain reply says. Only called if there is one."""
 
     def read_reply_tail(self, observation: Observation, tail: bytes) -> None:
         """Take the end of a plain reply that was not read: how its choices finished."""

@@ -125,6 +125,8 @@ class PlainReply:
         if self._parts:
             whole = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
             self._dialect.read_reply(self._observation, whole)
+            if self._observation.listener is not None:
+                self._dialect.tell_reply(self._observation, stamp_ns, whole)
         self._parts = None
 
 

@@ -1,11 +1,13 @@
 """OpenAI chat completions: `choices[].delta`."""
 
+from collections.abc import Iterator
 from typing import Any, ClassVar, Final
 
 import msgspec
 
 from inferwatch_collectors.dialects.base import ANSWER, REASONING, TOOL_CALL
-from inferwatch_collectors.dialects.openai_common import OpenAIStreams, WireChoice, WireReply
+from inferwatch_collectors.dialects.content import Piece, load, messages, settings, strings, texts
+from inferwatch_collectors.dialects.openai_common import SETTINGS, OpenAIStreams, WireChoice, WireReply
 
 
 class Function(msgspec.Struct, gc=False):
@@ -23,7 +25,7 @@ class ToolCall(msgspec.Struct, gc=False):
 
 
 class Delta(msgspec.Struct, gc=False):
-    """What one event adds to a choice. Only whether a field is empty is of interest."""
+    """What one event adds to a choice. For the counts, only whether a field is empty is of interest."""
 
     content: str | list[Any] | None = None
     reasoning: str | None = None  # vLLM, Groq, OpenRouter
@@ -68,13 +70,36 @@ def _tool_class(delta: Delta) -> int:
     return TOOL_CALL if named or any(call.custom for call in delta.tool_calls or ()) else 0
 
 
+def generated_texts(choice: ChatChoice) -> Iterator[tuple[int, str]]:
+    """Yield what a chunk's choice says, with the class of each text: names of tools are not text, arguments are."""
+    delta = choice.delta
+    if delta is None:
+        return
+    for text in texts(delta.reasoning or delta.reasoning_content):
+        yield REASONING, text
+    for text in (*texts(delta.content), *texts(delta.refusal)):
+        yield ANSWER, text
+    calls: list[Any] = [call.function.arguments for call in delta.tool_calls or () if call.function is not None]
+    calls += [call.custom for call in delta.tool_calls or ()]
+    if delta.function_call is not None:
+        calls.append(delta.function_call.arguments)
+    for text in strings(calls):
+        yield TOOL_CALL, text
+
+
 class OpenAIChat(OpenAIStreams):
     """`/v1/chat/completions`. One prompt, whatever the number of choices."""
 
     operation: ClassVar[str] = "chat"
 
     def __init__(self) -> None:
-        super().__init__(ChatChunk, generated_classes)
+        super().__init__(ChatChunk, generated_classes, generated_texts)
+
+    def prompt(self, body: bytes) -> Iterator[Piece]:
+        """Yield the messages, then the settings."""
+        loaded = load(body)
+        yield from messages(loaded.get("messages"))
+        yield from settings(loaded, SETTINGS)
 
 
 OPENAI_CHAT: Final = OpenAIChat()

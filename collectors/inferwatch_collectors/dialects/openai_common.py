@@ -12,25 +12,27 @@ for one token.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Final
 
 import msgspec
 
 from inferwatch.record import TokenSource
 from inferwatch_collectors.dialects.base import MAX_NAME_CHARS, Choice, Dialect, Observation
+from inferwatch_collectors.dialects.content import BAD_JSON, Piece, Source, load, settings, texts
 from inferwatch_collectors.dialects.lenient import load_object, salvage
 from inferwatch_collectors.dialects.timings import NO_TIMINGS, from_body
 from inferwatch_collectors.dialects.usage import Count, LastFinalWins, Totals, Usage, UsageRule
-
-# What msgspec raises on bad input: DecodeError and UnicodeDecodeError are ValueErrors; RecursionError on deep nesting.
-BAD_JSON: Final = (ValueError, RecursionError)
 
 # A finish reason is a word of the engine's; those known have 14 characters at most.
 _MAX_FINISH_CHARS: Final = 32
 
 # Inside a JSON string the quotes would be escaped, so text that talks about finish reasons does not match.
 _FINISH_REASON: Final = re.compile(rb'"finish_reason"\s*:\s*"([^"\\]{1,32})"')
+
+
+# Strings that clients put beside the conversation, and that say who they are or what they look for.
+SETTINGS: Final = ("stop", "user", "safety_identifier", "prompt_cache_key", "metadata")
 
 
 class WireChoice(msgspec.Struct, gc=False):
@@ -122,8 +124,15 @@ class OpenAIStreams(OpenAIReplies):
 
     generates: ClassVar[bool] = True
 
-    def __init__(self, chunk: type[WireReply], classes: Callable[[Any], int]) -> None:
+    def __init__(
+        self,
+        chunk: type[WireReply],
+        classes: Callable[[Any], int],
+        texts: Callable[[Any], Iterator[tuple[int, str]]],
+    ) -> None:
+        """`texts` yields the class (one bit) and the text of each thing that a choice of a chunk brings."""
         self._chunk = chunk
+        self._texts = texts
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(chunk).decode
         self._classes = classes
 
@@ -153,6 +162,19 @@ class OpenAIStreams(OpenAIReplies):
             _note_timings(observation, chunk)
         for position, choice in enumerate(choices or ()):
             self._advance(observation, stamp_ns, choice, position, None)
+
+    def tell_reply(self, observation: Observation, stamp_ns: int, body: bytes) -> None:
+        """Tell the text of each choice: a plain reply has whole messages where a stream has deltas."""
+        listener, choices = observation.listener, load(body).get("choices")
+        if listener is None or observation.echo_only or not isinstance(choices, list):
+            return
+        for position, choice in enumerate(choices):
+            if not isinstance(choice, dict):
+                continue
+            wire = salvage({"choices": [{**choice, "delta": choice.get("message")}]}, self._chunk)
+            for whole in getattr(wire, "choices", None) or ():
+                for bit, text in self._texts(whole):
+                    listener.text(stamp_ns, position if whole.index is None else whole.index, bit, text)
 
     def _second_chance(self, observation: Observation, data: bytes) -> Any:
         """Return the chunk in `data` that the typed decoder refused, or None: the end mark, or nothing of use."""
@@ -185,6 +207,9 @@ class OpenAIStreams(OpenAIReplies):
             tokens = 1
             if observation.awaits_token:
                 observation.token_seen(stamp_ns, classes)
+            if observation.listener is not None:
+                for bit, text in self._texts(wire):
+                    observation.listener.text(stamp_ns, position if index is None else index, bit, text)
         if usage is None:
             choice.counted = False
         else:
@@ -239,3 +264,10 @@ class Embeddings(OpenAIReplies):
     """`/v1/embeddings`: one usage, no stream."""
 
     operation: ClassVar[str] = "embeddings"
+
+    def prompt(self, body: bytes) -> Iterator[Piece]:
+        """Yield the inputs."""
+        loaded = load(body)
+        for text in texts(loaded.get("input")):
+            yield Piece(Source.USER, text)
+        yield from settings(loaded, SETTINGS)

@@ -1,11 +1,13 @@
 """OpenAI text completions: `choices[].text`, several prompts in one request, the prompt itself with `echo`."""
 
+from collections.abc import Iterator
 from typing import ClassVar, Final
 
 import msgspec
 
 from inferwatch_collectors.dialects.base import ANSWER, RequestFacts
-from inferwatch_collectors.dialects.openai_common import BAD_JSON, OpenAIStreams, WireChoice, WireReply
+from inferwatch_collectors.dialects.content import BAD_JSON, Piece, Source, load, settings, texts
+from inferwatch_collectors.dialects.openai_common import SETTINGS, OpenAIStreams, WireChoice, WireReply
 from inferwatch_collectors.dialects.usage import ONE_PROMPT
 
 
@@ -36,13 +38,26 @@ def generated_classes(choice: TextChoice) -> int:
     return ANSWER if choice.text else 0
 
 
+def generated_texts(choice: TextChoice) -> Iterator[tuple[int, str]]:
+    """Yield the text of a chunk's choice."""
+    if choice.text:
+        yield ANSWER, choice.text
+
+
 class OpenAICompletions(OpenAIStreams):
     """`/v1/completions`. A choice's index is i + prompt_index × n."""
 
     operation: ClassVar[str] = "text_completion"
 
     def __init__(self) -> None:
-        super().__init__(TextChunk, generated_classes)
+        super().__init__(TextChunk, generated_classes, generated_texts)
+
+    def prompt(self, body: bytes) -> Iterator[Piece]:
+        """Yield the prompts, then the settings. Prompts given as token ids are not text."""
+        loaded = load(body)
+        for text in (*texts(loaded.get("prompt")), *texts(loaded.get("suffix"))):
+            yield Piece(Source.USER, text)
+        yield from settings(loaded, SETTINGS)
 
     def facts(self, body: bytes, choices: int) -> RequestFacts:
         """Read n and echo. A body that was cut or dropped leaves open which prompt a choice belongs to."""
