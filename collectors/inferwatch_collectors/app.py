@@ -225,7 +225,9 @@ class Collector:
 
     def _late(self, late: LateCount) -> None:
         """Book what the engine's counters tell of a request that was hung up on: in the step in which they are read."""
-        self._parts.journal.add_late(self._parts.recorder.late(late, now_s=time.monotonic()))
+        priced = self._parts.recorder.late(late, now_s=time.monotonic())
+        self._parts.journal.add_late(priced)
+        self._parts.budgets.meter.late(priced)
 
     def _service(self) -> Service:
         return Service(

@@ -151,6 +151,8 @@ class Share(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     wall_ns: int  # Unix time: the request's arrival, as in its record
     tenant: str = ""
     model: str = ""
+    user: str = ""
+    feature: str = ""
     gpu_nanodollars: int | None = None  # None: no price of the hardware is configured
     energy_uj: int | None = None  # microjoules; None: nothing measures energy
 
@@ -168,6 +170,8 @@ class LateCount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: str
     operation: str
     outcome: Outcome
+    user: str = ""
+    feature: str = ""
     prompt_tokens: int | None = None  # as in `usage`: once, whatever n was; None: the engine's cannot be compared
     completion_tokens: int | None = None
     price_nanodollars: int | None = None  # by the price book of its day; None: no price is configured for the model

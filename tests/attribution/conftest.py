@@ -38,6 +38,8 @@ class Job(NamedTuple):
     completion: int | None = 100
     tenant: str = "acme"
     model: str = "qwen"
+    user: str = "u1"
+    feature: str = "search"
     operation: str = "chat"
     outcome: Outcome = Outcome.OK
     error: ErrorType = ErrorType.NONE
@@ -138,7 +140,7 @@ class Host:
         opened = Open(
             id=1, request_id=job.name, wall_ns=WALL_NS + job.sent_ms * MS, arrival_ns=START_NS + job.sent_ms * MS,
             sent_ns=START_NS + job.sent_ms * MS, method="POST", path="/v1/chat/completions", tenant=job.tenant,
-            model=job.model, stream=job.stream, asked_usage=True, choices=1, headers={}, body=b"", body_bytes=0,
+            model=job.model, user=job.user, feature=job.feature, stream=job.stream, asked_usage=True, choices=1, headers={}, body=b"", body_bytes=0,
         )  # fmt: skip
         exchange = SimpleNamespace(operation=job.operation, progress=self.progress(job))
         return SimpleNamespace(opened=opened, labels=job.labels, exchange=exchange)
@@ -157,7 +159,7 @@ class Host:
     def record(self, job: Job) -> RequestRecord:
         return RequestRecord(
             request_id=job.name, wall_ns=WALL_NS + job.sent_ms * MS, tenant=job.tenant, model=job.model,
-            operation=job.operation, route="chat", method="POST", stream=job.stream, outcome=job.outcome,
+            user=job.user, feature=job.feature, operation=job.operation, route="chat", method="POST", stream=job.stream, outcome=job.outcome,
             error=job.error, status=200, prompt_tokens=job.prompt, cached_tokens=job.cached,
             completion_tokens=job.completion, duration_s=(job.end_ms - job.sent_ms) / 1000, sent_s=0.0,
             ttft_s=None if job.first_ms is None else (job.first_ms - job.sent_ms) / 1000,

@@ -37,6 +37,8 @@ def jobs(draw: st.DrawFn) -> list[dict[str, Any]]:
                 "completion": draw(counts),
                 "tenant": draw(st.sampled_from(["acme", "beta", "gamma"])),
                 "model": draw(st.sampled_from(["qwen", "llama"])),
+                "user": draw(st.sampled_from(["", "u1", "u2"])),
+                "feature": draw(st.sampled_from(["", "search"])),
                 "operation": draw(st.sampled_from(["chat", "chat", "embeddings", "other"])),
                 "outcome": draw(st.sampled_from([Outcome.OK, Outcome.OK, Outcome.CLIENT_ABORT, Outcome.REJECTED])),
                 "late_prompt": draw(st.booleans()),
@@ -122,7 +124,10 @@ def assert_conserved(machine: Any, *, from_ms: int = 0) -> None:
 
 
 def assert_shares_agree(machine: Any) -> None:
-    """Every generating request has one share; the shares of a tenant sum to its counters, idle shares to at most idle."""
+    """Every generating request has one share, of the same names; those of a tenant sum to its counters.
+
+    Idle shares sum to at most idle.
+    """
     by_request = [share for share in machine.shares if share.request_id]
     names = [share.request_id for share in by_request]
     if priced(machine):
@@ -132,6 +137,10 @@ def assert_shares_agree(machine: Any) -> None:
         assert sorted(names) == sorted(job.name for job in measured)
     else:
         assert machine.shares == []
+    whose = {job.name: (job.tenant, job.model, job.user, job.feature) for job in machine.jobs}
+    assert [(each.tenant, each.model, each.user, each.feature) for each in by_request] == [
+        whose[name] for name in names
+    ]
     for tenant in ("acme", "beta", "gamma"):
         own = [share for share in by_request if share.tenant == tenant]
         assert sum(share.gpu_nanodollars or 0 for share in own) == machine.total(m.COST_DOLLARS, tenant=tenant)

@@ -15,7 +15,7 @@ from hypothesis.stateful import rule as step
 
 from inferwatch.board import COUNT_MASK, KNOWN, RELEASED_WORST, SPENT, TAKEN_WORST, Board
 from inferwatch.budget_rules import Names, digest_of
-from inferwatch.record import ErrorType, Outcome, RequestRecord, Share
+from inferwatch.record import ErrorType, LateCount, Outcome, RequestRecord, Share
 from inferwatch.relay.admission import Admission, Budgeting, BudgetRefusal, Wish
 from inferwatch.settings.budgets import Budgets
 from inferwatch.tap import Open
@@ -191,6 +191,46 @@ def test_a_request_without_counts_costs_what_was_seen_of_it(host: MakeHost) -> N
     it.meter.record(finished(frame, None, None, outcome=Outcome.INTERRUPTED, error=ErrorType.RELAY_DIED))
     it.tick()
     assert it.spent() == 100 * 1_000 + 50 * 10_000
+
+
+def late(frame: Open, prompt: int | None, completion: int | None, price: int | None) -> LateCount:
+    """What the engine had counted for a request that was hung up on."""
+    return LateCount(
+        request_id=frame.request_id, wall_ns=frame.wall_ns, tenant=frame.tenant, model=frame.model, user=frame.user,
+        feature=frame.feature, operation="chat", outcome=Outcome.CLIENT_ABORT, prompt_tokens=prompt,
+        completion_tokens=completion, price_nanodollars=price,
+    )  # fmt: skip
+
+
+def test_hanging_up_on_a_plain_request_is_not_free(host: MakeHost) -> None:
+    """What the engine counted for it is spent when that is known, in each budget in its unit."""
+    it = host(rule(per=("user",)), rule(name="tokens", unit="tokens", limit=1000), rule(name="gpu", basis="gpu"))
+    frame = opened(1, stream=False, user="u1")
+    it.meter.opened(frame)
+    it.meter.record(finished(frame, None, None, outcome=Outcome.CLIENT_ABORT))
+    it.tick()
+    assert it.spent(values=("u1",)) == it.spent("tokens") == 0
+    it.meter.late(late(frame, 100, 50, 600_000))
+    it.commit()
+    it.tick()
+    assert (it.spent(values=("u1",)), it.spent("tokens"), it.spent("gpu")) == (600_000, 150, 0)
+    it.begin()
+    assert (it.spent(values=("u1",)), it.spent("tokens")) == (600_000, 150)
+
+
+def test_a_late_count_replaces_what_was_seen(host: MakeHost) -> None:
+    """Never both."""
+    it = host(rule(unit="tokens", limit=1000))
+    frame = opened(1)
+    it.meter.opened(frame)
+    it.link.stream(frame, completion=50)
+    it.tick(0.5)
+    it.meter.record(finished(frame, None, None, outcome=Outcome.CLIENT_ABORT))
+    it.tick()
+    assert it.spent() == 150
+    it.meter.late(late(frame, 100, 57, None))
+    it.tick()
+    assert it.spent() == 157
 
 
 def test_what_was_booked_before_is_not_spent_again(host: MakeHost) -> None:
@@ -380,16 +420,23 @@ def test_what_the_machine_measures_replaces_the_estimate(
         assert estimate == pytest.approx((number - 1) * 2 * spent, rel=1e-5)
 
 
-def test_a_share_after_a_restart_finds_its_account_by_tenant_and_model(host: MakeHost) -> None:
-    """A budget for users cannot take it: the share does not tell, and that is counted."""
+def test_a_share_after_a_restart_finds_its_accounts(host: MakeHost) -> None:
+    """It tells whose it is: tenant, user, feature and model."""
     it = host(
         rule(basis="gpu", per=("tenant", "model"), tenant="*"), rule(name="users", basis="gpu", per=("user",)),
+        rule(name="batch", basis="gpu", feature="batch*"), rule(name="others", basis="gpu", feature="chat"),
+        rule(name="tokens", unit="tokens", per=("user",)),
     )  # fmt: skip
-    share = Share(request_id="gone", wall_ns=NOW_S * NS, tenant="acme", model="qwen", gpu_nanodollars=5)
-    it.meter.share(share)
+    names = {"tenant": "acme", "model": "qwen", "user": "u1", "feature": "batch-1"}
+    it.meter.share(Share(request_id="gone", wall_ns=NOW_S * NS, **names, gpu_nanodollars=5))
     it.tick()
     assert it.spent(values=("acme", "qwen")) == 5
-    assert it.count(m.BUDGET_UNCHECKED, "unmeasured") == 1
+    assert it.spent("users", ("u1",)) == 5
+    assert it.spent("batch") == 5
+    it.meter.refresh()
+    assert it.gauge(m.BUDGET_SPENT_DOLLARS, "others", "", "", "") is None
+    assert it.gauge(m.BUDGET_ACCOUNTS, "tokens", "ok") is None
+    assert it.count(m.BUDGET_UNCHECKED, "unmeasured") == 0
 
 
 def test_an_estimate_that_nothing_follows_is_dropped_and_counted(host: MakeHost) -> None:

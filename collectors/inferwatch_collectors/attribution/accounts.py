@@ -50,6 +50,8 @@ class Ended(msgspec.Struct, array_like=True, frozen=True):
     cached_tokens: int | None
     completion_tokens: int | None
     worked: bool  # False: the engine did nothing for it, and that is known
+    user: str = ""  # these two at the end: files of older versions do not have them
+    feature: str = ""
 
     @classmethod
     def of(cls, record: RequestRecord, labels: tuple[str, str, str], arrival_ns: int) -> "Ended":
@@ -75,6 +77,8 @@ class Ended(msgspec.Struct, array_like=True, frozen=True):
             record.cached_tokens,
             record.completion_tokens,
             counted or not refused,
+            record.user,
+            record.feature,
         )
 
 
@@ -100,6 +104,8 @@ class Account(msgspec.Struct, array_like=True):
     last_index: int | None = None  # the last interval with work of it
     gpu_nanodollars: int = 0
     energy_uj: int = 0
+    user: str = ""  # these two at the end: files of older versions do not have them
+    feature: str = ""
 
     @classmethod
     def of_open(cls, number: int, opened: Open, labels: tuple[str, str, str], now_ns: int) -> "Account":
@@ -116,6 +122,8 @@ class Account(msgspec.Struct, array_like=True):
             sent_ns,
             now_ns,
             waits_from_ns=sent_ns,
+            user=opened.user,
+            feature=opened.feature,
         )
 
     @classmethod
@@ -132,6 +140,8 @@ class Account(msgspec.Struct, array_like=True):
             ended.sent_ns,
             ended.end_ns,
             waits_from_ns=ended.sent_ns,
+            user=ended.user,
+            feature=ended.feature,
         )
 
     @property

@@ -84,6 +84,8 @@ class Counting:
                 wall_ns=account.wall_ns,
                 tenant=account.tenant,
                 model=account.model,
+                user=account.user,
+                feature=account.feature,
                 gpu_nanodollars=account.gpu_nanodollars if self._priced else None,
                 energy_uj=account.energy_uj if measured or account.energy_uj else None,
             )

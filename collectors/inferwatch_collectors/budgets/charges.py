@@ -10,7 +10,7 @@ from typing import Final
 from inferwatch.board import MEASURED
 from inferwatch.budget_rules import BY_TOKENS, MILLION, TokenRate
 from inferwatch.price_book import PriceBook
-from inferwatch.record import RequestRecord, Share
+from inferwatch.record import LateCount, RequestRecord, Share
 from inferwatch.settings.cost import Cost
 from inferwatch.settings.energy import Energy
 from inferwatch_collectors.attribution.rates import NS_PER_HOUR, Bill
@@ -98,6 +98,13 @@ class Tariff:
             *(measured, record.model, record.tenant, record.wall_ns),
             *(record.prompt_tokens, record.cached_tokens, record.completion_tokens),
         )
+
+    def of_late(self, measured: str, late: LateCount) -> int | None:
+        """Return what a late count comes to; None: nothing, or it is measured by other means."""
+        if measured == "price":
+            return late.price_nanodollars
+        rate = BY_TOKENS.get(measured)
+        return None if rate is None else rate.amount(late.prompt_tokens or 0, late.completion_tokens or 0)
 
     def of_share(self, measured: str, share: Share) -> int | None:
         """Return what was measured of a request; None: nothing measures that."""

@@ -2,8 +2,9 @@
 
 The clockwork around the pure parts. Everything happens on the event loop's thread, in steps without `await`:
 
-* `opened`, `closed`, `record` and `share` come from the booking, as things happen. What they change is written into
-  memos in the same step, so the ledger's next transaction has the records and the sums that include them, or neither.
+* `opened`, `closed`, `record`, `share` and `late` come from the booking, as things happen. What they change is written
+  into memos in the same step, so the ledger's next transaction has the records and the sums that include them, or
+  neither.
 * `tick`, each TICK_S, looks at running streams of accounts that may come near their limit, publishes what changed, and
   cuts. A stream's tokens are here FLUSH_S after they were sent, so they count within 100 ms.
 * once a second: new periods, audits of what is held, the relays' counts of decisions, forecasts.
@@ -19,7 +20,7 @@ from typing import Final, NamedTuple
 from inferwatch.board import MEASURED, Board
 from inferwatch.budget_rules import Digest, Match, Names, Rulebook, digest_of
 from inferwatch.price_book import PriceBook
-from inferwatch.record import Outcome, RequestRecord, Share
+from inferwatch.record import LateCount, Outcome, RequestRecord, Share
 from inferwatch.settings.budgets import Budgets
 from inferwatch.tap import Open
 from inferwatch_collectors import metrics as m
@@ -84,6 +85,13 @@ class _Awaited(NamedTuple):
     completion: int
 
 
+class _Uncounted(NamedTuple):
+    """An ended request without a count, of which something was seen."""
+
+    arrival_s: float
+    charged: dict[str, int]  # by budget
+
+
 class BudgetMeter:
     """Give it what happens as it happens, and a tick each TICK_S."""
 
@@ -108,6 +116,7 @@ class BudgetMeter:
         self._accounts: dict[Digest, Account] = {}
         self._running: dict[str, _Running] = {}
         self._awaited: dict[str, _Awaited] = {}  # ended requests that the attribution will measure
+        self._uncounted: dict[str, _Uncounted] = {}  # ended ones that had no count, and may get one
         self._calm_look_ns = self._chores_ns = 0
         self._now_s = 0.0
         self._now_ns = 0
@@ -222,6 +231,7 @@ class BudgetMeter:
             amount = self._tariff.of_record(match.rule.measured, record)
             if amount is None:
                 amount = seen.get(match.rule.name, 0)
+                self._note_uncounted(record, match.rule.name, amount)
             if match.rule.measured in MEASURED:
                 account.estimate(record.request_id, arrival_s, amount, self._now_s)
                 measured.append(account)
@@ -233,12 +243,24 @@ class BudgetMeter:
             tokens = (record.prompt_tokens or 0, record.completion_tokens or 0)
             self._awaited[record.request_id] = _Awaited(measured, arrival_s, *tokens)
 
+    def late(self, late: LateCount) -> None:
+        """What the engine had counted for a request that was booked without counts. In one step with the booking."""
+        known = self._uncounted.pop(late.request_id, None)
+        for match in self._book.matching(Names(late.tenant, late.user, late.feature, late.model)):
+            amount = self._tariff.of_late(match.rule.measured, late)
+            account = self._account(match) if amount is not None else None
+            if account is None or amount is None:
+                continue
+            before = known.charged.get(match.rule.name, 0) if known is not None else 0
+            account.charge(late.wall_ns / NS_PER_S, amount - before, self._now_s)
+            self._memory.write(account)
+
     def share(self, share: Share) -> None:
         """What a request was charged of the machine. In one step with its other counting."""
         if not share.request_id:
             return
         awaited = self._awaited.pop(share.request_id, None)
-        accounts = awaited.accounts if awaited is not None else self._known_without_names(share)
+        accounts = awaited.accounts if awaited is not None else self._accounts_of(share)
         learnt: set[str] = set()
         for account in accounts:
             estimate = account.pending.get(share.request_id)
@@ -254,27 +276,23 @@ class BudgetMeter:
         if learnt:
             self._memory.write_learnt(self._tariff.learnt)
 
+    def _note_uncounted(self, record: RequestRecord, budget: str, charged: int) -> None:
+        if charged and record.prompt_tokens is None and record.completion_tokens is None:
+            if record.request_id not in self._uncounted and len(self._uncounted) >= MAX_AWAITED:
+                return
+            fresh = _Uncounted(record.wall_ns / NS_PER_S, {})
+            self._uncounted.setdefault(record.request_id, fresh).charged[budget] = charged
+
     def _learn(self, account: Account, record: RequestRecord) -> None:
         completion, prompt = record.completion_tokens, record.prompt_tokens
         if record.outcome is Outcome.OK and completion is not None and prompt is not None:
             account.expected.observe(completion, record.choices, prompt, record.request_bytes)
 
-    def _known_without_names(self, share: Share) -> list[Account]:
-        """Return whom a request of an earlier life of ours belongs to, as far as its share tells: not by user."""
-        found = []
-        for rule in self._book.rules:
-            settings = rule.settings
-            if rule.measured not in MEASURED:
-                continue
-            if settings.user != "*" or settings.feature != "*" or {"user", "feature"} & set(settings.per):
-                self._store.counter(m.BUDGET_UNCHECKED, (UNMEASURED,)).add()
-                continue
-            names = Names(share.tenant, "", "", share.model)
-            if rule.fits(names):
-                values = rule.values(names)
-                account = self._account(Match(rule, values, digest_of(rule.name, values)))
-                found += [account] if account is not None else []
-        return found
+    def _accounts_of(self, share: Share) -> list[Account]:
+        """Return whom a request of an earlier life of ours belongs to."""
+        names = Names(share.tenant, share.user, share.feature, share.model)
+        matches = [match for match in self._book.matching(names) if match.rule.measured in MEASURED]
+        return [account for match in matches if (account := self._account(match)) is not None]
 
     # --- the clock
 
@@ -359,8 +377,8 @@ class BudgetMeter:
                 self._memory.write(account)
             if account.is_idle and self._now_s - account.used_s > IDLE_S:
                 self._retire(digest)
-        for request_id in [each for each, known in self._awaited.items() if self._now_s - known.arrival_s > PENDING_S]:
-            del self._awaited[request_id]
+        self._forget_late(self._awaited)
+        self._forget_late(self._uncounted)
         self._exported.forecast_one(self._accounts.values(), self._now_s)
         if self._publication is not None:
             for account, decision, growth in self._publication.chores(self._accounts.values(), now_ns):
@@ -368,6 +386,11 @@ class BudgetMeter:
                 self._memory.write(account)
             for reason, growth in self._publication.unchecked():
                 store.counter(m.BUDGET_UNCHECKED, (reason,)).add(growth)
+
+    def _forget_late(self, waiting: "dict[str, _Awaited] | dict[str, _Uncounted]") -> None:
+        """Let go of requests that nothing more will be told of."""
+        for request_id in [each for each, known in waiting.items() if self._now_s - known.arrival_s > PENDING_S]:
+            del waiting[request_id]
 
     def _publish(self, now_ns: int) -> None:
         if self._publication is not None:

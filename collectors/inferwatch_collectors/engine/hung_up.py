@@ -47,6 +47,8 @@ class HungUp(msgspec.Struct, array_like=True):
     model: str = ""
     operation: str = ""
     outcome: Outcome = Outcome.CLIENT_ABORT
+    user: str = ""  # these two at the end: files of older versions do not have them
+    feature: str = ""
 
 
 class Held(msgspec.Struct, array_like=True):
@@ -123,6 +125,8 @@ class HungUps:
             model=record.model,
             operation=record.operation,
             outcome=record.outcome,
+            user=record.user,
+            feature=record.feature,
         )
         if len(self._held.waiting) < self._max_hung_up:
             self._held.waiting.append(hung_up)
@@ -201,6 +205,8 @@ def _late(hung_up: HungUp, prompt: int | None, completion: int | None) -> LateCo
         model=hung_up.model,
         operation=hung_up.operation,
         outcome=hung_up.outcome,
+        user=hung_up.user,
+        feature=hung_up.feature,
         prompt_tokens=prompt,
         completion_tokens=completion,
     )

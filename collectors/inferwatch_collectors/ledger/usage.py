@@ -127,12 +127,12 @@ def key_of(record: RequestRecord) -> Key:
 
 def key_of_share(share: Share) -> Key:
     """Return under what a share is added up that belongs to no row: idle time, or a request that has none."""
-    return (share.tenant, share.model, "", "", "", UNKNOWN if share.request_id else IDLE, "")
+    return (share.tenant, share.model, "", share.user, share.feature, UNKNOWN if share.request_id else IDLE, "")
 
 
 def key_of_late(late: LateCount) -> Key:
     """Return under what a late count is added up whose request has no row."""
-    return (late.tenant, late.model, late.operation, "", "", UNKNOWN, "")
+    return (late.tenant, late.model, late.operation, late.user, late.feature, UNKNOWN, "")
 
 
 def without_user(key: Key) -> Key:

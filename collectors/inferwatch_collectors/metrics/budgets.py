@@ -109,6 +109,6 @@ BUDGET_UNCHECKED: Final = Metric(
     help="Times that a request was not held against a budget as it should have been.",
     measured="accounts: there were more accounts than budgets.max_accounts; collector_silent: what running requests "
     "hold was left out, since nobody had settled it for 10 s; unmeasured: GPU time or energy that no measurement "
-    "followed, or of a request whose user or feature is not known any more; lock: a process stood still with the lock "
+    "followed; lock: a process stood still with the lock "
     "of the accounts for longer than budgets.max_lock_wait_s.",
 )

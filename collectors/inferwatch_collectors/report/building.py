@@ -68,7 +68,7 @@ def _utc(unix_s: int) -> str:
 
 def _table(name: str, query: Query, usage: Usage, requests: Sequence[Group]) -> tuple[Line, ...]:
     if name == "user":
-        lines = [Line.of(user.user, user.sums, user.tenant) for user in usage.users if user.sums[0]]
+        lines = [Line.of(user.user, user.sums, user.tenant) for user in usage.users]
     else:
         lines = [Line.of(label, sums) for label, sums in _by(requests, _LABELS[name])]
     if name == "day":

@@ -28,7 +28,7 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, name: str, sums: Sequence[int], tenant: str = "") -> Self:
         """Make a line of SUMS."""
         by_name = dict(zip(SUMS, sums, strict=True))
-        requests, shares = by_name["requests"], by_name["shares"]
+        requests, shares, price = by_name["requests"], by_name["shares"], by_name["price_nanodollars"]
         return cls(
             name=name,
             tenant=tenant,
@@ -37,7 +37,8 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
             cached_tokens=by_name["cached_tokens"],
             completion_tokens=by_name["completion_tokens"],
             reasoning_tokens=by_name["reasoning_tokens"],
-            price_nanodollars=None if by_name["unpriced"] == requests else by_name["price_nanodollars"],
+            # A late count whose request has no row has a price and is no request here.
+            price_nanodollars=price if price or by_name["unpriced"] != requests else None,
             gpu_nanodollars=None if by_name["uncosted"] == shares else by_name["gpu_nanodollars"],
             energy_uj=None if by_name["unmetered"] == shares else by_name["energy_uj"],
             unpriced_requests=by_name["unpriced"],

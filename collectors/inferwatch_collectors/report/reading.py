@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from inferwatch_collectors.ledger.schema import MIGRATIONS
-from inferwatch_collectors.ledger.usage import DAY, LEVELS, SUMS, USER_DAY
+from inferwatch_collectors.ledger.usage import DAY, IDLE, LEVELS, SUMS, USER_DAY
 from inferwatch_collectors.report.query import Query, Segment
 
 # Another writer never locks readers out in WAL mode; a checkpoint at closing does for a moment.
@@ -99,8 +99,8 @@ def usage(connection: sqlite3.Connection, query: Query) -> Usage:
         # Grouped by number first: joining every cell with its key's texts would take several times as long.
         rows = connection.execute(
             f"SELECT tenant, user, {_TOTALS} FROM (SELECT key, {_RENAMED} FROM ({source}) GROUP BY key) "  # noqa: S608
-            "JOIN usage_keys USING (key) GROUP BY tenant, user ORDER BY tenant, user",
-            values,
+            "JOIN usage_keys USING (key) WHERE outcome != ? GROUP BY tenant, user ORDER BY tenant, user",
+            [*values, IDLE],
         )
         users = [User(row[0], row[1], row[2:]) for row in rows]
     finest = min((segment.level for segment in segments), key=LEVELS.index)

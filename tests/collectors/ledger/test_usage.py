@@ -58,7 +58,8 @@ def test_a_key_names_who_and_how(frames: Any) -> None:
 def test_a_share_of_nobody_is_idle() -> None:
     """Idle time and a request without a row are told apart."""
     assert key_of_share(Share(wall_ns=1, model="m"))[5] == "idle"
-    assert key_of_share(Share(request_id="r", wall_ns=1, tenant="t"))[0::5] == ("t", "unknown")
+    share = Share(request_id="r", wall_ns=1, tenant="t", model="m", user="u", feature="f")
+    assert key_of_share(share) == ("t", "m", "", "u", "f", "unknown", "")
 
 
 def test_unknown_is_counted_as_unknown(frames: Any) -> None:
