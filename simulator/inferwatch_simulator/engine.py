@@ -99,9 +99,13 @@ class Engine:
         if self.scheduler.idle:
             return
         self._step = self.scheduler.schedule(now_s)
+        self._timer = self._begin_step(self._step, now_s)
+
+    def _begin_step(self, step: Step, now_s: float) -> asyncio.Handle:
+        """Compute `step`, which is to say: wait. What is returned calls `_end_step` when it is over."""
         start_s = self._due_s if now_s - self._due_s < _CATCH_UP_S else now_s
-        self._due_s = start_s + self._step.duration_s
-        self._timer = self._loop.call_later(max(0.0, self._due_s - time.monotonic()), self._end_step)
+        self._due_s = start_s + step.duration_s
+        return self._loop.call_later(max(0.0, self._due_s - time.monotonic()), self._end_step)
 
     def _deliver(self, step: Step, now_s: float) -> None:
         got_token = self.scheduler.commit(step, now_s)

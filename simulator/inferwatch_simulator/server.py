@@ -42,8 +42,8 @@ _Handler = Callable[[web.BaseRequest, faults.FaultPlan], Awaitable[web.StreamRes
 class RunningSimulator:
     """A started simulator. `url` has no trailing slash; `close` aborts what is still running."""
 
-    def __init__(self, config: SimulatorConfig) -> None:
-        self.engine = Engine(config)
+    def __init__(self, config: SimulatorConfig, engine: Callable[[SimulatorConfig], Engine]) -> None:
+        self.engine = engine(config)
         self._app = _App(config, self.engine)
         self._runner = web.ServerRunner(
             web.Server(
@@ -77,28 +77,28 @@ class RunningSimulator:
         await self.close()
 
 
-async def start(config: SimulatorConfig) -> RunningSimulator:
-    """Start a simulator on the running event loop.
+async def start(config: SimulatorConfig, engine: Callable[[SimulatorConfig], Engine] = Engine) -> RunningSimulator:
+    """Start a simulator on the running event loop. `engine` makes what computes the tokens.
 
     Raises:
         OSError: the port is taken, or the host is none of this machine's.
     """
-    simulator = RunningSimulator(config)
+    simulator = RunningSimulator(config, engine)
     await simulator._start()  # noqa: SLF001 - the two are one thing
     return simulator
 
 
-def run(config: SimulatorConfig) -> None:
+def run(config: SimulatorConfig, engine: Callable[[SimulatorConfig], Engine] = Engine) -> None:
     """Serve until SIGINT or SIGTERM."""
-    uvloop.run(_serve(config))
+    uvloop.run(_serve(config, engine))
 
 
-async def _serve(config: SimulatorConfig) -> None:
+async def _serve(config: SimulatorConfig, engine: Callable[[SimulatorConfig], Engine]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, stop.set)
-    async with await start(config) as simulator:
+    async with await start(config, engine) as simulator:
         _log.info("simulator_listening", url=simulator.url, model=config.model, engine=config.engine)
         await stop.wait()
 
