@@ -180,9 +180,7 @@ def accounted(before: Scrape, after: Scrape) -> dict[str, float]:
         "j_per_request": requests / booked if booked else 0.0,
         "j_per_token": requests / (prompt + completion) if booked else 0.0,
         "sampler_cpu_s": grown("inferwatch_gpu_sampler_cpu_seconds_total"),
-        "samples": grown("inferwatch_gpu_sample_duration_seconds_count"),
-        "sample_s": grown("inferwatch_gpu_sample_duration_seconds_sum"),
-        "loop_lag_s": total(after, "inferwatch_collector_event_loop_lag_seconds"),
+        "sample_s": total(after, "inferwatch_gpu_sample_duration_seconds"),
     }
 
 
@@ -240,15 +238,11 @@ def table(phases: list[dict[str, Any]]) -> str:
     row("tokens, prompt + completion", [f"{e['prompt_tokens']:,.0f} + {e['completion_tokens']:,.0f}" for e in ours])
     row("J per request", [f"{each['j_per_request']:,.1f}" if each["requests"] else "" for each in ours])
     row("J per token, prompt and completion", [f"{e['j_per_token']:.3f}" if e["requests"] else "" for e in ours])
-    row("a reading: duration, CPU, ms", [_per_sample(each) for each in ours])
+    row("the last reading of the GPU, ms", [f"{1e3 * each['sample_s']:.1f}" for each in ours])
+    seconds = [each["seconds"] for each in phases]
+    cpu = [f"{1e3 * e['sampler_cpu_s'] / s:.1f}" for e, s in zip(ours, seconds, strict=True)]
+    row("CPU for readings, ms a second", cpu)
     return "\n".join(lines) + "\n"
-
-
-def _per_sample(figures: dict[str, float]) -> str:
-    samples = figures["samples"]
-    return (
-        f"{1e3 * figures['sample_s'] / samples:.1f}, {1e3 * figures['sampler_cpu_s'] / samples:.1f}" if samples else ""
-    )
 
 
 async def run(out: Path, device: str) -> list[dict[str, Any]]:

@@ -179,6 +179,8 @@ class GpuEngine(Engine):
 
 def main() -> int:
     """Serve until told to stop."""
+    # cuDNN makes a plan for each length of the keys anew, and every step has another.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     parser = argparse.ArgumentParser(prog="python -m bench.gpu_engine", description="An engine that computes.")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--device", default="cuda", help="cuda, or cpu for a try with a tiny decoder")

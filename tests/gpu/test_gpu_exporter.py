@@ -73,6 +73,30 @@ def test_counter(readings: list[int | None], expected_mj: int, resets: int) -> N
     assert store.counter(m.GPU_COUNTER_RESETS, LABELS).value == resets
 
 
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("readings", "expected_bytes", "resets"),
+    [
+        pytest.param([(1, 3 * GIB), (2, 1 * GIB)], 2 * GIB, 0, id="32 bits are full"),
+        pytest.param([(1, 4 * GIB - 1), (2, 0), (3, 5)], 6, 0, id="just full"),
+        pytest.param([(9, 3 * GIB), (2, 1 * GIB)], 1 * GIB, 1, id="the driver was reloaded: energy went back, too"),
+        pytest.param([(1, 9 * GIB), (2, 1 * GIB)], 1 * GIB, 1, id="a counter of more bits"),
+        pytest.param([(None, 3 * GIB), (None, 1 * GIB)], 2 * GIB, 0, id="nothing else is known"),
+    ],
+)
+def test_bytes_over_pcie(readings: list[tuple[int | None, int]], expected_bytes: int, resets: int) -> None:
+    """The driver's counter begins anew each 4 GiB; that is not taken for a reset, nor a reset for that."""
+    store = MetricStore()
+    exporter = an_exporter(store)
+    for energy_mj, received in readings:
+        exporter.take(a_sample(counters=Counters(energy_mj=energy_mj, pcie_bytes={"receive": received})))
+    exporter.refresh(0)
+    assert store.counter(m.GPU_PCIE_BYTES, (*LABELS, "receive")).value == expected_bytes
+    assert store.counter(m.GPU_COUNTER_RESETS, LABELS).value == resets
+
+
 @given(
     growths=st.lists(st.lists(st.integers(0, 2**50), min_size=1), min_size=1),
     refresh_each=st.integers(1, 4),

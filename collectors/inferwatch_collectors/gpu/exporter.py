@@ -6,6 +6,10 @@ with the values (`Memo`), in the same commit as they, so that a restart of ours 
 
 The first reading of a GPU ever is where its counters begin, at 0. If a counter has gone back, what it shows is what
 was counted since; what was counted between our last reading and the reset is lost.
+
+Bytes over PCIe the driver counts with 32 bits (seen on an H200, driver 580.159): once 4 GiB have gone by they begin
+anew. That is no reset as long as no other counter of the GPU has gone back; of more than 4 GiB between two readings
+the multiples are lost.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -78,6 +82,10 @@ _LABELLED_COUNTERS: Final[tuple[tuple[Metric, Callable[[Counters], Mapping[str, 
     (m.GPU_NVLINK_BYTES, lambda c: c.nvlink_bytes),
 )
 
+# Metrics whose counter in the driver has 32 bits.
+_WRAPPING: Final = frozenset({m.GPU_PCIE_BYTES.name})
+_WRAP: Final = 2**32
+
 # (metric, label values after those of the card) -> what a driver's counter shows, in 1/scale of the metric's unit.
 _Raw = dict[tuple[str, str], int]
 
@@ -121,12 +129,12 @@ class GpuExporter:
             return
         fresh = _flat(sample.counters)
         last = self._baseline(card) if card.raw is None else card.raw
-        back = False
+        back = {key for key, raw in fresh.items() if raw < last.get(key, raw)}
+        reset = any(key[0] not in _WRAPPING or last[key] >= _WRAP for key in back)
         for key, raw in fresh.items():
-            before = last.get(key, raw)
-            back = back or raw < before
-            card.grown[key] = card.grown.get(key, 0) + (raw - before if raw >= before else raw)
-        card.resets += back
+            before = last.get(key, raw) if key not in back else 0 if reset else last[key] - _WRAP
+            card.grown[key] = card.grown.get(key, 0) + raw - before
+        card.resets += reset
         card.raw = last | fresh
         if sample.hears_xid and not card.xids:
             for xid in WATCHED_XIDS:

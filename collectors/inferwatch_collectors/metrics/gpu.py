@@ -264,7 +264,8 @@ GPU_PCIE_BYTES: Final = Metric(
     labels=(*CARD, "direction"),
     unit="bytes",
     help="Bytes over PCIe since Inferwatch first saw the GPU.",
-    measured="From the GPU's own counters; transmit is from the GPU to the host.",
+    measured="From the GPU's own counters; transmit is from the GPU to the host. They have 32 bits: of more than 4 GiB "
+    "between two readings (gpu.interval_s) the multiples of that are missing.",
     semconv="hw.gpu.io",
 )
 GPU_PCIE_REPLAYS: Final = Metric(
