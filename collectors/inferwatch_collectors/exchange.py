@@ -21,9 +21,9 @@ from msgspec.structs import replace
 from inferwatch.record import ErrorType, Outcome, RequestRecord
 from inferwatch.tap import Close, Head, Open
 from inferwatch_collectors.dialects.base import CUT_GAPS, UNKNOWN_NS, Dialect, Observation
-from inferwatch_collectors.dialects.body import UNREAD, Body, EventStream, body_reader
+from inferwatch_collectors.dialects.body import UNREAD, Body, EventStream, RecordStream, body_reader
 from inferwatch_collectors.dialects.content import Listener
-from inferwatch_collectors.dialects.select import SSE, choose
+from inferwatch_collectors.dialects.select import NDJSON, STREAMED, choose
 from inferwatch_collectors.dialects.timings import NO_TIMINGS, from_headers
 
 # Gaps waiting for `drain_gaps`, called for each batch (100 ms). A stream at 10,000 tokens/s fills 1,000; the rest is
@@ -163,6 +163,8 @@ class Exchange:
         if self._body is None:
             self._encoding = head.headers.get("content-encoding", "")
             self._begin(head.headers.get("content-type", ""))
+        if self._selection.dialect.reads_head:
+            self._selection.dialect.read_head(self._seen, head.headers)
 
     def read(self, stamp_ns: int, data: bytes) -> None:
         """Take one read of the answer's body; empty data marks the place where copies are missing."""
@@ -258,7 +260,7 @@ class Exchange:
         dialect, seen = self._selection.dialect, self._seen
         last = Observation(seen.facts)
         if self._streamed():
-            events = EventStream(dialect, last)
+            events = RecordStream(dialect, last) if self._selection.framing == NDJSON else EventStream(dialect, last)
             events.gap()  # it begins anywhere
             events.feed(close.stamp_ns, close.tail)
             events.finish(close.stamp_ns)
@@ -270,6 +272,7 @@ class Exchange:
             if choice.finish and (ours := seen.choice(index)) is not None:
                 ours.finish = ours.finish or choice.finish
         seen.final = seen.final or last.final
+        seen.source = seen.source or last.source
         seen.done |= last.done
         seen.error |= last.error
         seen.engine_id = seen.engine_id or last.engine_id
@@ -283,7 +286,7 @@ class Exchange:
         """Whether the answer came as a stream; before any head, whether one was asked for."""
         if self._body is None:
             return self.opened.stream
-        return self._selection.framing == SSE
+        return self._selection.framing in STREAMED
 
     def _judge(self, outcome: Outcome, error: ErrorType, sent_status: int) -> tuple[Outcome, ErrorType]:
         """Refine the transport's verdict by what stands in the answer."""
@@ -300,7 +303,7 @@ class Exchange:
             error = ErrorType.ENGINE_5XX if status >= 500 else ErrorType.ENGINE_4XX
         if seen.error and outcome in {Outcome.OK, Outcome.CLIENT_ABORT, Outcome.STREAM_ERROR}:
             # Whatever happened to the connection afterwards, this is why.
-            return Outcome.STREAM_ERROR, ErrorType.ENGINE_EVENT
+            return Outcome.REJECTED if seen.refused else Outcome.STREAM_ERROR, ErrorType.ENGINE_EVENT
         if outcome is Outcome.OK and self._unfinished():
             return Outcome.STREAM_ERROR, ErrorType.NO_FINISH
         return outcome, error
@@ -310,7 +313,7 @@ class Exchange:
         seen = self._seen
         if seen.lossy or not self._selection.dialect.generates or not self._streamed():
             return False
-        return not seen.choices or not all(choice.finish for choice in seen.choices.values())
+        return self._selection.dialect.unfinished(seen)
 
     def _first_token_missing(self, outcome: Outcome, error: ErrorType) -> str:
         """Return why there is no first token, "" where there is one or none is to be expected."""

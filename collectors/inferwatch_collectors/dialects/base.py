@@ -9,10 +9,10 @@ brought k tokens after g seconds is k gaps of g/k. Tokens that arrived in one re
 and that is true.
 """
 
-from collections.abc import Iterator
-from typing import ClassVar, Final, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Final, NamedTuple
 
-from inferwatch.record import TokenClass
+from inferwatch.record import TokenClass, TokenSource
 from inferwatch_collectors.dialects.content import Listener, Piece
 from inferwatch_collectors.dialects.timings import NO_TIMINGS, EngineTimings
 from inferwatch_collectors.dialects.usage import ONE_PROMPT, Totals, Usage
@@ -50,10 +50,12 @@ class RequestFacts(NamedTuple):
     Attributes:
         choices_per_prompt: a choice's prompt is index // this; None if the request does not tell.
         echo_only: the text that comes back is the prompt, nothing is to be generated.
+        prompts: how many there are; 0 if the request does not tell.
     """
 
     choices_per_prompt: int | None = ONE_PROMPT
     echo_only: bool = False
+    prompts: int = 1
 
 
 class Choice:
@@ -96,6 +98,10 @@ class Observation:
         "listener",
         "lossy",
         "malformed",
+        "own",
+        "reader",
+        "refused",
+        "source",
         "stall_from_ns",
         "stall_to_ns",
         "timings",
@@ -111,7 +117,11 @@ class Observation:
         self.malformed = 0  # data events, or bodies, that did not
         self.done = False  # the end-of-stream mark came
         self.error = False  # an error came in place of (the rest of) the answer
+        self.refused = False  # that error was a refusal: nothing had been generated
         self.lossy = False  # something that the engine sent was not read
+        self.source: TokenSource | None = None  # where the counts come from, if it is no usage
+        self.own: Any = None  # whatever else its dialect keeps of it
+        self.reader: Dialect | None = None  # who reads it, where its shape decides
         self.engine_id = ""
         self.engine_model = ""
         self.timings: EngineTimings = NO_TIMINGS  # by the engine itself
@@ -201,11 +211,13 @@ class Dialect:
         operation: OpenTelemetry's gen_ai.operation.name, or "other".
         generates: its replies are generated token by token, so that a stream of them has a first token.
         reads: replies are read at all; if not, their bytes are only counted.
+        reads_head: counts may stand in the reply's head.
     """
 
-    operation: ClassVar[str] = "other"
+    operation: str = "other"
     generates: ClassVar[bool] = False
     reads: ClassVar[bool] = False
+    reads_head: ClassVar[bool] = False
 
     def facts(self, body: bytes, choices: int) -> RequestFacts:
         """Return what the request tells about its reply. `choices` is n times prompts, 0 if unknown."""
@@ -215,8 +227,11 @@ class Dialect:
         """Yield the texts of a request. `body` may be cut or be anything: what cannot be read is left out."""
         return iter(())
 
+    def read_head(self, observation: Observation, headers: Mapping[str, str]) -> None:
+        """Take the head (lower-case names) of a reply."""
+
     def read_event(self, observation: Observation, stamp_ns: int, name: bytes, data: bytes) -> None:
-        """Take one server-sent event of a streamed reply."""
+        """Take one event of a streamed reply: of server-sent events the data, or a record of NDJSON (no `name`)."""
 
     def read_reply(self, observation: Observation, body: bytes) -> None:
         """Take a whole plain reply."""
@@ -234,3 +249,8 @@ class Dialect:
     def totals(self, observation: Observation, choices: int) -> Totals:
         """Return the counts. `choices` is how many were asked for, 0 if unknown."""
         return Totals()
+
+    def unfinished(self, observation: Observation) -> bool:
+        """Return whether a stream that was seen whole ended before its choices did."""
+        choices = observation.choices
+        return not choices or not all(choice.finish for choice in choices.values())

@@ -4,9 +4,11 @@ Which kind it is, the response head says. All kinds take any split of the bytes 
 """
 
 import zlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from inferwatch_collectors.dialects.base import CUT_INFLATED, CUT_LONG_EVENT, CUT_LONG_REPLY, Dialect, Observation
+from inferwatch_collectors.dialects.ndjson import LineParser
 from inferwatch_collectors.dialects.sse import SSEParser
 
 if TYPE_CHECKING:
@@ -92,6 +94,38 @@ class EventStream:
         for name, value in self._parser.finish():
             self._read_event(seen, stamp_ns, name, value)
         # An event that the end of the stream cut in two is neither a fault of the engine's nor of ours.
+        seen.malformed, seen.lossy = malformed, lossy
+
+
+class RecordStream:
+    """Newline-delimited JSON."""
+
+    __slots__ = ("_dialect", "_observation", "_parser")
+
+    def __init__(self, dialect: Dialect, observation: Observation) -> None:
+        self._parser = LineParser()
+        self._observation = observation
+        self._dialect = dialect
+
+    def feed(self, stamp_ns: int, data: bytes) -> None:
+        """Hand on the records that `data` completes."""
+        for record in self._parser.feed(data):
+            self._dialect.read_event(self._observation, stamp_ns, b"", record)
+        if self._parser.oversized:
+            self._observation.lossy = True
+            self._observation.cut(CUT_LONG_EVENT)
+
+    def gap(self) -> None:
+        """Look for the next record."""
+        self._parser.resync()
+
+    def finish(self, stamp_ns: int) -> None:
+        """Hand on a last record without a line end, if its object is whole."""
+        seen = self._observation
+        malformed, lossy = seen.malformed, seen.lossy
+        for record in self._parser.finish():
+            self._dialect.read_event(seen, stamp_ns, b"", record)
+        # As with events: what the end of the stream cut in two is nobody's fault.
         seen.malformed, seen.lossy = malformed, lossy
 
 
@@ -196,11 +230,18 @@ def _deflate_format(start: bytes) -> int:
     return _ZLIB if is_zlib else _RAW
 
 
+_READERS: Final[dict[str, Callable[[Dialect, Observation], Body]]] = {
+    "sse": EventStream,
+    "ndjson": RecordStream,
+    "json": PlainReply,
+}
+
+
 def body_reader(dialect: Dialect, observation: Observation, framing: str, encoding: str) -> Body | None:
     """Return what reads a body.
 
     Args:
-        framing: "sse", "json" or "" (neither: nothing to read).
+        framing: "sse", "ndjson", "json" or "" (none of them: nothing to read).
         encoding: the content-encoding as it came.
 
     Returns:
@@ -208,7 +249,7 @@ def body_reader(dialect: Dialect, observation: Observation, framing: str, encodi
     """
     if not dialect.reads or not framing:
         return UNREAD
-    inner: Body = EventStream(dialect, observation) if framing == "sse" else PlainReply(dialect, observation)
+    inner: Body = _READERS[framing](dialect, observation)
     if not encoding:
         return inner
     encoding = encoding.strip().lower().removeprefix("x-")

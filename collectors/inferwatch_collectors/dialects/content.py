@@ -21,6 +21,9 @@ BAD_JSON: Final = (ValueError, RecursionError)
 # Values of a tool's arguments are texts wherever they stand; deeper than this nobody nests them.
 MAX_DEPTH: Final = 16
 
+# Strings that clients put beside the conversation, and that say who they are or what they look for.
+SETTINGS: Final = ("stop", "user", "safety_identifier", "prompt_cache_key", "metadata")
+
 
 class Source(enum.StrEnum):
     """Who a text is from."""
@@ -104,6 +107,13 @@ def messages(value: Any) -> Iterator[Piece]:
             yield Piece(source, text)
         if isinstance(name := message.get("name"), str) and name:
             yield Piece(Source.SETTING, name)
+
+
+def from_user(body: dict[str, Any], keys: Iterable[str]) -> Iterator[Piece]:
+    """Yield the texts under `keys`: a string, or a list of them, or of parts."""
+    for key in keys:
+        for text in texts(body.get(key)):
+            yield Piece(Source.USER, text)
 
 
 def settings(body: dict[str, Any], keys: Iterable[str]) -> Iterator[Piece]:

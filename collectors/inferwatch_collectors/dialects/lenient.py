@@ -53,5 +53,5 @@ def _fit(value: Any, wanted: Any) -> Any:
             return [entry for entry in fitted if entry is not None]
     try:
         return msgspec.convert(value, wanted)
-    except (msgspec.ValidationError, RecursionError):
+    except (ValueError, RecursionError):  # a ValidationError is a ValueError, and so is a lone surrogate for a number
         return None

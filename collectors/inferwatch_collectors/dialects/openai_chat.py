@@ -1,13 +1,13 @@
 """OpenAI chat completions: `choices[].delta`."""
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import msgspec
 
 from inferwatch_collectors.dialects.base import ANSWER, REASONING, TOOL_CALL
-from inferwatch_collectors.dialects.content import Piece, load, messages, settings, strings, texts
-from inferwatch_collectors.dialects.openai_common import SETTINGS, OpenAIStreams, WireChoice, WireReply
+from inferwatch_collectors.dialects.content import SETTINGS, Piece, load, messages, settings, strings, texts
+from inferwatch_collectors.dialects.openai_common import OpenAIStreams, WireChoice, WireReply
 
 
 class Function(msgspec.Struct, gc=False):
@@ -90,7 +90,7 @@ def generated_texts(choice: ChatChoice) -> Iterator[tuple[int, str]]:
 class OpenAIChat(OpenAIStreams):
     """`/v1/chat/completions`. One prompt, whatever the number of choices."""
 
-    operation: ClassVar[str] = "chat"
+    operation = "chat"
 
     def __init__(self) -> None:
         super().__init__(ChatChunk, generated_classes, generated_texts)

@@ -6,9 +6,9 @@ from typing import ClassVar, Final
 import msgspec
 
 from inferwatch_collectors.dialects.base import ANSWER, RequestFacts
-from inferwatch_collectors.dialects.content import BAD_JSON, Piece, Source, load, settings, texts
-from inferwatch_collectors.dialects.openai_common import SETTINGS, OpenAIStreams, WireChoice, WireReply
-from inferwatch_collectors.dialects.usage import ONE_PROMPT
+from inferwatch_collectors.dialects.content import BAD_JSON, SETTINGS, Piece, Source, load, settings, texts
+from inferwatch_collectors.dialects.openai_common import OpenAIStreams, WireChoice, WireReply
+from inferwatch_collectors.dialects.usage import ONE_PROMPT, FinalPerPrompt, UsageRule
 
 
 class TextChoice(WireChoice, gc=False):
@@ -47,7 +47,8 @@ def generated_texts(choice: TextChoice) -> Iterator[tuple[int, str]]:
 class OpenAICompletions(OpenAIStreams):
     """`/v1/completions`. A choice's index is i + prompt_index × n."""
 
-    operation: ClassVar[str] = "text_completion"
+    operation = "text_completion"
+    rule: ClassVar[UsageRule] = FinalPerPrompt()
 
     def __init__(self) -> None:
         super().__init__(TextChunk, generated_classes, generated_texts)
@@ -65,10 +66,12 @@ class OpenAICompletions(OpenAIStreams):
         try:
             asked = _decode_body(body)
         except BAD_JSON:
-            return RequestFacts(choices_per_prompt=one_prompt)
+            return RequestFacts(choices_per_prompt=one_prompt, prompts=1 if one_prompt else 0)
+        n = max(1, asked.n or 1)
         return RequestFacts(
-            choices_per_prompt=one_prompt or max(1, asked.n or 1),
+            choices_per_prompt=one_prompt or n,
             echo_only=bool(asked.echo) and asked.max_tokens == 0,
+            prompts=1 if one_prompt else choices // n,
         )
 
 

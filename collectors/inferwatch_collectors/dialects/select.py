@@ -8,56 +8,89 @@ canonical path; the set is closed.
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from inferwatch_collectors.dialects.anthropic import ANTHROPIC_MESSAGES
 from inferwatch_collectors.dialects.base import Dialect
+from inferwatch_collectors.dialects.by_shape import BARE_COMPLETIONS, GENERATE, INVOCATIONS
+from inferwatch_collectors.dialects.llamacpp import LLAMACPP_NATIVE
+from inferwatch_collectors.dialects.ollama import OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_GENERATE
 from inferwatch_collectors.dialects.openai_chat import OPENAI_CHAT
-from inferwatch_collectors.dialects.openai_common import Embeddings
 from inferwatch_collectors.dialects.openai_completions import OPENAI_COMPLETIONS
+from inferwatch_collectors.dialects.openai_responses import OPENAI_RESPONSES
+from inferwatch_collectors.dialects.pooling import CLASSIFY, EMBEDDINGS, POOLING, RERANK, SCORE
+from inferwatch_collectors.dialects.transcription import TRANSCRIPTION
+from inferwatch_collectors.dialects.triton import TRITON_GENERATE
 from inferwatch_collectors.dialects.unknown import UNKNOWN
 
 OTHER_ROUTE: Final = "other"
 
-_EMBEDDINGS: Final = Embeddings()
-
-# end of the path -> (route, who reads the answer to a POST)
+# end of the path -> (route, who reads the answer to a POST). In a path with several of these ends the longest counts.
 _READ: Final[dict[str, tuple[str, Dialect]]] = {
     "chat/completions": ("/v1/chat/completions", OPENAI_CHAT),
-    "completions": ("/v1/completions", OPENAI_COMPLETIONS),
-    "embeddings": ("/v1/embeddings", _EMBEDDINGS),
+    "v1/completions": ("/v1/completions", OPENAI_COMPLETIONS),
+    "completions": ("/v1/completions", BARE_COMPLETIONS),
+    "responses": ("/v1/responses", OPENAI_RESPONSES),
+    "v1/messages": ("/v1/messages", ANTHROPIC_MESSAGES),
+    "v1/chat/completions/batch": ("/v1/chat/completions/batch", OPENAI_CHAT),
+    "inference/v1/generate": ("/inference/v1/generate", OPENAI_COMPLETIONS),
+    "": ("/", GENERATE),
+    "generate": ("/generate", GENERATE),
+    "generate_stream": ("/generate_stream", GENERATE),
+    "invocations": ("/invocations", INVOCATIONS),
+    "vertex": ("/vertex", INVOCATIONS),
+    "vertex_generate": ("/vertex_generate", INVOCATIONS),
+    "completion": ("/completion", LLAMACPP_NATIVE),
+    "infill": ("/infill", LLAMACPP_NATIVE),
+    "api/generate": ("/api/generate", OLLAMA_GENERATE),
+    "api/chat": ("/api/chat", OLLAMA_CHAT),
+    "api/embed": ("/api/embed", OLLAMA_EMBED),
+    "api/embeddings": ("/api/embeddings", OLLAMA_EMBED),
+    "embeddings": ("/v1/embeddings", EMBEDDINGS),
+    "embedding": ("/embedding", EMBEDDINGS),
+    "embed": ("/embed", EMBEDDINGS),
+    "v2/embed": ("/v2/embed", EMBEDDINGS),
+    "encode": ("/encode", EMBEDDINGS),
+    "rerank": ("/rerank", RERANK),
+    "v1/rerank": ("/v1/rerank", RERANK),
+    "v2/rerank": ("/v2/rerank", RERANK),
+    "reranking": ("/v1/rerank", RERANK),
+    "score": ("/score", SCORE),
+    "v1/score": ("/v1/score", SCORE),
+    "generative_scoring": ("/generative_scoring", SCORE),
+    "classify": ("/classify", CLASSIFY),
+    "v1/classify": ("/classify", CLASSIFY),
+    "pooling": ("/pooling", POOLING),
+    "audio/transcriptions": ("/v1/audio/transcriptions", TRANSCRIPTION),
+    "audio/translations": ("/v1/audio/translations", TRANSCRIPTION),
 }
 
-# Routes that are only timed. In a path with several of these ends the longest counts.
+# Routes that are only timed: they generate nothing, or nothing that can be read here.
 _TIMED: Final[dict[str, tuple[str, Dialect]]] = {
     route.removeprefix("/"): (route, UNKNOWN)
     for route in (
-        "/v1/chat/completions/batch",
         "/v1/chat/completions/render",
         "/v1/completions/render",
-        "/v1/responses",
-        "/v1/messages",
+        "/v1/responses/input_tokens",
+        "/v1/responses/compact",
         "/v1/messages/count_tokens",
-        "/v1/audio/transcriptions",
-        "/v1/audio/translations",
-        "/v1/score",
-        "/v1/rerank",
+        "/v1/messages/batches",
         "/v1/realtime",
         "/v1/models",
         "/v1/load_lora_adapter",
         "/v1/unload_lora_adapter",
-        "/inference/v1/generate",
-        "/pooling",
-        "/classify",
-        "/score",
-        "/rerank",
-        "/v2/rerank",
-        "/v2/embed",
-        "/invocations",
-        "/generate",
-        "/generate_stream",
-        "/api/generate",
-        "/api/chat",
+        "/cohere/v2/chat",
+        "/api/tags",
+        "/api/show",
+        "/api/ps",
+        "/api/version",
+        "/api/pull",
         "/tokenize",
         "/detokenize",
+        "/chat_tokenize",
         "/tokenizer_info",
+        "/apply-template",
+        "/props",
+        "/slots",
+        "/info",
         "/health",
         "/ping",
         "/load",
@@ -68,15 +101,36 @@ _TIMED: Final[dict[str, tuple[str, Dialect]]] = {
     )
 }
 
+# Paths with a name in the midst. Triton's, by their end; one model's page and one response's, whatever follows.
+_TRITON: Final = "/v2/models/"
+_TRITON_READ: Final[dict[str, tuple[str, Dialect]]] = {
+    "generate": ("/v2/models/{model}/generate", TRITON_GENERATE),
+    "generate_stream": ("/v2/models/{model}/generate_stream", TRITON_GENERATE),
+    "infer": ("/v2/models/{model}/infer", UNKNOWN),
+}
+_PAGES: Final = (("/v1/models/", "/v1/models"), ("/v1/responses/", "/v1/responses"))
+
 _BY_END: Final = _TIMED | _READ
 
 _LONGEST_END: Final = max(end.count("/") for end in _BY_END) + 1
 
-ROUTES: Final = frozenset(route for route, _ in _BY_END.values()) | {OTHER_ROUTE}
+ROUTES: Final = frozenset(route for route, _ in (*_BY_END.values(), *_TRITON_READ.values())) | {OTHER_ROUTE}
 
 SSE: Final = "sse"
+NDJSON: Final = "ndjson"
 JSON: Final = "json"
 NEITHER: Final = ""
+
+# Framings that bring an answer piece by piece.
+STREAMED: Final = frozenset({SSE, NDJSON})
+
+_FRAMINGS: Final = {
+    "text/event-stream": SSE,
+    "application/x-ndjson": NDJSON,
+    "application/ndjson": NDJSON,
+    "application/jsonlines": NDJSON,
+    "application/json": JSON,
+}
 
 
 class Selection(NamedTuple):
@@ -85,7 +139,7 @@ class Selection(NamedTuple):
     Attributes:
         route: canonical path, one of ROUTES.
         dialect: who reads it; UNKNOWN reads nothing.
-        framing: SSE, JSON or NEITHER.
+        framing: SSE, NDJSON, JSON or NEITHER.
     """
 
     route: str
@@ -105,18 +159,18 @@ def choose(method: str, path: str, content_type: str, asked_stream: bool) -> Sel
     media_type = content_type.partition(";")[0].strip().lower()
     if not media_type:
         framing = SSE if asked_stream else JSON
-    elif media_type == "text/event-stream":
-        framing = SSE
     else:
-        framing = JSON if media_type == "application/json" or media_type.endswith("+json") else NEITHER
+        framing = _FRAMINGS.get(media_type) or (JSON if media_type.endswith("+json") else NEITHER)
     return Selection(route, dialect, framing)
 
 
 def _route(path: str) -> tuple[str, Dialect]:
     segments = path.strip("/").rsplit("/", _LONGEST_END)[-_LONGEST_END:]
+    if _TRITON in path and segments[-1] in _TRITON_READ:
+        return _TRITON_READ[segments[-1]]
     for start in range(len(segments)):
         found = _BY_END.get("/".join(segments[start:]))
         if found is not None:
             return found
-    # One model's page: its name may hold slashes.
-    return ("/v1/models", UNKNOWN) if "/v1/models/" in path else (OTHER_ROUTE, UNKNOWN)
+    # A model's name may hold slashes.
+    return next(((route, UNKNOWN) for inside, route in _PAGES if inside in path), (OTHER_ROUTE, UNKNOWN))

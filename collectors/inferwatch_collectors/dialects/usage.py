@@ -5,8 +5,8 @@ choice and its last event replaces all; others send one final usage for each pro
 is not, so a dialect names its `UsageRule`.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Annotated, Final, NamedTuple, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -84,8 +84,11 @@ class Totals(NamedTuple):
 class UsageRule(Protocol):
     """How the usage objects of one reply become totals."""
 
-    def final(self, earlier: Usage | None, usage: Usage) -> Usage:
-        """Return what holds after a usage that belongs to no choice, given what held before."""
+    def final(self, earlier: Usage | None, usage: Usage, prompts: int) -> Usage:
+        """Return what holds after a usage that belongs to no choice, given what held before.
+
+        `prompts` is how many the request had; 0 is unknown.
+        """
 
     def running(self, usages: Mapping[int, Usage], choices_per_prompt: int | None) -> Totals:
         """Return the totals of a reply that never came to its final usage, from the last usage of each choice index.
@@ -102,7 +105,7 @@ class LastFinalWins:
 
     __slots__ = ()
 
-    def final(self, earlier: Usage | None, usage: Usage) -> Usage:
+    def final(self, earlier: Usage | None, usage: Usage, prompts: int) -> Usage:
         """Return `usage`, unless it is blank and `earlier` is not."""
         return earlier if earlier is not None and usage.blank() else usage
 
@@ -123,6 +126,55 @@ class LastFinalWins:
             reasoning=_sum(usage.reasoning for usage in usages.values()),
             source=TokenSource.CONTINUOUS_USAGE,
         )
+
+
+class FinalPerPrompt(LastFinalWins):
+    """Text completions: trtllm-serve ends a list of prompts with one usage for each, the others with one for all."""
+
+    __slots__ = ()
+
+    def final(self, earlier: Usage | None, usage: Usage, prompts: int) -> Usage:
+        """Return the sum for a list of prompts, else the last."""
+        if earlier is None or prompts <= 1 or usage.blank():
+            return super().final(earlier, usage, prompts)
+        return summed((earlier, usage))
+
+
+def summed(usages: Sequence[Usage]) -> Usage:
+    """Return the sum of several usages that have nothing in common."""
+    return Usage(
+        prompt_tokens=_sum(usage.prompt_tokens for usage in usages),
+        completion_tokens=_sum(usage.completion_tokens for usage in usages),
+        cached_tokens=_sum(usage.cached for usage in usages),
+        reasoning_tokens=_sum(usage.reasoning for usage in usages),
+    )
+
+
+def from_timings(timings: Any) -> Usage | None:
+    """Return the counts in llama.cpp's `timings`, of whatever JSON type. Its `prompt_n` leaves out what was cached."""
+    if not isinstance(timings, dict):
+        return None
+    computed, cached = known(timings.get("prompt_n")), known(timings.get("cache_n"))
+    completion = known(timings.get("predicted_n"))
+    if completion is None:
+        return None
+    prompt = None if computed is None else computed + (cached or 0)
+    return Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached)
+
+
+def known(value: Any) -> int | None:
+    """Return `value` if it is a sane count."""
+    return value if type(value) is int and 0 <= value <= MAX_TOKENS else None
+
+
+# No count below MAX_TOKENS has more digits.
+_MAX_DIGITS: Final = 10
+
+
+def count_in(text: str) -> int | None:
+    """Return the count that a header's value is."""
+    text = text.strip()
+    return known(int(text)) if text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS else None
 
 
 def _sum(counts: Iterable[int | None]) -> int | None:

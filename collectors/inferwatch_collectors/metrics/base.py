@@ -87,7 +87,8 @@ LABELS: Final[dict[str, str]] = {
     "model": "the model as the client asked for it; `unknown` if the request names none; through the cardinality guard",
     "tenant": "the tenant's configured name, or a keyed hash of its API key; through the cardinality guard",
     "operation": "OpenTelemetry's `gen_ai.operation.name`: `chat`, `text_completion`, `generate_content`, "
-    "`embeddings`, …; `other` for routes that generate nothing",
+    "`embeddings`, and `rerank`, `score`, `classify`, `pooling`, `transcription`; `other` for routes that generate "
+    "nothing, and those that nothing here can read",
     "outcome": ", ".join(f"`{outcome}`" for outcome in Outcome),
     "error_type": ", ".join(f"`{error}`" for error in ErrorType if error),
     "type": ", ".join(f"`{token_type}`" for token_type in TokenType),

@@ -11,8 +11,8 @@ from inferwatch_collectors.dialects.base import ANSWER, REASONING, TOOL_CALL, Di
 from inferwatch_collectors.dialects.body import body_reader
 from inferwatch_collectors.dialects.content import MAX_DEPTH, Piece, Source, strings
 from inferwatch_collectors.dialects.openai_chat import OPENAI_CHAT
-from inferwatch_collectors.dialects.openai_common import Embeddings
 from inferwatch_collectors.dialects.openai_completions import OPENAI_COMPLETIONS
+from inferwatch_collectors.dialects.pooling import EMBEDDINGS
 from inferwatch_collectors.dialects.unknown import UNKNOWN
 
 SYSTEM, USER, ASSISTANT, TOOL, SETTING = Source
@@ -95,7 +95,7 @@ def test_a_chat() -> None:
         pytest.param(OPENAI_COMPLETIONS, {"prompt": "Once", "suffix": "end"}, ["Once", "end"], id="completion"),
         pytest.param(OPENAI_COMPLETIONS, {"prompt": ["a", "b"]}, ["a", "b"], id="several prompts"),
         pytest.param(OPENAI_COMPLETIONS, {"prompt": [1, 2]}, [], id="token ids"),
-        pytest.param(Embeddings(), {"input": ["x", "y"]}, ["x", "y"], id="embeddings"),
+        pytest.param(EMBEDDINGS, {"input": ["x", "y"]}, ["x", "y"], id="embeddings"),
         pytest.param(OPENAI_CHAT, {"messages": "x"}, [], id="no messages"),
         pytest.param(OPENAI_CHAT, {"messages": [1, {"role": 3, "content": "a"}]}, ["a"], id="half a message"),
         pytest.param(OPENAI_CHAT, b'{"messages": [{"content": "a"}], "x": NaN}', ["a"], id="lax JSON"),
@@ -153,7 +153,7 @@ def test_any_split_of_the_bytes_is_the_same(text: str, cut: int) -> None:
 )
 def test_any_body(body: Any) -> None:
     """Whatever a client sends, reading it raises nothing and yields texts that stand in it."""
-    for dialect in (OPENAI_CHAT, OPENAI_COMPLETIONS, Embeddings()):
+    for dialect in (OPENAI_CHAT, OPENAI_COMPLETIONS, EMBEDDINGS):
         for key in ("messages", "prompt", "input", "stop"):
             assert all(piece.text for piece in prompt(dialect, {key: body}))
 

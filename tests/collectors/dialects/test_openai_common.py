@@ -8,8 +8,8 @@ import pytest
 from inferwatch.record import TokenSource
 from inferwatch_collectors.dialects.base import MAX_CHOICES, MAX_NAME_CHARS, Observation, RequestFacts
 from inferwatch_collectors.dialects.openai_chat import OPENAI_CHAT
-from inferwatch_collectors.dialects.openai_common import Embeddings
 from inferwatch_collectors.dialects.openai_completions import OPENAI_COMPLETIONS
+from inferwatch_collectors.dialects.pooling import EMBEDDINGS
 
 # One step of a script: (milliseconds, choice, text, cumulative completion count or None)
 Step = tuple[int, int, str, int | None]
@@ -318,7 +318,7 @@ def test_finishes_from_the_end_of_a_reply() -> None:
 
 def test_embeddings_have_usage_and_no_completion() -> None:
     """An embedding reply that does not tell completion tokens has none to tell."""
-    seen, dialect = Observation(RequestFacts()), Embeddings()
+    seen, dialect = Observation(RequestFacts()), EMBEDDINGS
     dialect.read_reply(seen, b'{"data":[{"embedding":[0.1]}],"usage":{"prompt_tokens":9,"total_tokens":9}}')
     assert dialect.totals(seen, 0) == (9, None, None, None, TokenSource.FINAL_USAGE)
 

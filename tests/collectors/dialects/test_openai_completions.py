@@ -15,23 +15,23 @@ from inferwatch_collectors.dialects.usage import ONE_PROMPT
     ("body", "choices", "facts"),
     [
         (b'{"prompt":"a"}', 1, RequestFacts(ONE_PROMPT)),
-        (b'{"prompt":["a","b"]}', 2, RequestFacts(1)),
-        (b'{"prompt":["a","b"],"n":2}', 4, RequestFacts(2)),
-        (b'{"prompt":["a","b"],"n":2}', 0, RequestFacts(2)),
-        (b'{"prompt":["a","b"],"n":"2"}', 4, RequestFacts(2)),  # vLLM takes it for 2
-        (b'{"prompt":"a","n":null}', 0, RequestFacts(1)),
-        (b'{"prompt":"a","n":0}', 0, RequestFacts(1)),
-        (b'{"prompt":"a","n":-3}', 0, RequestFacts(1)),
-        (b'{"prompt":"a","n":[2]}', 0, RequestFacts(None)),
-        (b'{"prompt":["a","b"],"n":2,"lo', 4, RequestFacts(None)),  # cut by the relay
-        (b"", 4, RequestFacts(None)),  # dropped by the relay
+        (b'{"prompt":["a","b"]}', 2, RequestFacts(1, prompts=2)),
+        (b'{"prompt":["a","b"],"n":2}', 4, RequestFacts(2, prompts=2)),
+        (b'{"prompt":["a","b"],"n":2}', 0, RequestFacts(2, prompts=0)),
+        (b'{"prompt":["a","b"],"n":"2"}', 4, RequestFacts(2, prompts=2)),  # vLLM takes it for 2
+        (b'{"prompt":"a","n":null}', 0, RequestFacts(1, prompts=0)),
+        (b'{"prompt":"a","n":0}', 0, RequestFacts(1, prompts=0)),
+        (b'{"prompt":"a","n":-3}', 0, RequestFacts(1, prompts=0)),
+        (b'{"prompt":"a","n":[2]}', 0, RequestFacts(None, prompts=0)),
+        (b'{"prompt":["a","b"],"n":2,"lo', 4, RequestFacts(None, prompts=0)),  # cut by the relay
+        (b"", 4, RequestFacts(None, prompts=0)),  # dropped by the relay
         (b"", 1, RequestFacts(ONE_PROMPT)),
         (b'{"prompt":"a","echo":true,"max_tokens":0}', 1, RequestFacts(ONE_PROMPT, True)),
         (b'{"prompt":"a","echo":true,"max_tokens":5}', 1, RequestFacts(ONE_PROMPT, False)),
         (b'{"prompt":"a","echo":true}', 1, RequestFacts(ONE_PROMPT, False)),
-        (b"[1]", 0, RequestFacts(None)),
-        (b"\xff\xfe", 0, RequestFacts(None)),
-        (b"[" * 100_000, 0, RequestFacts(None)),
+        (b"[1]", 0, RequestFacts(None, prompts=0)),
+        (b"\xff\xfe", 0, RequestFacts(None, prompts=0)),
+        (b"[" * 100_000, 0, RequestFacts(None, prompts=0)),
     ],
 )
 def test_facts_of_a_request(body: bytes, choices: int, facts: RequestFacts) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from inferwatch_collectors.dialects.openai_chat import OPENAI_CHAT
 from inferwatch_collectors.dialects.openai_completions import OPENAI_COMPLETIONS
-from inferwatch_collectors.dialects.select import JSON, NEITHER, OTHER_ROUTE, ROUTES, SSE, choose
+from inferwatch_collectors.dialects.select import JSON, NDJSON, NEITHER, OTHER_ROUTE, ROUTES, SSE, choose
 from inferwatch_collectors.dialects.unknown import UNKNOWN
 
 
@@ -21,8 +21,34 @@ from inferwatch_collectors.dialects.unknown import UNKNOWN
         ("/openai/deployments/a/completions", "/v1/completions", "text_completion"),
         ("/team/a/b/c/d/v1/completions", "/v1/completions", "text_completion"),
         ("/v1/embeddings", "/v1/embeddings", "embeddings"),
-        ("/v1/chat/completions/batch", "/v1/chat/completions/batch", "other"),
-        ("/v1/responses", "/v1/responses", "other"),
+        ("/v1/chat/completions/batch", "/v1/chat/completions/batch", "chat"),
+        ("/v1/responses", "/v1/responses", "chat"),
+        ("/openai/responses", "/v1/responses", "chat"),
+        ("/v1/responses/resp_1/cancel", "/v1/responses", "other"),
+        ("/v1/responses/input_tokens", "/v1/responses/input_tokens", "other"),
+        ("/v1/messages", "/v1/messages", "chat"),
+        ("/anthropic/v1/messages", "/v1/messages", "chat"),
+        ("/v1/threads/thread_1/messages", OTHER_ROUTE, "other"),
+        ("/completions", "/v1/completions", "text_completion"),
+        ("/completion", "/completion", "text_completion"),
+        ("/generate", "/generate", "text_completion"),
+        ("/tgi/generate_stream", "/generate_stream", "text_completion"),
+        ("/v2/models/llama/generate", "/v2/models/{model}/generate", "text_completion"),
+        ("/v2/models/llama/versions/3/generate_stream", "/v2/models/{model}/generate_stream", "text_completion"),
+        ("/v2/models/llama/infer", "/v2/models/{model}/infer", "other"),
+        ("/inference/v1/generate", "/inference/v1/generate", "text_completion"),
+        ("/invocations", "/invocations", "generate_content"),
+        ("/api/chat", "/api/chat", "chat"),
+        ("/ollama/api/generate", "/api/generate", "text_completion"),
+        ("/api/embeddings", "/api/embeddings", "embeddings"),
+        ("/v2/embed", "/v2/embed", "embeddings"),
+        ("/v1/rerank", "/v1/rerank", "rerank"),
+        ("/rerank", "/rerank", "rerank"),
+        ("/v1/score", "/v1/score", "score"),
+        ("/classify", "/classify", "classify"),
+        ("/pooling", "/pooling", "pooling"),
+        ("/v1/audio/transcriptions", "/v1/audio/transcriptions", "transcription"),
+        ("/chat_tokenize", "/chat_tokenize", "other"),
         ("/v1/messages/count_tokens", "/v1/messages/count_tokens", "other"),
         ("/v1/models", "/v1/models", "other"),
         ("/v1/models/org/name-7b", "/v1/models", "other"),
@@ -32,9 +58,9 @@ from inferwatch_collectors.dialects.unknown import UNKNOWN
         ("/version", "/version", "other"),
         ("/my-completions", OTHER_ROUTE, "other"),
         ("/v1/completions/secret-user-data", OTHER_ROUTE, "other"),
-        ("/", OTHER_ROUTE, "other"),
-        ("", OTHER_ROUTE, "other"),
-        ("//", OTHER_ROUTE, "other"),
+        ("/", "/", "text_completion"),  # TGI's
+        ("", "/", "text_completion"),
+        ("/else", OTHER_ROUTE, "other"),
     ],
 )
 def test_a_path_is_known_by_its_end(path: str, route: str, operation: str) -> None:
@@ -59,6 +85,7 @@ def test_only_a_post_generates(method: str) -> None:
         ("text/event-stream", True, SSE),
         ("text/event-stream; charset=utf-8", True, SSE),
         ("Text/Event-Stream;charset=UTF-8", False, SSE),
+        ("application/x-ndjson", False, NDJSON),
         ("application/json", True, JSON),
         ("application/json; charset=utf-8", False, JSON),
         ("application/problem+json", False, JSON),

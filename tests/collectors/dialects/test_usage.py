@@ -8,6 +8,7 @@ from inferwatch.record import TokenSource
 from inferwatch_collectors.dialects.usage import (
     ONE_PROMPT,
     CompletionDetails,
+    FinalPerPrompt,
     LastFinalWins,
     PromptDetails,
     Totals,
@@ -75,9 +76,20 @@ def test_where_details_may_stand(told: Usage, cached: int | None, reasoning: int
 
 def test_the_last_final_usage_wins_but_zeros_do_not() -> None:
     """A second final usage replaces the first, unless it says nothing."""
-    assert RULE.final(None, usage(0, 0)) == usage(0, 0)
-    assert RULE.final(usage(1, 1), usage(2, 2)) == usage(2, 2)
-    assert RULE.final(usage(1, 1), usage(0, 0)) == usage(1, 1)
+    assert RULE.final(None, usage(0, 0), 1) == usage(0, 0)
+    assert RULE.final(usage(1, 1), usage(2, 2), 2) == usage(2, 2)
+    assert RULE.final(usage(1, 1), usage(0, 0), 1) == usage(1, 1)
+
+
+def test_final_usages_of_a_list_of_prompts_add_up() -> None:
+    """trtllm-serve tells one for each prompt; with one prompt, or an unknown number, the last one stands."""
+    rule = FinalPerPrompt()
+    assert rule.final(None, usage(1, 2), 2) == usage(1, 2)
+    added = rule.final(usage(1, 2), usage(10, 20), 2)
+    assert (added.prompt_tokens, added.completion_tokens) == (11, 22)
+    assert rule.final(usage(1, 2), usage(0, 0), 2) == usage(1, 2)
+    assert rule.final(usage(1, 2), usage(10, 20), 1) == usage(10, 20)
+    assert rule.final(usage(1, 2), usage(10, 20), 0) == usage(10, 20)
 
 
 @given(

@@ -23,7 +23,10 @@ COUNTED = [
     and "engine_prompt_tokens" in json.loads((FOLDER / f"{name}.json").read_text())["expected"]
 ]
 
-READ_PATHS = {"/v1/chat/completions", "/v1/completions"}
+READ_PATHS = {"/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses"}
+
+# `expected` lists finish reasons by choice; these APIs have one answer and a stop reason of their own.
+OWN_FINISH = {"/v1/messages": "max_tokens", "/v1/responses": "max_output_tokens"}
 
 
 def load(name: str) -> dict[str, Any]:
@@ -111,10 +114,13 @@ def test_a_recorded_reply(name: str) -> None:
         assert record.token_source in {TokenSource.NONE, TokenSource.CHUNK_ESTIMATE, TokenSource.CONTINUOUS_USAGE}
     else:
         assert record.token_source is TokenSource.FINAL_USAGE
-        assert (record.prompt_tokens, record.completion_tokens) == (usage["prompt_tokens"], usage["completion_tokens"])
-        assert record.cached_tokens == (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
-        assert record.reasoning_tokens == (usage.get("completion_tokens_details") or {}).get("reasoning_tokens")
-    if recording["request"]["path"] in READ_PATHS:
+        into, out = ("prompt", "completion") if "prompt_tokens" in usage else ("input", "output")
+        assert (record.prompt_tokens, record.completion_tokens) == (usage[f"{into}_tokens"], usage[f"{out}_tokens"])
+        assert record.cached_tokens == (usage.get(f"{into}_tokens_details") or {}).get("cached_tokens")
+        assert record.reasoning_tokens == (usage.get(f"{out}_tokens_details") or {}).get("reasoning_tokens")
+    if (path := recording["request"]["path"]) in OWN_FINISH and response["status"] == 200:
+        assert record.finish_reasons == (OWN_FINISH[path],)
+    elif path in READ_PATHS:
         assert record.finish_reasons == tuple(reason for _, reason in sorted(expected["finish_reasons"].items()))
 
 

@@ -1,0 +1,148 @@
+"""Routes that several engines have, with formats of their own: the first reply's shape decides who reads it.
+
+`/generate` is TGI's, SGLang's and Triton's; `/completions` without a version is llama.cpp's own, or OpenAI's behind a
+base URL without one; `/invocations` (SageMaker) and `/vertex` take the bodies of several routes. The fields that decide
+are in every event of their format, so a stream of which the beginning is missing is known as well.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from inferwatch_collectors.dialects.anthropic import ANTHROPIC_MESSAGES
+from inferwatch_collectors.dialects.base import Dialect, Observation, RequestFacts
+from inferwatch_collectors.dialects.content import BAD_JSON, SETTINGS, Piece, from_user, load, messages, settings
+from inferwatch_collectors.dialects.lenient import load_object
+from inferwatch_collectors.dialects.llamacpp import LLAMACPP_NATIVE
+from inferwatch_collectors.dialects.openai_chat import OPENAI_CHAT
+from inferwatch_collectors.dialects.openai_completions import OPENAI_COMPLETIONS
+from inferwatch_collectors.dialects.openai_responses import OPENAI_RESPONSES
+from inferwatch_collectors.dialects.pooling import POOLING
+from inferwatch_collectors.dialects.sglang import SGLANG_NATIVE
+from inferwatch_collectors.dialects.tgi import TGI_NATIVE
+from inferwatch_collectors.dialects.triton import TRITON_GENERATE
+from inferwatch_collectors.dialects.usage import Totals, Usage
+
+# (fields of which one must be there, who reads it), in the order in which they are tried.
+_NATIVE: Final[tuple[tuple[frozenset[str], Dialect], ...]] = (
+    (frozenset({"meta_info"}), SGLANG_NATIVE),
+    (frozenset({"text_output"}), TRITON_GENERATE),
+    (frozenset({"token", "generated_text", "error_type"}), TGI_NATIVE),
+    (frozenset({"tokens_predicted", "tokens_evaluated", "prompt_progress"}), LLAMACPP_NATIVE),
+)
+
+# What the objects of OpenAI's APIs call themselves, by their beginning.
+_OBJECTS: Final[tuple[tuple[str, Dialect], ...]] = (
+    ("chat.completion", OPENAI_CHAT),
+    ("text_completion", OPENAI_COMPLETIONS),
+    ("response", OPENAI_RESPONSES),
+    ("list", POOLING),
+)
+
+_decode_object: Final = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_list: Final = msgspec.json.Decoder(list[dict[str, Any]]).decode
+
+
+class ByShape(Dialect):
+    """Hands everything to the dialect of the first shape that is known; until then to `default`."""
+
+    generates: ClassVar[bool] = True
+    reads: ClassVar[bool] = True
+    reads_head: ClassVar[bool] = True
+
+    def __init__(self, operation: str, default: Dialect, *, request: Dialect) -> None:
+        """`request`: who reads it; its facts must be right for, or of no interest to, all of them."""
+        self.operation = operation
+        self._default = default
+        self._request = request
+
+    def facts(self, body: bytes, choices: int) -> RequestFacts:
+        """Return what the request tells."""
+        return self._request.facts(body, choices)
+
+    def prompt(self, body: bytes) -> Iterator[Piece]:
+        """Yield the texts of a request of any of its formats."""
+        loaded = load(body)
+        yield from from_user(loaded, ("inputs", "text", "text_input", "prompt", "input", "suffix"))
+        yield from messages(loaded.get("messages"))
+        yield from settings(loaded, SETTINGS)
+        for key in ("parameters", "sampling_params"):
+            if isinstance(inner := loaded.get(key), dict):
+                yield from settings(inner, ("stop",))
+
+    def read_head(self, observation: Observation, headers: Mapping[str, str]) -> None:
+        """TGI's head says who it is."""
+        if "x-compute-type" in headers or "x-prompt-tokens" in headers:
+            TGI_NATIVE.read_head(observation, headers)
+
+    def read_event(self, observation: Observation, stamp_ns: int, name: bytes, data: bytes) -> None:
+        """Take one event."""
+        self._reader(observation, data).read_event(observation, stamp_ns, name, data)
+
+    def read_reply(self, observation: Observation, body: bytes) -> None:
+        """Take a whole plain reply."""
+        self._reader(observation, body).read_reply(observation, body)
+
+    def tell_reply(self, observation: Observation, stamp_ns: int, body: bytes) -> None:
+        """Tell the observation's listener what a whole plain reply says."""
+        self._known(observation).tell_reply(observation, stamp_ns, body)
+
+    def read_reply_tail(self, observation: Observation, tail: bytes) -> None:
+        """Take the end of a plain reply that was not read."""
+        self._known(observation).read_reply_tail(observation, tail)
+
+    def read_usage(self, raw: bytes) -> Usage | None:
+        """Return the usage object in `raw` JSON, None if it is none."""
+        return self._default.read_usage(raw)
+
+    def totals(self, observation: Observation, choices: int) -> Totals:
+        """Return the counts."""
+        return self._known(observation).totals(observation, choices)
+
+    def unfinished(self, observation: Observation) -> bool:
+        """Return whether a stream that was seen whole ended before its choices did."""
+        return self._known(observation).unfinished(observation)
+
+    def _known(self, observation: Observation) -> Dialect:
+        return observation.reader or self._default
+
+    def _reader(self, observation: Observation, data: bytes) -> Dialect:
+        if observation.reader is None:
+            observation.reader = reader_of(data)
+        return self._known(observation)
+
+
+def reader_of(data: bytes) -> Dialect | None:
+    """Return who reads an event or a plain reply, None if its shape is none that is known."""
+    try:
+        shape: dict[str, Any] | None = (
+            _decode_list(data)[0] if data.lstrip(b" \t\r\n").startswith(b"[") else _decode_object(data)
+        )
+    except (*BAD_JSON, IndexError):
+        shape = load_object(data)
+    if shape is None:
+        return None
+    for fields, dialect in _NATIVE:
+        if not fields.isdisjoint(shape):
+            return dialect
+    return _openai_or_anthropic(shape)
+
+
+def _openai_or_anthropic(shape: Mapping[str, Any]) -> Dialect | None:
+    named, kind = shape.get("object"), shape.get("type")
+    if isinstance(named, str):
+        return next((dialect for start, dialect in _OBJECTS if named.startswith(start)), None)
+    if isinstance(kind, str):
+        if kind.startswith("response."):
+            return OPENAI_RESPONSES
+        return ANTHROPIC_MESSAGES if kind.startswith(("message", "content_block")) else None
+    choices = shape.get("choices")
+    if isinstance(choices, Sequence) and choices and isinstance(choices[0], dict):
+        return OPENAI_COMPLETIONS if "text" in choices[0] and "delta" not in choices[0] else OPENAI_CHAT
+    return None
+
+
+GENERATE: Final = ByShape("text_completion", TGI_NATIVE, request=SGLANG_NATIVE)
+BARE_COMPLETIONS: Final = ByShape("text_completion", OPENAI_COMPLETIONS, request=OPENAI_COMPLETIONS)
+INVOCATIONS: Final = ByShape("generate_content", OPENAI_CHAT, request=OPENAI_COMPLETIONS)

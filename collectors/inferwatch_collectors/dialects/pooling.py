@@ -1,0 +1,139 @@
+"""Replies that read a prompt and generate nothing: embeddings, rerank, score, classify, pooling.
+
+The `usage` of most has `prompt_tokens`; some rerankers have only `total_tokens`, which is the same then. Cohere's shape
+has the count in `meta`. vLLM's embeddings as bytes have the JSON around them in the header `metadata`; Hugging Face's
+text-embeddings-inference has no usage in its bodies, and `x-compute-tokens` in its heads.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from inferwatch.record import TokenSource
+from inferwatch_collectors.dialects.base import Observation
+from inferwatch_collectors.dialects.content import BAD_JSON, SETTINGS, Piece, from_user, load, messages, settings
+from inferwatch_collectors.dialects.lenient import load_object, salvage
+from inferwatch_collectors.dialects.reading import CountingDialect, note_error, note_names, whole_reply
+from inferwatch_collectors.dialects.usage import Count, PromptDetails, Totals, Usage, count_in
+
+
+class PoolingUsage(msgspec.Struct, gc=False):
+    """`usage`, by whatever names."""
+
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
+    total_tokens: Count | None = None
+    input_tokens: Count | None = None
+    prompt_tokens_details: PromptDetails | None = None
+
+    def usage(self) -> Usage:
+        """Return it in the usual words."""
+        told = (self.prompt_tokens, self.input_tokens, self.total_tokens)
+        prompt = next((count for count in told if count is not None), None)
+        return Usage(prompt, self.completion_tokens, self.prompt_tokens_details)
+
+
+class _Units(msgspec.Struct, gc=False):
+    input_tokens: Count | None = None
+
+
+class _Meta(msgspec.Struct, gc=False):
+    tokens: _Units | None = None
+    billed_units: _Units | None = None
+
+
+class Reply(msgspec.Struct, gc=False):
+    """A plain reply without what it computed."""
+
+    id: str | None = None
+    model: str | None = None
+    usage: PoolingUsage | None = None
+    meta: _Meta | None = None
+    error: Any = None
+
+
+# The inputs, by whatever name: OpenAI, Cohere, vLLM's score and rerank, text-embeddings-inference.
+_INPUTS: Final = (
+    "input",
+    "inputs",
+    "prompt",
+    "text",
+    "texts",
+    "query",
+    "queries",
+    "documents",
+    "items",
+    "text_1",
+    "text_2",
+)
+
+_decode: Final = msgspec.json.Decoder(Reply).decode
+_decode_usage: Final = msgspec.json.Decoder(PoolingUsage).decode
+
+
+class Pooling(CountingDialect):
+    """One usage, no stream."""
+
+    reads_head: ClassVar[bool] = True
+
+    def __init__(self, operation: str) -> None:
+        self.operation = operation
+
+    def prompt(self, body: bytes) -> Iterator[Piece]:
+        """Yield what is to be embedded, compared or classified."""
+        loaded = load(body)
+        yield from from_user(loaded, _INPUTS)
+        yield from messages(loaded.get("messages"))
+        yield from settings(loaded, SETTINGS)
+
+    def read_head(self, observation: Observation, headers: Mapping[str, str]) -> None:
+        """Take what stands in the head where the body is of vectors alone."""
+        metadata = headers.get("metadata", "")
+        if metadata.startswith("{"):
+            loaded = load_object(metadata.encode("latin-1", "replace"))
+            if loaded is not None:
+                reply = salvage(loaded, Reply)
+                note_names(observation, reply.id, reply.model)
+                observation.own = None if reply.usage is None else reply.usage.usage()
+        elif (tokens := count_in(headers.get("x-compute-tokens", ""))) is not None:
+            observation.own = Usage(tokens)
+
+    def read_reply(self, observation: Observation, body: bytes) -> None:
+        """Take a reply; an array (text-embeddings-inference) has vectors or scores in it, and nothing else."""
+        if body.lstrip(b" \t\r\n").startswith(b"["):
+            return
+        reply = whole_reply(observation, body, _decode, Reply)
+        if reply is None:
+            return
+        note_names(observation, reply.id, reply.model)
+        if reply.error:
+            note_error(observation, reply.error)
+        if reply.usage is not None:
+            observation.final = reply.usage.usage()
+        elif reply.meta is not None:
+            units = reply.meta.tokens or reply.meta.billed_units
+            observation.final = None if units is None else Usage(units.input_tokens)
+
+    def read_usage(self, raw: bytes) -> Usage | None:
+        """Return the usage object in `raw` JSON, None if it is none."""
+        try:
+            return _decode_usage(raw).usage()
+        except BAD_JSON:
+            loaded = load_object(raw)
+            return None if loaded is None else salvage(loaded, PoolingUsage).usage()
+
+    def totals(self, observation: Observation, choices: int) -> Totals:
+        """Return the usage of the body, or that of the head."""
+        totals = super().totals(observation, choices)
+        told: Usage | None = observation.own
+        if totals.prompt is not None or told is None:
+            return totals
+        return Totals(told.prompt_tokens, told.completion_tokens, told.cached, source=TokenSource.HEADERS)
+
+
+EMBEDDINGS: Final = Pooling("embeddings")
+RERANK: Final = Pooling("rerank")
+SCORE: Final = Pooling("score")
+CLASSIFY: Final = Pooling("classify")
+POOLING: Final = Pooling("pooling")

@@ -1,0 +1,126 @@
+"""Every wire format: what is booked of a reply, whatever the split of its bytes and wherever it ends."""
+
+import json
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from specimens import SPECIMENS, Expected, Specimen
+
+from inferwatch.record import ErrorType, Outcome, RequestRecord
+from inferwatch.tap import Close, Head, Open
+from inferwatch_collectors.exchange import Exchange
+
+NAMES = [specimen.name for specimen in SPECIMENS]
+STREAMED = [
+    specimen for specimen in SPECIMENS if specimen.content_type in {"text/event-stream", "application/x-ndjson"}
+]
+
+
+def play(specimen: Specimen, reads: Iterable[bytes], *, method: str = "POST", outcome: str = "ok") -> RequestRecord:
+    """Return the record of a reply that came in these reads, all at one moment; an empty one is a hole."""
+    body = json.dumps(specimen.request).encode()
+    exchange = Exchange(
+        Open(
+            id=1, request_id="r", wall_ns=1, arrival_ns=1, sent_ns=2, method=method, path=specimen.path, tenant="t",
+            model="", stream=bool(specimen.request.get("stream")), asked_usage=False,
+            choices=_choices(specimen), headers={}, body=body, body_bytes=len(body),
+        )
+    )  # fmt: skip
+    exchange.head(Head(1, 3, 200, {"content-type": specimen.content_type, **specimen.headers}))
+    size = 0
+    for data in reads:
+        exchange.read(5, data)
+        size += len(data)
+    close = Close(id=1, stamp_ns=9, outcome=outcome, error="", status=200, response_bytes=size, head_ns=3)
+    return exchange.close(close)
+
+
+def _choices(specimen: Specimen) -> int:
+    prompt = specimen.request.get("prompt")
+    return len(prompt) if isinstance(prompt, list) else 1
+
+
+def booked(record: RequestRecord) -> Expected:
+    """Return what a record says of the answer."""
+    return Expected(
+        prompt=record.prompt_tokens,
+        completion=record.completion_tokens,
+        source=record.token_source.value,
+        finish=record.finish_reasons,
+        first=None if record.first_token is None else record.first_token.value,
+        cached=record.cached_tokens,
+        reasoning=record.reasoning_tokens,
+        outcome=record.outcome.value,
+        gaps=record.gap_count,
+    )
+
+
+@pytest.mark.parametrize("specimen", SPECIMENS, ids=NAMES)
+def test_what_is_booked(specimen: Specimen) -> None:
+    """Counts with their source, how it finished, what came first, and whether it failed."""
+    assert booked(play(specimen, [specimen.body])) == specimen.expected
+
+
+@pytest.mark.parametrize("specimen", SPECIMENS, ids=NAMES)
+def test_the_split_does_not_matter(specimen: Specimen) -> None:
+    """Byte by byte, and split in two at every position, it is the same record."""
+    body = specimen.body
+    whole = play(specimen, [body])
+    assert play(specimen, [body[at : at + 1] for at in range(len(body))]) == whole
+    for at in range(1, len(body)):
+        assert play(specimen, [body[:at], body[at:]]) == whole
+
+
+@given(st.sampled_from(SPECIMENS), st.data())
+def test_no_split_matters(specimen: Specimen, data: st.DataObject) -> None:
+    """Any set of cuts gives the same record."""
+    body = specimen.body
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(body)), max_size=20)) | {0, len(body)})
+    pieces = [body[start:end] for start, end in zip(cuts, cuts[1:], strict=False) if start < end]
+    assert play(specimen, pieces) == play(specimen, [body])
+
+
+@pytest.mark.parametrize("specimen", STREAMED, ids=[specimen.name for specimen in STREAMED])
+def test_a_reply_cut_anywhere_books_no_more_than_the_whole(specimen: Specimen) -> None:
+    """A client that leaves gets what had come: counts only grow, and nothing is malformed for being cut."""
+    whole = play(specimen, [specimen.body])
+    for at in range(len(specimen.body)):
+        record = play(specimen, [specimen.body[:at]], outcome=Outcome.CLIENT_ABORT.value)
+        if whole.completion_tokens is not None:
+            assert (record.completion_tokens or 0) <= whole.completion_tokens
+        if record.prompt_tokens is not None and whole.prompt_tokens is not None:
+            # vLLM's and Anthropic's starts count in another way than their ends; no other prompt shrinks.
+            assert record.prompt_tokens <= max(whole.prompt_tokens, 60_997)
+        assert record.outcome in {
+            Outcome.CLIENT_ABORT, Outcome.OK, Outcome.REJECTED, Outcome.STREAM_ERROR,
+        }  # fmt: skip
+
+
+@given(st.sampled_from(STREAMED), st.data())
+def test_a_hole_anywhere_is_survived(specimen: Specimen, data: st.DataObject) -> None:
+    """With a piece missing there is a record, no gap across the hole, and no first token that may have been another."""
+    body = specimen.body
+    start = data.draw(st.integers(0, len(body) - 1))
+    end = data.draw(st.integers(start + 1, len(body)))
+    record = play(specimen, [part for part in (body[:start], b"", body[end:]) if part or start])
+    assert record.error is not ErrorType.INTERNAL
+    whole = play(specimen, [body])
+    if whole.completion_tokens is not None and record.completion_tokens is not None:
+        assert record.completion_tokens <= whole.completion_tokens + 1
+
+
+@pytest.mark.parametrize("specimen", SPECIMENS, ids=NAMES)
+def test_fetching_a_stored_reply_books_nothing(specimen: Specimen) -> None:
+    """The same bytes as the answer to a GET: it was generated, and paid, before."""
+    record = play(specimen, [specimen.body], method="GET")
+    assert (record.prompt_tokens, record.completion_tokens, record.token_source.value) == (None, None, "none")
+    assert record.operation == "other"
+
+
+@given(st.sampled_from(SPECIMENS), st.lists(st.binary(max_size=60), max_size=8), st.integers(0, 200))
+def test_garbage_is_no_fault_of_ours(specimen: Specimen, garbage: list[bytes], keep: int) -> None:
+    """Whatever follows the beginning of a reply, there is a record."""
+    record = play(specimen, [specimen.body[:keep], *[piece for piece in garbage if piece]])
+    assert record.error is not ErrorType.INTERNAL
