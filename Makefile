@@ -36,10 +36,12 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m inferwatch_collectors.docs --check
+	$(BIN)/python -m alerts.src.build --check
 
 ## make docs          write the generated reference pages
 docs: $(STAMP)
 	$(BIN)/python -m inferwatch_collectors.docs
+	$(BIN)/python -m alerts.src.build
 
 ## make lock          pin the dependencies anew
 lock: $(STAMP)

@@ -563,6 +563,7 @@ def test_accounts_are_shown_with_their_names(host: MakeHost) -> None:
     account = ("acme", "acme", "", "qwen")
     assert it.gauge(m.BUDGET_LIMIT_DOLLARS, *account) == 5
     assert it.gauge(m.BUDGET_SPENT_DOLLARS, *account) == 0.0011
+    assert it.gauge(m.BUDGET_PERIOD, "acme") in {days * 86_400 for days in (28, 29, 30, 31)}
     assert it.gauge(m.BUDGET_RESERVED, *account, "dollars", "high") == pytest.approx(0.0011)
     assert it.gauge(m.BUDGET_SPENT, "tokens", "", "chat", "", "tokens") == 200
     assert it.gauge(m.BUDGET_ACCOUNTS, "people", "ok") == 1

@@ -40,6 +40,8 @@ class Exported:
             by_rule[account.rule.name].append(account)
         for name, all_of_it in by_rule.items():
             self._count(name, all_of_it)
+            period, settings = all_of_it[0].spending.period, all_of_it[0].rule.settings
+            self._set(m.BUDGET_PERIOD, (name,), period.end_s - period.start_s if period else settings.window_s)
             if "user" in all_of_it[0].rule.settings.per:
                 continue
             shown = all_of_it

@@ -48,6 +48,15 @@ BUDGET_SPENT: Final = Metric(
     measured="As budget_spent_dollars. GPU seconds and joules are estimated from tokens until a request's part of the "
     "machine is known.",
 )
+BUDGET_PERIOD: Final = Metric(
+    name="inferwatch_budget_period_seconds",
+    kind=Kind.GAUGE,
+    group=Group.BUDGETS,
+    labels=("budget",),
+    unit="seconds",
+    help="Length of a budget's present period, or of its window.",
+    measured="Spending at an even rate uses up the limit in just this time: what burn rates are told by.",
+)
 BUDGET_RESERVED: Final = Metric(
     name="inferwatch_budget_reserved",
     kind=Kind.GAUGE,

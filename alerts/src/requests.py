@@ -1,0 +1,176 @@
+"""Requests: what a service level cannot see, because nothing finishes."""
+
+from typing import Final
+
+from alerts.src.alert import Alert, Case, Group, Record
+
+# Which instance serves which model: models that somebody got an answer of, not names that somebody made up.
+SERVES: Final = "instance_model:inferwatch_serves:bool"
+
+_HOST: Final = 'job="inferwatch", instance="host1:9480"'
+_MODEL: Final = f'{_HOST}, model="m", tenant="t", operation="chat"'
+_LABELS: Final = {"job": "inferwatch", "instance": "host1:9480", "model": "m"}
+
+NO_TOKENS: Final = Alert(
+    name="InferwatchNoTokens",
+    severity="page",
+    expr="""
+        min_over_time(instance_model:inferwatch_requests_in_flight:sum[5m]) > 0
+        unless on (job, instance, model)
+        sum by (job, instance, model) (rate(inferwatch_inter_token_latency_seconds_count[5m])) > 0
+        unless on (job, instance, model)
+        sum by (job, instance, model) (rate(inferwatch_requests_total{outcome="ok"}[5m])) > 0
+        unless on (job, instance)
+        sum by (job, instance) (rate(inferwatch_engine_tokens_total{type="completion"}[5m])) > 0
+    """,
+    for_="2m",
+    within="8m",
+    summary="Requests to {{ $labels.model }} hang: nobody on {{ $labels.instance }} has got a token for minutes",
+    dashboard="inferwatch-oncall",
+    fires=(
+        Case(
+            series={
+                f"inferwatch_requests_in_flight{{{_MODEL}}}": "0x5 3+0x30",
+                f"inferwatch_inter_token_latency_seconds_count{{{_MODEL}}}": "0+600x5 3000+0x30",
+                f'inferwatch_requests_total{{{_MODEL}, outcome="ok"}}': "0+10x5 50+0x30",
+                f'inferwatch_engine_tokens_total{{{_HOST}, upstream="e", type="completion"}}': "0+600x5 3000+0x30",
+            },
+            at="18m",
+            labels=_LABELS,
+            says="the engine stands still in the midst of traffic",
+        ),
+    ),
+    silent=(
+        Case(
+            series={
+                f"inferwatch_requests_in_flight{{{_MODEL}}}": "1+0x40",
+                f"inferwatch_inter_token_latency_seconds_count{{{_MODEL}}}": "0+0x40",
+                f'inferwatch_requests_total{{{_MODEL}, outcome="ok"}}': "0+0x40",
+                f'inferwatch_engine_tokens_total{{{_HOST}, upstream="e", type="completion"}}': "0+600x40",
+            },
+            at="30m",
+            says="one long plain reply, of which only the engine's counter tells",
+        ),
+        Case(
+            series={
+                f"inferwatch_requests_in_flight{{{_MODEL}}}": "0+0x40",
+                f'inferwatch_requests_total{{{_MODEL}, outcome="ok"}}': "50+0x40",
+            },
+            at="30m",
+            says="nobody asks for anything",
+        ),
+        Case(
+            series={
+                f"inferwatch_requests_in_flight{{{_MODEL}}}": "20+0x40",
+                f"inferwatch_inter_token_latency_seconds_count{{{_MODEL}}}": "0+6000x40",
+            },
+            at="30m",
+            says="ordinary traffic",
+        ),
+    ),
+)
+
+
+def _abandoned(given_up: str, begun: str) -> dict[str, str]:
+    return {
+        f'inferwatch_first_token_missing_total{{{_MODEL}, reason="client_abort"}}': given_up,
+        f"inferwatch_time_to_first_token_seconds_count{{{_MODEL}}}": begun,
+    }
+
+
+CLIENTS_GIVE_UP: Final = Alert(
+    name="InferwatchClientsGiveUp",
+    severity="page",
+    expr="""
+        (
+          sum by (model) (increase(inferwatch_first_token_missing_total{reason="client_abort"}[10m]))
+          /
+          (
+            sum by (model) (increase(inferwatch_first_token_missing_total{reason="client_abort"}[10m]))
+            +
+            sum by (model) (increase(inferwatch_time_to_first_token_seconds_count[10m]))
+          )
+        ) > 0.5
+        and
+        sum by (model) (increase(inferwatch_first_token_missing_total{reason="client_abort"}[10m])) >= 20
+    """,
+    for_="5m",
+    within="15m",
+    summary="More than half of the users of {{ $labels.model }} hang up before they see a first token",
+    value="{{ $value | humanizePercentage }} of the streams of the last 10 minutes",
+    dashboard="inferwatch-oncall",
+    fires=(
+        Case(
+            series=_abandoned("0+9x40", "0+3x40"),
+            at="30m",
+            labels={"model": "m"},
+            value="75% of the streams of the last 10 minutes",
+        ),
+    ),
+    silent=(
+        Case(series=_abandoned("0+3x40", "0+9x40"), at="30m", says="a quarter: people who type on"),
+        Case(series=_abandoned("0+1x40", "0+0x40"), at="30m", says="ten streams in ten minutes"),
+        Case(series=_abandoned("0+9x10 90+0x30", "0+3x40"), at="30m", says="it was, a while ago"),
+    ),
+)
+
+EMPTY_ANSWERS: Final = Alert(
+    name="InferwatchEmptyAnswers",
+    severity="ticket",
+    expr="""
+        (
+          sum by (model) (increase(inferwatch_first_token_missing_total{reason="empty"}[1h]))
+          /
+          sum by (model) (increase(inferwatch_requests_total{outcome="ok"}[1h]))
+        ) > 0.05
+        and
+        sum by (model) (increase(inferwatch_first_token_missing_total{reason="empty"}[1h])) >= 20
+    """,
+    for_="15m",
+    summary="Users of {{ $labels.model }} get answers with nothing in them, and no error",
+    value="{{ $value | humanizePercentage }} of the good answers of the last hour",
+    dashboard="inferwatch-service",
+    fires=(
+        Case(
+            series={
+                f'inferwatch_first_token_missing_total{{{_MODEL}, reason="empty"}}': "0+3x100",
+                f'inferwatch_requests_total{{{_MODEL}, outcome="ok"}}': "0+30x100",
+            },
+            at="90m",
+            labels={"model": "m"},
+            value="10% of the good answers of the last hour",
+        ),
+    ),
+    silent=(
+        Case(
+            series={
+                f'inferwatch_first_token_missing_total{{{_MODEL}, reason="empty"}}': "0+1x100",
+                f'inferwatch_requests_total{{{_MODEL}, outcome="ok"}}': "0+30x100",
+            },
+            at="90m",
+            says="one in thirty",
+        ),
+    ),
+)
+
+
+def group() -> Group:
+    return Group(
+        name="requests",
+        about="What a service level cannot see, because nothing finishes.",
+        records=(
+            Record(
+                record=SERVES,
+                expr="""
+                    group by (job, instance, model) (
+                      inferwatch_requests_total{outcome="ok", operation!="other"} > 0
+                    )
+                """,
+            ),
+            Record(
+                record="instance_model:inferwatch_requests_in_flight:sum",
+                expr='sum by (job, instance, model) (inferwatch_requests_in_flight{operation!="other"})',
+            ),
+        ),
+        alerts=(NO_TOKENS, CLIENTS_GIVE_UP, EMPTY_ANSWERS),
+    )
