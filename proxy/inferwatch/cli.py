@@ -178,9 +178,12 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _doctor_flags(parser: argparse.ArgumentParser) -> None:
+    from inferwatch.doctor import command  # noqa: PLC0415
+
     _config_flags(parser)
-    parser.add_argument("--capture", metavar="FILE", required=True, help="record what the GPU driver says into FILE")
-    parser.add_argument("--readings", metavar="N", type=_count, default=5, help="how often to read (default 5)")
+    command.configure(parser)
+    parser.add_argument("--capture", metavar="FILE", help="only record what the GPU driver says into FILE")
+    parser.add_argument("--readings", metavar="N", type=_count, default=5, help="of a capture (default 5)")
 
 
 def _count(text: str) -> int:
@@ -190,8 +193,11 @@ def _count(text: str) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
+    from inferwatch.doctor import command  # noqa: PLC0415
     from inferwatch_collectors.gpu import capture  # noqa: PLC0415
 
+    if not arguments.capture:
+        return command.run(arguments, lambda: _load(arguments))
     gpu = _load(arguments).gpu
     return capture.write(arguments.capture, gpu.nvml_library, samples=arguments.readings, interval_s=gpu.interval_s)
 
@@ -213,7 +219,7 @@ COMMANDS: Final = {
     "serve": Command("stand in front of an engine", _config_flags, _serve),
     "simulate": Command("pretend to be a vLLM", _simulate_flags, _simulate),
     "demo": Command("a simulated engine, the proxy, and live numbers in the terminal", _demo_flags, _demo),
-    "doctor": Command("record what the GPU driver says on this host", _doctor_flags, _doctor),
+    "doctor": Command("what is wrong here, and what to do about it", _doctor_flags, _doctor),
     "report": Command("what was used, by whom, at what cost; and exports", _report_flags, _report),
     "check-config": Command("check the configuration and print it", _config_flags, _check_config),
     "healthcheck": Command("exit 0 if the data path is alive", _healthcheck_flags, _healthcheck),

@@ -1,0 +1,148 @@
+"""This host: ports, folders, limits, clock, GPUs."""
+
+import asyncio
+import os
+import resource
+import shutil
+import socket
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from inferwatch import host
+from inferwatch.board import SHARED_MEMORY
+from inferwatch.config import parse_address
+from inferwatch.doctor.finding import Finding, Level
+from inferwatch.doctor.patient import Patient
+
+# Each open stream is two sockets. A GPU host serves some thousand streams; Debian's soft limit is 1,024.
+ENOUGH_FILES: Final = 16_384
+
+# The ledger takes about 700 bytes a request: this is more than a million of them, and room for the spool.
+ENOUGH_DISK_BYTES: Final = 2 * 2**30
+
+# The clock's discipline is what timedatectl and chrony read as well.
+_CLOCK_SYNCHRONISED: Final = Path("/run/systemd/timesync/synchronized")
+
+
+async def ports(patient: Patient) -> list[Finding]:
+    """Whether the ports are free, or held by an Inferwatch."""
+    config = patient.config
+    running = await running_version(patient)
+    found = []
+    for key, address in (("listen", config.listen), ("admin", config.admin)):
+        where, port = parse_address(key, address)
+        error = _bind_error(where, port)
+        if not error:
+            found.append(Finding(check="ports", level=Level.OK, what=f"{key} {address} is free"))
+        elif running:
+            found.append(Finding(check="ports", level=Level.OK, what=f"{key} {address}: Inferwatch {running} runs"))
+        else:
+            remedy = f"stop what has the port (`ss -ltnp 'sport = :{port}'`), or choose another with `--{key}`"
+            found.append(Finding(check="ports", level=Level.FAULT, what=f"{key} {address}: {error}", remedy=remedy))
+    if parse_address("admin", config.admin)[0] in ("127.0.0.1", "::1", "localhost"):
+        what = "the admin port listens on loopback: a Prometheus elsewhere cannot scrape it"
+        remedy = "let Prometheus run in the same pod or host, or set `admin: 0.0.0.0:9480` behind a firewall"
+        found.append(Finding(check="ports", level=Level.NOTE, what=what, remedy=remedy))
+    return found
+
+
+async def running_version(patient: Patient) -> str:
+    """Return the version of the Inferwatch on our admin port, "" if there is none."""
+    where, port = parse_address("admin", patient.config.admin)
+    where = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(where, f"[{where}]" if ":" in where else where)
+    reply = await patient.get(f"http://{where}:{port}/version")
+    loaded = reply.json if reply.status == 200 else None
+    version = loaded.get("version") if isinstance(loaded, dict) else None
+    return version if isinstance(version, str) else ""
+
+
+def _bind_error(where: str, port: int) -> str:
+    family = socket.AF_INET6 if ":" in where else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((where, port))
+        except OSError as error:
+            return error.strerror or str(error)
+    return ""
+
+
+async def state(patient: Patient) -> list[Finding]:
+    """Whether the ledger's folder can be written, and has room."""
+    return await asyncio.to_thread(_state, patient)
+
+
+def _state(patient: Patient) -> list[Finding]:
+    folder = host.state_path(patient.config)
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent  # it is made at the start
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            pass
+        free = shutil.disk_usage(place).free
+    except OSError as error:
+        remedy = "give the user that runs Inferwatch a folder of its own: `--state-dir`, or mount a volume there"
+        what = f"{folder} cannot be written: {error.strerror}"
+        return [Finding(check="state folder", level=Level.FAULT, what=what, remedy=remedy)]
+    if free < ENOUGH_DISK_BYTES:
+        remedy = "make room, or shorten `ledger.retention_days`; when it is full, traffic goes on and records wait"
+        what = f"{folder}: {free / 2**20:,.0f} MiB are free"
+        return [Finding(check="state folder", level=Level.WARNING, what=what, remedy=remedy)]
+    return [Finding(check="state folder", level=Level.OK, what=f"{folder}, {free / 2**30:,.0f} GiB free")]
+
+
+async def limits(patient: Patient) -> list[Finding]:
+    """File descriptors and shared memory."""
+    return await asyncio.to_thread(_limits, patient)
+
+
+def _limits(patient: Patient) -> list[Finding]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    found = []
+    if soft < ENOUGH_FILES:
+        remedy = f"`ulimit -n {ENOUGH_FILES}`, `LimitNOFILE=` in a systemd unit, `ulimits: nofile` in compose"
+        what = f"{soft} open files are allowed (at most {hard}): about {soft // 2} streams"
+        found.append(Finding(check="limits", level=Level.WARNING, what=what, remedy=remedy))
+    else:
+        found.append(Finding(check="limits", level=Level.OK, what=f"{soft} open files are allowed"))
+    if patient.config.budgets.rules and not os.access(SHARED_MEMORY, os.W_OK):
+        remedy = (
+            "mount it (`--shm-size`, an emptyDir with `medium: Memory`): else budgets are on the state folder's disk"
+        )
+        what = f"{SHARED_MEMORY} cannot be written"
+        found.append(Finding(check="limits", level=Level.WARNING, what=what, remedy=remedy))
+    return found
+
+
+async def clock(_: Patient) -> list[Finding]:
+    """Whether the host's clock is kept by something, as far as that can be seen from here."""
+    if await asyncio.to_thread(_CLOCK_SYNCHRONISED.exists):
+        return [Finding(check="clock", level=Level.OK, what="kept by systemd-timesyncd")]
+    return []  # chrony, a hypervisor or a container's host may keep it: unknown is not wrong
+
+
+async def gpu(patient: Patient) -> list[Finding]:
+    """Whether GPUs can be read."""
+    if patient.config.gpu.source == "none":
+        return [Finding(check="gpu", level=Level.NOTE, what="not read (`gpu.source: none`)")]
+    return await asyncio.to_thread(_gpu, patient.config.gpu.nvml_library)
+
+
+def _gpu(library: str) -> list[Finding]:
+    from inferwatch_collectors.gpu.base import SourceUnavailableError  # noqa: PLC0415 - pays for its import only here
+    from inferwatch_collectors.gpu.nvml import NvmlSource  # noqa: PLC0415
+    from inferwatch_collectors.gpu.nvml_reads import NO_LIBRARY  # noqa: PLC0415
+
+    try:
+        devices = NvmlSource(library).open()
+    except SourceUnavailableError as error:
+        level = Level.NOTE if NO_LIBRARY in str(error) else Level.WARNING
+        remedy = (
+            "no NVIDIA GPU here: nothing to do, or set `gpu.source: none`. In a container: "
+            "`NVIDIA_VISIBLE_DEVICES=all` and `NVIDIA_DRIVER_CAPABILITIES=utility`, or `gpu.nvml_library`"
+        )
+        return [Finding(check="gpu", level=level, what=str(error), remedy=remedy)]
+    names = sorted({device.identity.model for device in devices})
+    return [Finding(check="gpu", level=Level.OK, what=f"{len(devices)}: {', '.join(names)}")]

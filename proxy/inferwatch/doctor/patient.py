@@ -1,0 +1,105 @@
+"""What every check gets: the configuration, a client, and what an earlier look at the engine has shown."""
+
+import asyncio
+import os
+import ssl
+from dataclasses import dataclass
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+
+from inferwatch.config import Config
+
+# A page that takes longer will not be read by a probe or a scraper either.
+TIMEOUT_S: Final = 5.0
+
+# Of any answer: enough for the metrics of an engine with many adapters.
+MAX_BYTES: Final = 4 * 1024 * 1024
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """An answer over HTTP. `status` is 0 if there was none; then `error` says why."""
+
+    status: int = 0
+    body: bytes = b""
+    date: str = ""
+    error: str = ""
+
+    @property
+    def json(self) -> Any:
+        """The body as JSON; None if it is none."""
+        try:
+            return msgspec.json.decode(self.body)
+        except ValueError:
+            return None
+
+
+@dataclass(slots=True)
+class Options:
+    """What the command line says."""
+
+    request: bool = True  # may ask the engine for one token
+    api_key: str = ""  # for the engine
+    prometheus: str = ""  # URL of a Prometheus that should scrape us
+
+
+class Patient:
+    """One host under examination."""
+
+    def __init__(self, config: Config, options: Options, session: aiohttp.ClientSession) -> None:
+        self.config = config
+        self.options = options
+        self._session = session
+
+    async def get(self, url: str, **headers: str) -> Reply:
+        """GET `url`. Never raises: no answer is a finding, too."""
+        return await self._ask("GET", url, None, headers)
+
+    async def engine(self, path: str, body: Any = None) -> Reply:
+        """GET `path` of the engine, or POST `body` there, with the engine's key if we were given one."""
+        headers = {"authorization": f"Bearer {self.options.api_key}"} if self.options.api_key else {}
+        url = self.config.upstream.url.rstrip("/") + path
+        return await self._ask("GET" if body is None else "POST", url, body, headers, self._tls())
+
+    def _tls(self) -> ssl.SSLContext | bool:
+        upstream = self.config.upstream
+        if not upstream.tls:
+            return True
+        context = ssl.create_default_context(cafile=upstream.tls_ca_file or None)
+        if not upstream.tls_verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        return context
+
+    async def _ask(
+        self, method: str, url: str, body: Any, headers: dict[str, str], tls: ssl.SSLContext | bool = True
+    ) -> Reply:
+        try:
+            async with (
+                asyncio.timeout(TIMEOUT_S),
+                self._session.request(method, url, json=body, headers=headers, ssl=tls) as reply,
+            ):
+                data = await reply.content.read(MAX_BYTES)
+                while len(data) < MAX_BYTES and (more := await reply.content.read(MAX_BYTES - len(data))):
+                    data += more
+                return Reply(reply.status, data, reply.headers.get("date", ""))
+        except TimeoutError:
+            return Reply(error=f"no answer within {TIMEOUT_S:.0f} s")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return Reply(error=_words(error))
+
+
+def _words(error: Exception) -> str:
+    """Return what went wrong in few words, and nothing that a peer sent."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
+        return "the certificate is not trusted"
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return "the host's name is not known"
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return os.strerror(error.errno) if error.errno else "no connection"
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "the connection was closed without an answer"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "the answer is not HTTP"
+    return type(error).__name__

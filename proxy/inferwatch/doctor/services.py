@@ -1,0 +1,122 @@
+"""What stands beside us: Prometheus, and the Inferwatch that runs already."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any, Final
+from urllib.parse import quote
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from inferwatch.config import parse_address
+from inferwatch.doctor import machine
+from inferwatch.doctor.finding import Finding, Level
+from inferwatch.doctor.patient import Patient
+
+# A series of ours that every scrape brings.
+_UP_QUERY: Final = "inferwatch_build_info"
+
+# Prometheus keeps a series that is not renewed for five minutes.
+_STALE_S: Final = 300.0
+
+
+async def prometheus(patient: Patient) -> list[Finding]:
+    """Whether the Prometheus at `--prometheus` has fresh numbers of ours."""
+    url = patient.options.prometheus.rstrip("/")
+    if not url:
+        return []
+    reply = await patient.get(f"{url}/api/v1/query?query={quote(f'timestamp({_UP_QUERY})')}")
+    ages = _ages_s(reply.json) if reply.status == 200 else None
+    if ages is None:
+        remedy = "give the base URL of a Prometheus, as http://prometheus:9090"
+        what = f"{url}: {reply.error or f'answers {reply.status}'}"
+        return [Finding(check="prometheus", level=Level.FAULT, what=what, remedy=remedy)]
+    if not ages or min(ages) > _STALE_S:
+        port = parse_address("admin", patient.config.admin)[1]
+        remedy = f"add a scrape job for port {port}, path /metrics, and look at {url}/targets for its error"
+        what = f"{url} has no fresh series of Inferwatch"
+        return [Finding(check="prometheus", level=Level.FAULT, what=what, remedy=remedy)]
+    return [Finding(check="prometheus", level=Level.OK, what=f"{len(ages)} Inferwatch(es), {min(ages):.0f} s ago")]
+
+
+def _ages_s(answer: Any) -> list[float] | None:
+    """Return how old each series of an instant query for time stamps is; None if it is no such answer."""
+    try:
+        return [time.time() - float(row["value"][1]) for row in answer["data"]["result"]]
+    except (TypeError, KeyError, IndexError, ValueError):
+        return None
+
+
+# (metric, is it bad, what it means, remedy): what a running Inferwatch says of itself.
+_SIGNS: Final[tuple[tuple[str, Callable[[float], bool], str, str], ...]] = (
+    (
+        "inferwatch_ledger_durable",
+        lambda value: value == 0,
+        "the ledger is not on disk: what is booked would be lost with the process",
+        "look for `ledger_` in the log: the disk is full or cannot be written, or there is no state folder",
+    ),
+    (
+        "inferwatch_config_last_reload_successful",
+        lambda value: value == 0,
+        "the last reload failed, the old configuration is in force",
+        "`inferwatch check-config` with the same file says what is wrong",
+    ),
+    (
+        "inferwatch_tap_lost_total",
+        lambda value: value > 0,
+        "finished requests were lost: neither memory nor disk had room for them",
+        "give the state folder more room; `tap.max_spool_bytes` bounds it",
+    ),
+    (
+        "inferwatch_relay_observer_errors_total",
+        lambda value: value > 0,
+        "the relay caught faults of its own; traffic was not touched, some requests were not watched",
+        "please report it, with the log's `observer_fault` lines",
+    ),
+    (
+        "inferwatch_collector_observer_errors_total",
+        lambda value: value > 0,
+        "the collector caught faults of its own; some numbers are missing",
+        "please report it, with the log's `observer_fault` lines",
+    ),
+    (
+        "inferwatch_capture_ratio",
+        lambda value: value < 0.99,
+        "the engine has made tokens that did not go through here",
+        "somebody talks to the engine directly: close its port to all but Inferwatch",
+    ),
+)
+
+
+async def running(patient: Patient) -> list[Finding]:
+    """What the Inferwatch on our admin port says of itself."""
+    version = await machine.running_version(patient)
+    if not version:
+        return []
+    where, port = parse_address("admin", patient.config.admin)
+    where = "127.0.0.1" if where in ("0.0.0.0", "::") else where
+    base = f"http://{where}:{port}"
+    ready = await patient.get(f"{base}/readyz")
+    found = []
+    if ready.status == 200:
+        found.append(Finding(check="running", level=Level.OK, what=f"Inferwatch {version} is ready"))
+    else:
+        what = f"Inferwatch {version} runs and is not ready ({base}/readyz says why)"
+        remedy = "start the engine, or wait until draining is over"
+        found.append(Finding(check="running", level=Level.FAULT, what=what, remedy=remedy))
+    scrape = await patient.get(f"{base}/metrics")
+    values = _samples(scrape.body.decode("utf-8", "replace"))
+    for metric, bad, what, remedy in _SIGNS:
+        if any(bad(value) for value in values.get(metric, ())):
+            found.append(Finding(check="running", level=Level.WARNING, what=what, remedy=remedy))
+    return found
+
+
+def _samples(text: str) -> dict[str, list[float]]:
+    """Return all values of each metric in a Prometheus text; nothing of one that is none."""
+    found: dict[str, list[float]] = {}
+    with contextlib.suppress(ValueError):
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                found.setdefault(sample.name, []).append(sample.value)
+    return found

@@ -1,0 +1,438 @@
+"""`inferwatch doctor`: each planted fault is found, with what to do about it; on a healthy host nothing is."""
+
+import asyncio
+import datetime as dt
+import email.utils
+import json
+import resource
+import socket
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import trustme
+from aiohttp import web
+
+from inferwatch import cli, config
+from inferwatch.doctor import engine, files, machine, services
+from inferwatch.doctor.command import CHECKS
+from inferwatch.doctor.finding import Finding, Level, as_json, as_text, worst
+from inferwatch.doctor.patient import Options, Patient
+from inferwatch_simulator import server
+from inferwatch_simulator.config import SimulatorConfig
+
+Check = Callable[[Patient], Awaitable[list[Finding]]]
+Serve = Callable[[dict[str, Any]], Awaitable[str]]
+
+NONE, NOTE, WARNING, FAULT = Level
+
+
+@pytest.fixture(name="session")
+async def _session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+@pytest.fixture(name="serve")
+async def _serve() -> AsyncIterator[Serve]:
+    """Serve these answers: path -> body (JSON or text), (status, body), or a whole response; return the URL."""
+    runners: list[web.AppRunner] = []
+
+    async def serve(pages: dict[str, Any]) -> str:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            page = pages.get(request.path, (404, ""))
+            status, body = page if isinstance(page, tuple) else (200, page)
+            text = body if isinstance(body, str) else json.dumps(body)
+            headers = {"date": pages["date"]} if "date" in pages else None
+            return web.Response(status=status, text=text, headers=headers)
+
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        runners.append(runner)
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        return "http://127.0.0.1:{1}".format(*runner.addresses[0])
+
+    yield serve
+    for runner in runners:
+        await runner.cleanup()
+
+
+@pytest.fixture(name="patient")
+def _patient(session: aiohttp.ClientSession, free_port: Callable[[], int], tmp_path: Path) -> Callable[..., Patient]:
+    """Make a patient with free ports; keyword arguments are options, `keys` configuration."""
+
+    async def patient(keys: dict[str, Any] | None = None, **options: Any) -> Patient:
+        ours = {
+            "listen": f"127.0.0.1:{free_port()}",
+            "admin": f"127.0.0.1:{free_port()}",
+            "state_dir": str(tmp_path / "state"),
+            "gpu.source": "none",
+        }
+        loaded = await asyncio.to_thread(config.load, environ={}, flags=ours | (keys or {}))
+        return Patient(loaded, Options(**options), session)
+
+    return patient
+
+
+async def only(check: Check, patient: Patient, level: Level, *words: str) -> Finding:
+    """Return the one finding of `level`; it says these words, in `what` or in `remedy`, and is no bare complaint."""
+    (found,) = [finding for finding in await check(patient) if finding.level is level]
+    assert found.remedy
+    for word in words:
+        assert word in f"{found.what} {found.remedy}"
+    return found
+
+
+VLLM = {
+    "/health": "",
+    "/version": {"version": "0.32.0"},
+    "/v1/models": {"data": [{"id": "m"}]},
+    "/metrics": "# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 0\n",
+}
+
+
+def stream(*events: dict[str, Any]) -> str:
+    return "".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"
+
+
+def chat(usage: Any, last: Any, metrics: Any = None) -> str:
+    token = {"choices": [{"index": 0, "delta": {"content": "a"}}], "usage": usage}
+    return stream(token, {"choices": [], "usage": last, "metrics": metrics})
+
+
+COUNTS = {"prompt_tokens": 1, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 0}}
+
+
+# --- the engine
+
+
+async def test_an_engine_that_is_down(patient: Any, free_port: Any) -> None:
+    """Nobody listens there."""
+    keys = {"upstream.url": f"http://127.0.0.1:{free_port()}"}
+    await only(engine.reachable, await patient(keys), FAULT, "Connection refused", "start the engine")
+
+
+async def test_a_host_that_is_not_known(patient: Any) -> None:
+    """The name cannot be resolved."""
+    await only(engine.reachable, await patient({"upstream.url": "http://nobody.invalid:8000"}), FAULT, "`upstream.url`")
+
+
+async def test_a_port_that_does_not_speak_http(patient: Any) -> None:
+    """Something else listens."""
+
+    async def talk(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 mail.example.org ESMTP\r\n")
+        await writer.drain()
+        writer.close()
+
+    listener = await asyncio.start_server(talk, "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    async with listener:
+        await only(engine.reachable, await patient({"upstream.url": f"http://127.0.0.1:{port}"}), FAULT, "not HTTP")
+
+
+async def test_a_certificate_that_nobody_trusts(patient: Any) -> None:
+    """The engine's CA is not the system's."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("127.0.0.1").configure_cert(context)
+    app = web.AppRunner(web.Application())
+    await app.setup()
+    await web.TCPSite(app, "127.0.0.1", 0, ssl_context=context).start()
+    url = "https://127.0.0.1:{1}".format(*app.addresses[0])
+    try:
+        await only(
+            engine.reachable, await patient({"upstream.url": url}), FAULT, "not trusted", "`upstream.tls_ca_file`"
+        )
+    finally:
+        await app.cleanup()
+
+
+async def test_an_engine_that_is_not_well(patient: Any, serve: Serve) -> None:
+    """Its health check fails."""
+    url = await serve(VLLM | {"/health": (503, "")})
+    await only(engine.reachable, await patient({"upstream.url": url}), FAULT, "503", "log")
+
+
+async def test_clocks_that_differ(patient: Any, serve: Serve) -> None:
+    """Its clock is an hour ahead."""
+    url = await serve(VLLM | {"date": email.utils.formatdate(time.time() + 3600, usegmt=True)})
+    await only(engine.reachable, await patient({"upstream.url": url}), WARNING, "s from this host's", "NTP")
+
+
+async def test_an_engine_that_wants_a_key(patient: Any, serve: Serve) -> None:
+    """Without one, no more can be asked; with one, it is."""
+    url = await serve(VLLM | {"/v1/models": (401, "")})
+    await only(engine.identified, await patient({"upstream.url": url}), NOTE, "--api-key-env")
+
+
+async def test_an_engine_that_nobody_knows(patient: Any, serve: Serve) -> None:
+    """It is asked for nothing, and that is said."""
+    url = await serve({"/v1/models": {"data": [{"id": "m"}]}})
+    await only(engine.identified, await patient({"upstream.url": url}), NOTE, "unknown", "`upstream.engine`")
+
+
+async def test_an_engine_without_models(patient: Any, serve: Serve) -> None:
+    """A gateway, perhaps."""
+    url = await serve(VLLM | {"/v1/models": {"data": []}})
+    await only(engine.identified, await patient({"upstream.url": url}), WARNING, "no model")
+
+
+@pytest.mark.parametrize(
+    ("reply", "level", "words"),
+    [
+        pytest.param(chat(None, None), FAULT, ["no token counts"], id="no usage"),
+        pytest.param(chat(None, COUNTS, {"ttft": 1}), WARNING, ["at their end only"], id="final usage only"),
+        pytest.param((400, "no chat template"), WARNING, ["400", "template"], id="a base model"),
+    ],
+)
+async def test_engines_that_do_not_count_well(
+    patient: Any, serve: Serve, reply: Any, level: Level, words: list[str]
+) -> None:
+    """One token is asked for, as the relay would."""
+    url = await serve(VLLM | {"/v1/chat/completions": reply})
+    await only(engine.identified, await patient({"upstream.url": url}), level, *words)
+
+
+async def test_flags_that_the_engine_misses(patient: Any, serve: Serve) -> None:
+    """Each is named."""
+    usage = {"prompt_tokens": 1, "completion_tokens": 1}
+    url = await serve(VLLM | {"/v1/chat/completions": chat(usage, usage)})
+    notes = [
+        each.remedy for each in await engine.identified(await patient({"upstream.url": url})) if each.level is NOTE
+    ]
+    assert ["--enable-prompt-tokens-details" in notes[0], "--enable-per-request-metrics" in notes[1]] == [True, True]
+
+
+async def test_no_token_is_asked_for_if_it_must_not(patient: Any, serve: Serve) -> None:
+    """`--no-request`: the page that would be a fault is never seen."""
+    url = await serve(VLLM | {"/v1/chat/completions": (500, "")})
+    found = await engine.identified(await patient({"upstream.url": url}, request=False))
+    assert worst(found) is NONE
+
+
+async def test_an_engine_without_metrics(patient: Any, serve: Serve) -> None:
+    """Both usual places were tried."""
+    url = await serve(VLLM | {"/metrics": (404, "")})
+    await only(engine.metrics, await patient({"upstream.url": url}), WARNING, "/prometheus/metrics", "--enable-metrics")
+
+
+async def test_metrics_at_a_wrong_place(patient: Any, serve: Serve) -> None:
+    """`engine_metrics.url` names a page that is none."""
+    url = await serve(VLLM)
+    keys = {"upstream.url": url, "engine_metrics.url": f"{url}/stats"}
+    await only(engine.metrics, await patient(keys), WARNING, "/stats: 404", "`engine_metrics.url`")
+
+
+# --- the machine
+
+
+@pytest.mark.parametrize("key", ["listen", "admin"])
+async def test_a_port_that_is_taken(patient: Any, key: str) -> None:
+    """By somebody who is not Inferwatch."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        keys = {key: "127.0.0.1:{1}".format(*taken.getsockname())}
+        await only(machine.ports, await patient(keys), FAULT, key, "Address already in use", f"--{key}")
+
+
+async def test_a_port_that_an_inferwatch_has(patient: Any, serve: Serve) -> None:
+    """That is no fault: it runs."""
+    url = await serve({"/version": {"version": "9.9"}})
+    found = await machine.ports(await patient({"admin": url.removeprefix("http://")}))
+    assert worst(found) is NOTE  # it listens on loopback
+    assert any("Inferwatch 9.9 runs" in finding.what for finding in found)
+
+
+async def test_a_state_folder_that_cannot_be_made(patient: Any, tmp_path: Path) -> None:
+    """A file is in the way."""
+    (tmp_path / "file").touch()
+    keys = {"state_dir": str(tmp_path / "file" / "state")}
+    await only(machine.state, await patient(keys), FAULT, "cannot be written", "--state-dir")
+
+
+async def test_a_disk_that_is_nearly_full(patient: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Little is left."""
+    monkeypatch.setattr(machine, "ENOUGH_DISK_BYTES", 2**62)
+    await only(machine.state, await patient(), WARNING, "MiB are free", "ledger.retention_days")
+
+
+async def test_too_few_open_files(patient: Any) -> None:
+    """The soft limit of a login shell."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    try:
+        await only(machine.limits, await patient(), WARNING, "1024", "512 streams", "LimitNOFILE")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_shared_memory_that_is_not_there(patient: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It matters only with budgets."""
+    monkeypatch.setattr(machine, "SHARED_MEMORY", tmp_path / "none")
+    assert worst(await machine.limits(await patient())) in (NONE, WARNING)
+    keys = {"budgets": {"rules": [{"name": "b", "limit": 1}]}}
+    found = [each for each in await machine.limits(await patient(keys)) if "cannot be written" in each.what]
+    assert [each.level for each in found] == [WARNING]
+
+
+@pytest.mark.parametrize(
+    ("library", "level"), [pytest.param("", NOTE, id="no driver"), pytest.param("/nowhere.so", WARNING, id="not there")]
+)
+async def test_gpus_that_cannot_be_read(patient: Any, library: str, level: Level) -> None:
+    """A host without a GPU is healthy; a library that was named and is not there is a mistake."""
+    keys = {"gpu.source": "auto", "gpu.nvml_library": library}
+    await only(machine.gpu, await patient(keys), level, "NVIDIA_VISIBLE_DEVICES")
+
+
+# --- files
+
+
+async def test_keys_that_cannot_be_read(patient: Any) -> None:
+    """The file is not there."""
+    keys = {"tenants": {"known": [{"name": "acme", "keys_file": "/nowhere"}]}}
+    await only(files.tenants, await patient(keys), FAULT, "tenants.known[0].keys_file")
+
+
+async def test_keys_that_everybody_can_read(patient: Any, tmp_path: Path) -> None:
+    """They are secrets."""
+    path = tmp_path / "keys"
+    path.write_text("sk-acme-000000000000000000\n")
+    path.chmod(0o644)
+    keys = {"tenants": {"known": [{"name": "acme", "keys_file": str(path)}]}}
+    await only(files.tenants, await patient(keys), WARNING, f"chmod o-r {path}")
+
+
+def certificate(tmp_path: Path, ends: dt.timedelta) -> dict[str, str]:
+    """Write a certificate that ends so long from now; return the keys that name it."""
+    now = dt.datetime.now(dt.UTC)
+    issued = trustme.CA().issue_cert("localhost", not_before=now - dt.timedelta(30), not_after=now + ends)
+    issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "cert.pem")
+    return {"tls.cert_file": str(tmp_path / "cert.pem"), "tls.key_file": str(tmp_path / "cert.pem")}
+
+
+@pytest.mark.parametrize(
+    ("days", "level", "word"),
+    [(-1, FAULT, "expired"), (5.5, WARNING, "ends in"), (300, NONE, "good for 300 days")],
+)
+async def test_the_certificate_that_clients_see(
+    patient: Any, tmp_path: Path, days: float, level: Level, word: str
+) -> None:
+    """It says when it will end, and that it has."""
+    unchecked = await patient()
+    flags = certificate(tmp_path, dt.timedelta(days=days))
+    unchecked.config = await asyncio.to_thread(config.load, environ={}, flags=flags)
+    (found,) = await files.certificate(unchecked)
+    assert (found.level, word in found.what) == (level, True)
+
+
+async def test_no_money(patient: Any) -> None:
+    """Neither prices nor a bill."""
+    await only(files.prices, await patient(), NOTE, "`cost.hourly_dollars`")
+
+
+# --- services
+
+
+@pytest.mark.parametrize(
+    ("metric", "word"),
+    [
+        ("inferwatch_ledger_durable 0", "not on disk"),
+        ("inferwatch_config_last_reload_successful 0", "check-config"),
+        ('inferwatch_tap_lost_total{worker="0"} 3', "tap.max_spool_bytes"),
+        ('inferwatch_relay_observer_errors_total{worker="0"} 1', "report"),
+        ('inferwatch_collector_observer_errors_total{stage="read"} 1', "report"),
+        ('inferwatch_capture_ratio{upstream="a:1",type="prompt"} 0.5', "directly"),
+    ],
+)
+async def test_what_a_running_inferwatch_says_of_itself(patient: Any, serve: Serve, metric: str, word: str) -> None:
+    """Each bad sign is a warning; the same with good values is none."""
+    pages = {"/version": {"version": "9.9"}, "/readyz": "", "/metrics": f"{metric}\n"}
+    sick = await patient({"admin": (await serve(pages)).removeprefix("http://")})
+    await only(services.running, sick, WARNING, word)
+    name = metric.rpartition(" ")[0]
+    good = 0 if "_total" in name else 1
+    well = await patient({"admin": (await serve(pages | {"/metrics": f"{name} {good}\n"})).removeprefix("http://")})
+    assert worst(await services.running(well)) is NONE
+
+
+async def test_an_inferwatch_that_is_not_ready(patient: Any, serve: Serve) -> None:
+    """Its engine is down, say."""
+    pages = {"/version": {"version": "9.9"}, "/readyz": (503, ""), "/metrics": ""}
+    sick = await patient({"admin": (await serve(pages)).removeprefix("http://")})
+    await only(services.running, sick, FAULT, "/readyz")
+
+
+def instant(*stamps: float) -> dict[str, Any]:
+    rows = [{"metric": {}, "value": [0, str(stamp)]} for stamp in stamps]
+    return {"status": "success", "data": {"resultType": "vector", "result": rows}}
+
+
+@pytest.mark.parametrize(
+    ("page", "word"),
+    [
+        pytest.param(instant(), "no fresh series", id="nothing of ours"),
+        pytest.param(instant(5.0), "no fresh series", id="long ago"),
+        pytest.param((404, ""), "404", id="no Prometheus"),
+        pytest.param("{}", "http://prometheus:9090", id="another API"),
+    ],
+)
+async def test_a_prometheus_that_does_not_scrape_us(patient: Any, serve: Serve, page: Any, word: str) -> None:
+    """It is asked for our series."""
+    url = await serve({"/api/v1/query": page})
+    await only(services.prometheus, await patient(prometheus=url), FAULT, word)
+
+
+async def test_a_prometheus_that_scrapes_us(patient: Any, serve: Serve) -> None:
+    """A fresh series."""
+    url = await serve({"/api/v1/query": instant(time.time() - 5)})
+    assert worst(await services.prometheus(await patient(prometheus=url))) is NONE
+
+
+# --- the whole
+
+
+async def test_nothing_is_wrong_on_a_healthy_host(patient: Any) -> None:
+    """All checks, before an engine that counts: notes at most, but for this machine's own limits."""
+    simulated = SimulatorConfig(port=0, host="127.0.0.1", enable_prompt_tokens_details=True)
+    async with await server.start(simulated) as running:
+        healthy = await patient({"upstream.url": running.url})
+        found = [finding for check in CHECKS for finding in await check(healthy)]
+    assert [each for each in found if each.level in (WARNING, FAULT) and each.check != "limits"] == []
+
+
+def test_the_command(tmp_path: Path, free_port: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line a finding, its remedy below; 1 for scripts if something is a fault; JSON has the same."""
+    flags = ["--upstream", f"http://127.0.0.1:{free_port()}", "--state-dir", str(tmp_path)]
+    flags += ["--listen", f"127.0.0.1:{free_port()}", "--admin", f"127.0.0.1:{free_port()}"]
+    assert cli.main(["doctor", *flags]) == 1
+    text = capsys.readouterr().out
+    assert "FAULT    upstream: " in text
+    assert "         -> start the engine" in text
+    assert cli.main(["doctor", "--json", *flags]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert told["worst"] == "fault"
+    assert {"check", "level", "what", "remedy"} == set(told["findings"][0])
+
+
+def test_a_wrong_configuration_is_a_finding(capsys: pytest.CaptureFixture[str]) -> None:
+    """It names the key, as every command does."""
+    assert cli.main(["doctor", "--workers", "none"]) == 1
+    assert "FAULT    config: workers: expected `int`, got `str`" in capsys.readouterr().out
+
+
+def test_levels() -> None:
+    """The worst of all counts; of nothing, nothing is wrong."""
+    each = [Finding(check="x", level=level, what="w", remedy="r") for level in (NOTE, FAULT, NONE, WARNING)]
+    assert (worst(each), worst(each[:1]), worst([])) == (FAULT, NOTE, NONE)
+    assert as_text(each[:1]) == "note     x: w\n         -> r\n"
+    assert json.loads(as_json(each[:1])) == {
+        "worst": "note",
+        "findings": [{"check": "x", "level": "note", "what": "w", "remedy": "r"}],
+    }
