@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from inferwatch import config
+from inferwatch import config_pages
 from inferwatch_collectors.metrics import LABELS, TABLE, Group, Kind, Metric
 
 # The repository, when run from a checkout; an installed package has no pages to write.
@@ -76,7 +76,7 @@ def _metric_lines(metric: Metric) -> Iterator[str]:
 # (path from the root, text): add a page here and it is written, checked and tested.
 PAGES: Final[tuple[tuple[str, Callable[[], str]], ...]] = (
     ("docs/metrics.md", metrics_page),
-    ("docs/configuration.md", config.reference),
+    ("docs/configuration.md", config_pages.reference),
 )
 
 

@@ -43,11 +43,18 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 class Command(NamedTuple):
-    """One subcommand."""
+    """One subcommand. `examples` are (command line, what it does), shown by `--help`."""
 
     help: str
     configure: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+    examples: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def epilog(self) -> str:
+        """The examples as text."""
+        lines = [f"  {line}\n      {meaning}" for line, meaning in self.examples]
+        return "\n".join(["examples:", *lines]) if lines else ""
 
 
 def _config_flags(parser: argparse.ArgumentParser) -> None:
@@ -74,10 +81,34 @@ def _serve(arguments: argparse.Namespace) -> int:
     return supervisor.serve(loaded, lambda: _load(arguments))
 
 
+def _check_config_flags(parser: argparse.ArgumentParser) -> None:
+    _config_flags(parser)
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--print-default", action="store_true", help="print a commented file to start from instead")
+    instead.add_argument("--schema", action="store_true", help="print the file's JSON schema, for editors, instead")
+
+
 def _check_config(arguments: argparse.Namespace) -> int:
+    from inferwatch import config_pages  # noqa: PLC0415
+
+    if arguments.print_default or arguments.schema:
+        page = config_pages.schema() if arguments.schema else config_pages.template().encode()
+        sys.stdout.buffer.write(page)
+        return EXIT_OK
     loaded = _load(arguments)
     _ = read_table(loaded.tenants, bytes(MIN_SECRET_BYTES))  # whether the keys can be read; nothing is kept of them
     sys.stdout.buffer.write(msgspec.yaml.encode(config.redacted(loaded)))
+    return EXIT_OK
+
+
+def _completion_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+
+
+def _completion(arguments: argparse.Namespace) -> int:
+    import shtab  # noqa: PLC0415
+
+    sys.stdout.write(shtab.complete(build_parser(), arguments.shell) + "\n")
     return EXIT_OK
 
 
@@ -216,13 +247,66 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 COMMANDS: Final = {
-    "serve": Command("stand in front of an engine", _config_flags, _serve),
-    "simulate": Command("pretend to be a vLLM", _simulate_flags, _simulate),
-    "demo": Command("a simulated engine, the proxy, and live numbers in the terminal", _demo_flags, _demo),
-    "doctor": Command("what is wrong here, and what to do about it", _doctor_flags, _doctor),
-    "report": Command("what was used, by whom, at what cost; and exports", _report_flags, _report),
-    "check-config": Command("check the configuration and print it", _config_flags, _check_config),
-    "healthcheck": Command("exit 0 if the data path is alive", _healthcheck_flags, _healthcheck),
+    "serve": Command(
+        "stand in front of an engine",
+        _config_flags,
+        _serve,
+        (
+            ("inferwatch serve --upstream http://127.0.0.1:8000", "clients talk to port 8080, Prometheus to 9480"),
+            ("inferwatch serve --config inferwatch.yml --workers 4", "with a file, on four processes"),
+        ),
+    ),
+    "simulate": Command(
+        "pretend to be an inference server",
+        _simulate_flags,
+        _simulate,
+        (("inferwatch simulate --port 8000 --speed 4", "a vLLM to try things against, four times as fast"),),
+    ),
+    "demo": Command(
+        "a simulated engine, the proxy, and live numbers in the terminal",
+        _demo_flags,
+        _demo,
+        (("inferwatch demo --seconds 60 --rate 12", "a minute of brisk traffic"),),
+    ),
+    "doctor": Command(
+        "what is wrong here, and what to do about it",
+        _doctor_flags,
+        _doctor,
+        (
+            ("inferwatch doctor --upstream http://127.0.0.1:8000", "before or beside `serve`; changes nothing"),
+            ("inferwatch doctor --capture gpus.json", "what the GPU driver says, to attach to a report"),
+        ),
+    ),
+    "report": Command(
+        "what was used, by whom, at what cost; and exports",
+        _report_flags,
+        _report,
+        (
+            ("inferwatch report", "the last 30 days, by everything"),
+            ("inferwatch report --by model --format markdown", "by model, as a page to forward"),
+        ),
+    ),
+    "check-config": Command(
+        "check the configuration and print it",
+        _check_config_flags,
+        _check_config,
+        (
+            ("inferwatch check-config --config inferwatch.yml", "what would be in force"),
+            ("inferwatch check-config --print-default", "every key with its default, to start a file from"),
+        ),
+    ),
+    "healthcheck": Command(
+        "exit 0 if the data path is alive",
+        _healthcheck_flags,
+        _healthcheck,
+        (("inferwatch healthcheck --admin 127.0.0.1:9480", "for a container's health check"),),
+    ),
+    "completion": Command(
+        "print a completion script for a shell",
+        _completion_flags,
+        _completion,
+        (("inferwatch completion bash", "into ~/.local/share/bash-completion/completions/inferwatch, say"),),
+    ),
     "version": Command("print the version", lambda _: None, _version),
 }
 
@@ -232,7 +316,13 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
     parser = OneLineParser(prog="inferwatch", description="A sidecar that watches self-hosted models.")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
-        subparser = subparsers.add_parser(name, help=command.help, description=command.help)
+        subparser = subparsers.add_parser(
+            name,
+            help=command.help,
+            description=command.help,
+            epilog=command.epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         if chosen is None or name == chosen:
             command.configure(subparser)
     return parser

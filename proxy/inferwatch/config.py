@@ -170,63 +170,31 @@ def keys() -> Iterator[tuple[str, "msgspec.inspect.Field"]]:
     yield from _walk(info, "")
 
 
-def reference() -> str:
-    """Return `docs/configuration.md`."""
-    lines = [
-        "# Configuration",
-        "",
-        "Generated from `proxy/inferwatch/settings/`; do not edit.",
-        "",
-        "Flags win over the environment, the environment over the file (`--config`), the file over the defaults.",
-        f"The environment variable of `upstream.url` is `{ENV_PREFIX}UPSTREAM__URL`, and so on;",
-        "keys with `[]` are those of each item in a list, and lists of items are written in the file.",
-        f"SIGHUP or `POST /-/reload` takes up {', '.join(f'`{name}`' for name in sorted(RELOADABLE))};",
-        "anything else needs a restart.",
-        "",
-        "| key | default | meaning |",
-        "|---|---|---|",
-    ]
-    for key, field in keys():
-        absent = field.required or field.default in (None, "", ())
-        default = "" if absent else f"`{_plain(field.default)}`"
-        lines.append(f"| `{key}` | {default} | {_description(field)} |")
-    return "\n".join(lines) + "\n"
-
-
 def _walk(info: "msgspec.inspect.StructType", prefix: str) -> Iterator[tuple[str, "msgspec.inspect.Field"]]:
     for field in info.fields:
         if isinstance(field.type, msgspec.inspect.StructType):
             yield from _walk(field.type, f"{prefix}{field.name}.")
             continue
         yield prefix + field.name, field
-        item = _item_type(field)
+        item = item_type(field)
         if isinstance(item, msgspec.inspect.StructType):
             yield from _walk(item, f"{prefix}{field.name}[].")
 
 
 def in_environment(key: str, field: "msgspec.inspect.Field") -> bool:
     """Tell whether a value, or a list of values, can be given for `key` in the environment."""
-    return "[]" not in key and not isinstance(_item_type(field), msgspec.inspect.StructType)
+    return "[]" not in key and not isinstance(item_type(field), msgspec.inspect.StructType)
 
 
-def _bare_type(field: "msgspec.inspect.Field") -> "msgspec.inspect.Type":
+def bare_type(field: "msgspec.inspect.Field") -> "msgspec.inspect.Type":
+    """Return the type of a key without what is said about it."""
     return field.type.type if isinstance(field.type, msgspec.inspect.Metadata) else field.type
 
 
-def _item_type(field: "msgspec.inspect.Field") -> "msgspec.inspect.Type | None":
+def item_type(field: "msgspec.inspect.Field") -> "msgspec.inspect.Type | None":
     """Return what a list is a list of, None for anything else."""
-    bare = _bare_type(field)
+    bare = bare_type(field)
     return bare.item_type if isinstance(bare, msgspec.inspect.VarTupleType) else None
-
-
-def _description(field: "msgspec.inspect.Field") -> str:
-    if isinstance(field.type, msgspec.inspect.Metadata):
-        return str((field.type.extra_json_schema or {}).get("description", ""))
-    return ""
-
-
-def _plain(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -242,7 +210,7 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
 def _split_lists(tree: dict[str, Any]) -> None:
     """Let a list of words be written as `a, b` in the environment, on the command line and in the file."""
     for key, field in keys():
-        if not isinstance(_item_type(field), msgspec.inspect.StrType):
+        if not isinstance(item_type(field), msgspec.inspect.StrType):
             continue
         *path, last = key.split(".")
         section: Any = tree
@@ -272,7 +240,7 @@ def _reword(message: str) -> str:
 def _choices() -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for key, field in keys():
-        kind = _bare_type(field)
+        kind = bare_type(field)
         if isinstance(kind, msgspec.inspect.LiteralType):
             found[key] = tuple(str(value) for value in kind.values)
     return found

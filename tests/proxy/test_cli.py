@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from inferwatch import __version__, cli, config
+from inferwatch import __version__, cli, config, config_pages
 from inferwatch.config import Config
 from inferwatch.config import keys as declared_keys
 
@@ -285,3 +285,37 @@ def test_the_command_line_imports_neither_servers_nor_the_collector() -> None:
     loaded = set(json.loads(done.stdout))
     assert not loaded & {"aiohttp", "httptools", "prometheus_client", "structlog", "uvloop"}
     assert not loaded & {"inferwatch_collectors", "inferwatch_simulator"}
+
+
+def test_a_file_to_start_from_and_a_schema(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """Printed in place of the configuration; not both."""
+    assert exit_of("check-config", "--print-default") == cli.EXIT_OK
+    sys.stdout.flush()
+    assert capfdbinary.readouterr().out.decode() == config_pages.template()
+    assert exit_of("check-config", "--schema") == cli.EXIT_OK
+    sys.stdout.flush()
+    assert capfdbinary.readouterr().out == config_pages.schema()
+    assert exit_of("check-config", "--schema", "--print-default") == cli.EXIT_USAGE
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every command is in the script; bash takes it."""
+    assert exit_of("completion", shell) == cli.EXIT_OK
+    script = capsys.readouterr().out
+    assert all(name in script for name in cli.COMMANDS)
+    if shell == "bash":
+        subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+@pytest.mark.parametrize("line", [line for command in cli.COMMANDS.values() for line, _ in command.examples])
+def test_examples_can_be_typed(line: str) -> None:
+    """What `--help` shows parses."""
+    program, *words = line.split()
+    assert program == "inferwatch"
+    cli.build_parser(words[0]).parse_args(words)
+
+
+def test_every_command_has_an_example() -> None:
+    """But the one that takes no flags."""
+    assert [name for name, command in cli.COMMANDS.items() if not command.examples] == ["version"]

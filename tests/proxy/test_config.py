@@ -13,7 +13,7 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferwatch import config
+from inferwatch import config, config_pages
 from inferwatch.config import ENV_PREFIX, Config, ConfigError
 from inferwatch.config import keys as declared_keys
 
@@ -491,7 +491,7 @@ def test_every_key_is_in_the_reference_page_with_default_and_meaning() -> None:
     """docs/configuration.md is what the declarations say, and none of them is without a word."""
     page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
 
-    assert config.reference() == page
+    assert config_pages.reference() == page
     lines = {line.split("|")[1].strip(): line for line in page.splitlines() if line.startswith("| `")}
     assert {f"`{key}`" for key, _ in declared_keys()} == set(lines)
     for line in lines.values():
