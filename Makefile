@@ -37,11 +37,13 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/python -m inferwatch_collectors.docs --check
 	$(BIN)/python -m alerts.src.build --check
+	$(BIN)/python -m dashboards.src.build --check
 
 ## make docs          write the generated reference pages
 docs: $(STAMP)
 	$(BIN)/python -m inferwatch_collectors.docs
 	$(BIN)/python -m alerts.src.build
+	$(BIN)/python -m dashboards.src.build
 
 ## make lock          pin the dependencies anew
 lock: $(STAMP)
