@@ -6,7 +6,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test test-engines bench check lint types docs lock clean help
+.PHONY: demo test test-engines test-services bench check lint types docs lock clean help
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -19,11 +19,16 @@ demo: $(STAMP)
 # On asyncio's own loop: a handle that a failing test leaves open can keep uvloop's close() waiting for ever. The
 # end-to-end and chaos tests run the real processes, and those run on uvloop.
 test: $(STAMP)
-	INFERWATCH_TEST_LOOP=asyncio $(BIN)/python -m pytest -n 2 -q --ignore=tests/engines
+	INFERWATCH_TEST_LOOP=asyncio $(BIN)/python -m pytest -n 2 -q --ignore=tests/engines --ignore=tests/services
 
 ## make test-engines  real vLLM on the CPU, exact token counts and bytes (about 10 minutes the first time)
 test-engines: $(STAMP)
 	tests/engines/run.sh
+
+## make test-services dashboards, rules and alerts against the real Prometheus and Alertmanager
+test-services: $(STAMP)
+	scripts/need-debian prometheus prometheus-alertmanager
+	INFERWATCH_TEST_LOOP=asyncio $(BIN)/python -m pytest -n 2 -q tests/services
 
 ## make bench         CPU per event, latency, memory: direct, nginx, vllm-router, LiteLLM, Inferwatch
 bench: $(STAMP)
