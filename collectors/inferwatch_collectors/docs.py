@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from inferwatch import config_pages
+from inferwatch_collectors.engine_docs import engines_page
 from inferwatch_collectors.metrics import LABELS, TABLE, Group, Kind, Metric
 
 # The repository, when run from a checkout; an installed package has no pages to write.
@@ -77,6 +78,7 @@ def _metric_lines(metric: Metric) -> Iterator[str]:
 PAGES: Final[tuple[tuple[str, Callable[[], str]], ...]] = (
     ("docs/metrics.md", metrics_page),
     ("docs/configuration.md", config_pages.reference),
+    ("docs/engines.md", engines_page),
 )
 
 

@@ -159,3 +159,50 @@ def test_no_event_is_too_strange(event: Any) -> None:
     for path in (CHAT, "/v1/messages"):
         found = final_events(path, tail, choices=2, usage=True)
         assert not found or found.endswith(b"\n\n")
+
+
+def _sse(event: dict[str, Any]) -> bytes:
+    return b"data: %b\n\n" % msgspec.json.encode(event)
+
+
+def test_a_response_ends_incomplete() -> None:
+    """With the event that OpenAI sends at `max_output_tokens`, of the response that had begun."""
+    tail = _sse({"type": "response.created", "response": {"id": "resp_1", "output": []}, "sequence_number": 0})
+    tail += _sse({"type": "response.output_text.delta", "delta": "a", "sequence_number": 4})
+    (final,) = events(final_events("/v1/responses", tail, choices=1, usage=True) or b"")
+    assert (final["type"], final["sequence_number"]) == ("response.incomplete", 5)
+    assert final["response"]["id"] == "resp_1"
+    assert final["response"]["incomplete_details"] == {"reason": "max_output_tokens"}
+    assert final_events("/v1/responses", tail + _sse({"type": "response.completed"}), choices=1, usage=True) == b""
+
+
+def test_ollama_s_stream_ends_with_a_record() -> None:
+    """Cut at the end of a line, with `done` and what the API has for it."""
+    record = {"model": "m", "created_at": "t", "message": {"role": "assistant", "content": "a"}, "done": False}
+    line = msgspec.json.encode(record) + b"\n"
+    cutting = Cutting("/api/chat", line, choices=1, usage=True)
+    assert cutting.feed(line[:9]) == (line[:9], False)
+    out, ended = cutting.feed(line[9:] + line)
+    assert ended
+    assert out.startswith(line[9:])
+    last = msgspec.json.decode(out[len(line) - 9 :])
+    assert (last["done"], last["done_reason"], last["message"]["content"]) == (True, "length", "")
+    done = msgspec.json.encode(record | {"done": True}) + b"\n"
+    assert final_events("/api/chat", done, choices=1, usage=True) == b""
+    assert final_events("/api/generate", b'{"status":"x"}\n', choices=1, usage=True) is None
+
+
+def test_native_streams_end_in_their_own_words() -> None:
+    """SGLang's finish, llama.cpp's stop; of others nothing is invented."""
+    meta = {"text": "ab", "meta_info": {"completion_tokens": 2, "finish_reason": None}}
+    final, done = events(final_events("/generate", _sse(meta), choices=1, usage=True) or b"")
+    assert (final["text"], final["meta_info"]["finish_reason"], done) == (
+        "ab",
+        {"type": "length", "length": 2},
+        b"[DONE]",
+    )
+    part = {"index": 0, "content": "b", "tokens_predicted": 2, "tokens_evaluated": 3, "stop": False}
+    (final,) = events(final_events("/completion", _sse(part), choices=1, usage=True) or b"")
+    assert (final["content"], final["stop"], final["stop_type"], final["tokens_predicted"]) == ("", True, "limit", 2)
+    assert final_events("/completion", _sse(part | {"stop": True}), choices=1, usage=True) == b""
+    assert final_events("/v1/audio/transcriptions", _sse({"x": 1}), choices=1, usage=True) is None

@@ -33,6 +33,8 @@ def reply(path: str, **changes: Any) -> tuple[bytes, Any]:
         ("/v1/messages", {"type": "error", "error": {"type": "rate_limit_error", "message": "it is spent"}}),
         ("/generate", {"error": "it is spent", "error_type": "overloaded"}),
         ("/generate_stream", {"error": "it is spent", "error_type": "overloaded"}),
+        ("/api/chat", {"error": "it is spent"}),
+        ("/v2/models/m/generate", {"error": "it is spent"}),
     ],
 )
 def test_the_body_is_that_of_the_api(path: str, body: dict[str, Any]) -> None:

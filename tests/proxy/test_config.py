@@ -23,6 +23,8 @@ ROOT = Path(__file__).parents[2]
 TESTDATA = ROOT / "tests/testdata/config"
 
 # file in testdata/config -> the whole error. One mistake a file.
+ENGINES = "anthropic, auto, llamacpp, ollama, openai, sglang, tgi, transformers, triton, trtllm, unknown, vllm"
+
 FILE_MISTAKES = {
     "invalid-not-yaml": (
         '--config FILE: not YAML: while parsing a flow sequence in "<unicode string>", line 1, column 9: '
@@ -79,7 +81,7 @@ FILE_MISTAKES = {
     "invalid-upstream-password": (
         "upstream.url: expected `http://host:port` without a path, got `http://***@127.0.0.1:8000/v1`"
     ),
-    "invalid-upstream-engine": "upstream.engine: invalid enum value 'trition', expected auto, unknown, vllm",
+    "invalid-upstream-engine": f"upstream.engine: invalid enum value 'trition', expected {ENGINES}",
     "invalid-timeout-zero": "upstream.connect_timeout_s: expected `float` > 0.0",
     "invalid-timeout-with-unit": "upstream.connect_timeout_s: expected `float`, got `str`",
     "invalid-timeout-infinite": "upstream.connect_timeout_s: expected `float` <= 31536000.0",
@@ -141,7 +143,10 @@ FLAG_MISTAKES = [
         {"upstream.url": "127.0.0.1:8000"},
         "upstream.url: expected `http://host:port` without a path, got `127.0.0.1:8000`",
     ),
-    ({"upstream.engine": "gpt"}, "upstream.engine: invalid enum value 'gpt', expected auto, unknown, vllm"),
+    (
+        {"upstream.engine": "gpt"},
+        f"upstream.engine: invalid enum value 'gpt', expected {ENGINES}",
+    ),
     ({"listen": ":eighty"}, "listen: expected `host:port`, got `:eighty`"),
     ({"admin": "9480"}, "admin: expected `host:port`, got `9480`"),
     ({"log.level": "loud"}, "log.level: invalid enum value 'loud', expected debug, error, info, warning"),

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from harness import Engine, EngineSide, ok, until, wire
 
+from inferwatch.engines import UNKNOWN, VLLM
 from inferwatch.relay import engine_probe
 from inferwatch.relay.engine_probe import Engine as Known
 from inferwatch.relay.engine_probe import fetch
@@ -58,7 +59,7 @@ async def test_engine_is_known_by_its_version(engine: Engine, pool: Pool, reply:
     async with probing(known, pool):
         await until(lambda: bool(known.name))
     assert known.name == name
-    assert known.takes_continuous_usage is (name == "vllm")
+    assert known.profile.name == name
     assert engine.requests[0].start == b"GET /version HTTP/1.1"
 
 
@@ -75,7 +76,7 @@ async def test_engine_that_is_starting_is_asked_again(
 ) -> None:
     """vLLM takes a minute to load a model."""
     monkeypatch.setattr(engine_probe, "RETRY_S", 0.01)
-    turns = [first, ok(b'{"version":"1"}')]
+    turns = [first, ok(b'{"version":"1"}'), ok(b"{}")]
 
     async def script(side: EngineSide) -> None:
         await side.request()
@@ -105,12 +106,12 @@ async def test_engine_that_says_nothing_is_asked_again(
 async def test_known_engine_is_not_asked_again(engine: Engine, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Until a connection failed: whoever answers next may be another."""
     monkeypatch.setattr(engine_probe, "RETRY_S", 0.01)
-    engine.answer(ok(b'{"version":"1"}'), ok(b"{}"))
+    engine.answer(ok(b'{"version":"1"}'), ok(b"{}"), ok(b"{}"))
     known = Known("auto")
     async with probing(known, pool):
         await until(lambda: known.name == "vllm")
         await asyncio.sleep(0.05)
-        assert len(engine.requests) == 1
+        assert [request.start.split()[1] for request in engine.requests] == [b"/version", b"/v1/models"]
         known.fingerprint.value = b"old"
         known.unreachable()
         await until(lambda: known.name == "unknown")
@@ -136,7 +137,7 @@ async def test_first_requests_wait_only_a_moment(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(engine_probe, "FIRST_REQUEST_WAIT_S", 1000.0)
     async with asyncio.timeout(5):
         await known.known()
-    assert not known.takes_continuous_usage
+    assert known.profile is UNKNOWN
 
 
 async def test_request_that_waits_gets_the_answer(engine: Engine, pool: Pool) -> None:
@@ -145,7 +146,7 @@ async def test_request_that_waits_gets_the_answer(engine: Engine, pool: Pool) ->
     known = Known("auto")
     async with probing(known, pool):
         await known.known()
-        await until(lambda: known.takes_continuous_usage)
+        await until(lambda: known.profile is VLLM)
 
 
 async def test_answer_is_bounded(engine: Engine, pool: Pool) -> None:
@@ -157,7 +158,7 @@ async def test_answer_is_bounded(engine: Engine, pool: Pool) -> None:
         await side.rest()
 
     engine.run(script)
-    status, body = await fetch(pool, b"/version")
+    status, _, body = await fetch(pool, b"/version")
     assert status == 200
     assert len(body) <= engine_probe.MAX_REPLY_BYTES + 1_000_000
 

@@ -288,9 +288,9 @@ def test_recorded_streams_survive_any_fault(monkeypatch: pytest.MonkeyPatch) -> 
     chunks = [chunk.encode() for chunk in json.loads(path.read_text())["response"]["chunks"]]
     for calls in range(len(chunks)):
         watcher = watching(RecordingTap(), Hide.ALL, choices=2)
-        fuse = Fuse(usage_filter._object_end, calls)
+        fuse = Fuse(usage_filter.object_end, calls)
         with monkeypatch.context() as patch:
-            patch.setattr(usage_filter, "_object_end", fuse)
+            patch.setattr(usage_filter, "object_end", fuse)
             out = b"".join(watcher.body(1, chunk) for chunk in chunks) + watcher.end()
         texts = re.findall(rb'"delta":\{[^}]*\}', out)
         assert texts == re.findall(rb'"delta":\{[^}]*\}', b"".join(chunks))

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferwatch.engines import PROFILES, TGI, Asked
 from inferwatch.relay import usage_request
 from inferwatch.relay.usage_filter import Hide
 from inferwatch.relay.usage_request import MAX_CHOICES, StreamedEdit
@@ -58,7 +59,7 @@ def edited(body: bytes) -> tuple[bytes, Hide | None]:
 
 
 def streamed(pieces: list[bytes], *, ask: bool = True) -> tuple[bytes, StreamedEdit]:
-    edit = StreamedEdit(ask=ask)
+    edit = StreamedEdit(asked=Asked.CONTINUOUS if ask else Asked.NOTHING)
     return b"".join([edit.feed(piece) for piece in pieces]) + edit.finish(), edit
 
 
@@ -307,7 +308,7 @@ def test_facts_of_a_streamed_body() -> None:
 
 def test_streamed_body_is_not_held_back() -> None:
     """All but the last brace goes out at once, whatever the length."""
-    edit = StreamedEdit(ask=True)
+    edit = StreamedEdit(asked=Asked.CONTINUOUS)
     sent = edit.feed(b'{"stream":true,"messages":"')
     for _ in range(100):
         piece = b"x" * 10_000
@@ -319,7 +320,7 @@ def test_streamed_body_is_not_held_back() -> None:
 
 def test_endless_blanks_behind_the_object_take_no_memory() -> None:
     """Behind the closing brace nothing must pile up while we wait for the end."""
-    edit = StreamedEdit(ask=True)
+    edit = StreamedEdit(asked=Asked.CONTINUOUS)
     edit.feed(b'{"stream":true}')
     for _ in range(1000):
         edit.feed(b" " * 1000)
@@ -328,8 +329,132 @@ def test_endless_blanks_behind_the_object_take_no_memory() -> None:
 
 def test_endless_stream_options_take_no_memory() -> None:
     """A value that is too long to be options goes on its way."""
-    edit = StreamedEdit(ask=True)
+    edit = StreamedEdit(asked=Asked.CONTINUOUS)
     edit.feed(b'{"stream":true,"stream_options":"')
     for _ in range(1000):
         edit.feed(b"x" * 1000)
     assert len(edit._held) < 20_000
+
+
+@pytest.mark.parametrize(
+    ("body", "most"),
+    [
+        ('{"max_output_tokens":7}', 7),  # Responses
+        ('{"n_predict":7}', 7),  # llama.cpp
+        ('{"n_predict":-1}', 0),
+        ('{"parameters":{"max_new_tokens":7}}', 7),  # TGI
+        ('{"sampling_params":{"max_new_tokens":7,"temperature":0}}', 7),  # SGLang
+        ('{"options":{"num_predict":7}}', 7),  # Ollama
+        ('{"options":{"num_predict":-2}}', 0),
+        ('{"parameters":null}', 0),
+        ('{"parameters":[7]}', 0),
+        ('{"parameters":{"max_new_tokens":7},"max_tokens":9}', 9),
+    ],
+)
+def test_max_tokens_of_other_engines(body: str, most: int) -> None:
+    """Under the names that they have for it; the same of a body in pieces."""
+    read = usage_request.read(body.encode())
+    assert read is not None
+    assert read[0].max_tokens == most
+    _, edit = streamed([body[:9].encode(), body[9:].encode()])
+    assert edit.facts().max_tokens == most
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "stream"),
+    [
+        ("/generate_stream", "{}", True),
+        ("/generate", "{}", False),
+        ("/api/chat", "{}", True),
+        ("/api/chat", '{"stream":false}', False),
+        ("/api/generate", '{"stream":null}', True),
+        ("/v1/chat/completions", "{}", False),
+    ],
+)
+def test_routes_that_stream_unasked(path: str, body: str, stream: bool) -> None:
+    """TGI's always does, Ollama's unless told not to."""
+    read = usage_request.read(body.encode(), path)
+    assert read is not None
+    assert read[0].stream is stream
+
+
+@pytest.mark.parametrize(
+    ("engine", "path", "asked"),
+    [
+        ("vllm", "/v1/chat/completions", '"stream_options":{"include_usage":true,"continuous_usage_stats":true}'),
+        ("sglang", "/v1/completions", '"stream_options":{"include_usage":true,"continuous_usage_stats":true}'),
+        ("tgi", "/v1/chat/completions", '"stream_options":{"include_usage":true}'),
+        ("tgi", "/generate_stream", '"parameters":{"details":true}'),
+        ("tgi", "/", '"parameters":{"details":true}'),
+        ("vllm", "/generate_stream", None),
+        ("llamacpp", "/v1/chat/completions", None),
+        ("ollama", "/v1/chat/completions", None),
+        ("transformers", "/v1/chat/completions", None),
+        ("openai", "/v1/chat/completions", None),
+        ("unknown", "/v1/chat/completions", None),
+        ("unknown", "/generate_stream", None),
+    ],
+)
+def test_an_engine_is_asked_for_what_its_profile_allows(engine: str, path: str, asked: str | None) -> None:
+    """One member is spliced in, and nothing of what an engine might refuse."""
+    body = b'{"stream":true}'
+    edit = usage_request.asking(PROFILES[engine], path, body, None)
+    if asked is None:
+        assert edit is None
+    else:
+        assert edit is not None
+        assert edit.apply(body) == b'{"stream":true,%b}' % asked.encode()
+
+
+@pytest.mark.parametrize(
+    ("options", "sent", "hide"),
+    [
+        ("null", {"include_usage": True}, Hide.ALL),
+        ('{"include_usage":false}', {"include_usage": True}, Hide.ALL),
+        ('{"include_usage":true}', None, None),
+    ],
+)
+def test_where_only_usage_is_asked_for(options: str, sent: dict[str, Any] | None, hide: Hide | None) -> None:
+    """TGI has no continuous usage: who asked for usage has all there is."""
+    body = b'{"stream":true,"stream_options":%b}' % options.encode()
+    edit = usage_request.asking(TGI, "/v1/completions", body, options.encode())
+    if sent is None:
+        assert edit is None
+    else:
+        assert edit is not None
+        assert json.loads(edit.apply(body))["stream_options"] == sent
+        assert edit.hide is hide
+
+
+@pytest.mark.parametrize(
+    ("body", "sent"),
+    [
+        ("{}", '{"parameters":{"details":true}}'),
+        ('{"inputs":"x"}', '{"inputs":"x","parameters":{"details":true}}'),
+        ('{"inputs":"x","parameters":null }', '{"inputs":"x","parameters":{"details":true} }'),
+        ('{"parameters":{} ,"inputs":"x"}', '{"parameters":{"details":true} ,"inputs":"x"}'),
+        ('{"parameters":{"top_k":1}}', '{"parameters":{"top_k":1,"details":true}}'),
+        ('{"parameters":{"details":false,"top_k":1}}', '{"parameters":{"details":true,"top_k":1}}'),
+        ('{"parameters":{"details":null}}', '{"parameters":{"details":true}}'),
+        ('{"parameters":{"details":true}}', None),
+        ('{"parameters":{"details":"yes"}}', None),
+        ('{"parameters":[1]}', None),
+        ('{"parameters":{"a":"}"},"x":"parameters"}', '{"parameters":{"a":"}","details":true},"x":"parameters"}'),
+        ("[1]", None),
+        ('{"a":', None),
+    ],
+)
+def test_details_are_spliced_into_the_parameters(body: str, sent: str | None) -> None:
+    """One member more, and every other byte the client's."""
+    edit = usage_request.details_edit(body.encode())
+    assert (edit.apply(body.encode()).decode() if edit else None) == sent
+
+
+@given(bodies())
+def test_details_change_nothing_else(body: bytes) -> None:
+    """Whatever the body is."""
+    edit = usage_request.details_edit(body)
+    if edit is not None:
+        before, after = json.loads(body), json.loads(edit.apply(body))
+        assert after.pop("parameters") == {**(before.pop("parameters", None) or {}), "details": True}
+        assert after == before

@@ -67,13 +67,28 @@ UNSURE_NS: Final = 1_000_000_000
 FREE_ROUTES: Final = (
     "/tokenize",
     "/detokenize",
+    "/chat_tokenize",
+    "/apply-template",
     "/render",
     "/count_tokens",
+    "/input_tokens",
+    "/cancel",
+    "/api/show",
     "/load_lora_adapter",
     "/unload_lora_adapter",
 )
 # Routes that read a prompt and generate nothing.
-PROMPT_ROUTES: Final = ("/embeddings", "/embed", "/score", "/rerank", "/pooling", "/classify")
+PROMPT_ROUTES: Final = (
+    "/embeddings",
+    "/embedding",
+    "/embed",
+    "/encode",
+    "/score",
+    "/rerank",
+    "/reranking",
+    "/pooling",
+    "/classify",
+)
 
 # (slot, expected, worst, position of the account's `taken` after it): see `tap.Open.reserved`.
 Reserved = tuple[tuple[int, int, int, int], ...]

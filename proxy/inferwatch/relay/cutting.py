@@ -6,8 +6,8 @@ client of the API knows to mean "there would have been more", with vLLM's free f
 (`budget_exceeded`); for Anthropic's API `stop_reason: "max_tokens"`. A client that asked for usage gets the usage of
 what was generated.
 
-Of a dialect that is not known here, or before the first event, nothing is invented: `final_events` returns None, and
-the reply breaks off, which a client sees as well.
+Other APIs are in `last_words`. Of a dialect that is not known, or before the first event, nothing is invented:
+`final_events` returns None, and the reply breaks off, which a client sees as well.
 
 Pure; the state of a cut that waits for the end of an event is in `Cutting`.
 """
@@ -17,10 +17,15 @@ from typing import Any, Final
 
 import msgspec
 
+from inferwatch.relay.last_words import NDJSON_ROUTES, native_end, records
+
 REASON: Final = "budget_exceeded"
 
 # Between events stands an empty line, with either kind of line end.
 _BOUNDARIES: Final = (b"\n\n", b"\r\n\r\n")
+
+# And between records of NDJSON.
+_LINE_END: Final = (b"\n",)
 
 # Of a mark that is cut in two by a read, all but the last byte.
 MAX_MARK_BYTES: Final = 3
@@ -39,11 +44,12 @@ MAX_CHOICES: Final = 1024
 class Cutting:
     """A stream that is to end. It goes on up to the end of the event under way, or of the next one."""
 
-    __slots__ = ("_carry", "_choices", "_path", "_seen", "_usage", "in_good_form")
+    __slots__ = ("_boundaries", "_carry", "_choices", "_path", "_seen", "_usage", "in_good_form")
 
     def __init__(self, path: str, tail: bytes, *, choices: int, usage: bool) -> None:
         """`path` without query; `tail`: what the engine sent last; `usage`: the client itself asked for usage."""
         self._path = path
+        self._boundaries = _LINE_END if path.endswith(NDJSON_ROUTES) else _BOUNDARIES
         self._choices = choices
         self._usage = usage
         self._seen = tail  # the id, the model and the usage are in it
@@ -53,7 +59,7 @@ class Cutting:
     def feed(self, data: bytes) -> tuple[bytes, bool]:
         """Take what would be shown next. Returns what to show instead, and whether the reply ends with it."""
         known = self._carry + data
-        ends = [at + len(mark) for mark in _BOUNDARIES if (at := known.find(mark)) >= 0]
+        ends = [at + len(mark) for mark in self._boundaries if (at := known.find(mark)) >= 0]
         if not ends:
             self._seen = (self._seen + data)[-MAX_SEEN_BYTES:]
             self._carry = known[-MAX_MARK_BYTES:]
@@ -66,14 +72,14 @@ class Cutting:
 
 def final_events(path: str, tail: bytes, *, choices: int, usage: bool) -> bytes | None:
     """Return the events that end a stream, made from its last events in `tail`; None: nothing fitting can be said."""
-    events = list(_events(tail))
+    events = list(records(tail) if path.endswith(NDJSON_ROUTES) else _events(tail))
     if not events:
         return None
     if path.endswith("/messages"):
         return _anthropic(events)
     if path.endswith(("/chat/completions", "/completions")):
         return _openai(events, choices, usage=usage)
-    return None
+    return native_end(path, events, REASON)
 
 
 def _events(tail: bytes) -> Iterable[dict[str, Any]]:

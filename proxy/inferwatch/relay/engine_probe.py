@@ -1,4 +1,4 @@
-"""Which engine is behind us, as far as the relay must know: may it be asked for continuous usage?
+"""Which engine is behind us, as far as the relay must know: what may it be asked for?
 
 Asked once when the engine comes up, and again after it was unreachable (another engine, or another version, may be
 there). A request that comes before the answer is known waits for it briefly: one round trip, once in the life of an
@@ -9,11 +9,11 @@ import asyncio
 import logging
 from typing import Final
 
-import msgspec
-
+from inferwatch.engines import AUTO, Profile, profile_of
 from inferwatch.record import ErrorType
+from inferwatch.relay.engine_identity import Answer, identify
 from inferwatch.relay.upstream import ConnectError, Connection, Header, Pool
-from inferwatch.relay.usage_filter import Fingerprint
+from inferwatch.relay.usage_filter import NO_FINGERPRINT, Fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -24,15 +24,13 @@ REPLY_TIMEOUT_S: Final = 5.0
 FIRST_REQUEST_WAIT_S: Final = 0.25
 MAX_REPLY_BYTES: Final = 64 * 1024
 
-_decode = msgspec.json.Decoder(dict[str, object]).decode
-
 
 class Engine:
     """What is known of the engine."""
 
     def __init__(self, configured: str) -> None:
         self._configured = configured
-        self.name = "" if configured == "auto" else configured
+        self.name = "" if configured == AUTO else configured
         self.fingerprint = Fingerprint()
         self._known = asyncio.Event()
         self._wanted = asyncio.Event()
@@ -41,8 +39,14 @@ class Engine:
             self._known.set()
 
     @property
-    def takes_continuous_usage(self) -> bool:
-        return self.name == "vllm"
+    def profile(self) -> Profile:
+        """What is known of engines of its kind."""
+        return profile_of(self.name)
+
+    @property
+    def put_back(self) -> Fingerprint:
+        """What finish events get back when usage is taken out."""
+        return self.fingerprint if self.profile.fingerprint else NO_FINGERPRINT
 
     @property
     def is_known(self) -> bool:
@@ -66,7 +70,7 @@ class Engine:
 
     async def run(self, pool: Pool) -> None:
         """Find out, and again whenever the engine was gone."""
-        if self._configured != "auto":
+        if self._configured != AUTO:
             return
         while True:
             await self._wanted.wait()
@@ -81,20 +85,11 @@ class Engine:
             self._known.set()
 
     async def _ask(self, pool: Pool) -> str | None:
-        """vLLM answers `/version` with `{"version": "…"}`, without a key even when the API needs one."""
         try:
             async with asyncio.timeout(REPLY_TIMEOUT_S):
-                status, body = await fetch(pool, b"/version")
+                return await identify(lambda path: fetch(pool, path))
         except (ConnectError, ConnectionError, TimeoutError):
             return None
-        if status == 200:
-            try:
-                version = _decode(body)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                return "unknown"
-            if set(version) == {"version"} and isinstance(version["version"], str):
-                return "vllm"
-        return "unknown" if status < 500 else None
 
 
 class _Answer:
@@ -103,6 +98,7 @@ class _Answer:
     def __init__(self) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.status = 0
+        self.headers: dict[bytes, bytes] = {}
         self.data = bytearray()
 
     def informational(self, status: int, reason: bytes, headers: list[Header]) -> None:
@@ -110,6 +106,7 @@ class _Answer:
 
     def head(self, stamp_ns: int, status: int, reason: bytes, headers: list[Header], has_body: bool) -> None:
         self.status = status
+        self.headers = {name.lower(): value for name, value in headers}
 
     def upgraded(self, stamp_ns: int, reason: bytes, headers: list[Header], rest: bytes) -> None:
         self.failed(ErrorType.UPSTREAM_PROTOCOL)
@@ -133,7 +130,7 @@ class _Answer:
         self.failed(ErrorType.UPSTREAM_RESET)
 
 
-async def fetch(pool: Pool, path: bytes) -> tuple[int, bytes]:
+async def fetch(pool: Pool, path: bytes) -> Answer:
     """GET `path` from the engine on a connection of its own.
 
     Raises:
@@ -150,4 +147,4 @@ async def fetch(pool: Pool, path: bytes) -> tuple[int, bytes]:
         await answer.done
     finally:
         connection.abort()
-    return answer.status, bytes(answer.data)
+    return Answer(answer.status, answer.headers, bytes(answer.data))

@@ -44,8 +44,13 @@ _TYPE: Final = {
 
 _ANTHROPIC_TYPE: Final = {401: "authentication_error"}
 
-# Text Generation Inference's own API: flat errors (`error_type` of its Overloaded error).
+# Ollama's own API, and Triton's: a message alone.
+_BARE_ROUTES: Final = ("/api/chat", "/api/generate", "/api/embed", "/api/embeddings")
+_TRITON: Final = "/v2/models/"
+
+# Text Generation Inference's own API: flat errors with an `error_type`. SGLang's `/generate` has no shape of its own.
 _TGI_ROUTES: Final = ("/generate", "/generate_stream")
+_TGI_TYPE: Final = {400: "validation", 401: "validation", 413: "validation", 429: "overloaded"}
 
 
 def for_error(error: ErrorType) -> tuple[int, str]:
@@ -54,10 +59,12 @@ def for_error(error: ErrorType) -> tuple[int, str]:
 
 
 def reply(status: int, message: str, path: str, *, keep_alive: bool, with_body: bool) -> bytes:
-    """Return a complete reply: OpenAI's error object as vLLM fills it, Anthropic's on its route."""
+    """Return a complete reply: OpenAI's error object as vLLM fills it; the API's own on routes that have another."""
     if path.endswith("/messages"):
         kind = _ANTHROPIC_TYPE.get(status, "invalid_request_error" if status < 500 else "api_error")
         content: object = {"type": "error", "error": {"type": kind, "message": message}}
+    elif (native := _native(path, message, _TGI_TYPE.get(status, "generation"))) is not None:
+        content = native
     else:
         kind = _TYPE.get(status, "BadRequestError")
         content = {"error": {"message": message, "type": kind, "param": None, "code": status}}
@@ -75,13 +82,20 @@ def over_budget(
     content: object
     if path.endswith("/messages"):
         content = {"type": "error", "error": {"type": "rate_limit_error", "message": message}}
-    elif path.endswith(_TGI_ROUTES):
-        content = {"error": message, "error_type": "overloaded"}
+    elif (native := _native(path, message, "overloaded")) is not None:
+        content = native
     else:
         kind = "insufficient_quota" if spent else "rate_limit_exceeded"
         content = {"error": {"message": message, "type": kind, "param": None, "code": "budget_exceeded"}}
     fields = b"retry-after: %d\r\nx-should-retry: %b\r\n" % (retry_after_s, b"false" if spent else b"true")
     return _complete(429, content, fields, keep_alive=keep_alive, with_body=with_body)
+
+
+def _native(path: str, message: str, tgi_type: str) -> object:
+    """Return the error of an API of an engine's own, None for the common ones."""
+    if path.endswith(_BARE_ROUTES) or _TRITON in path:
+        return {"error": message}
+    return {"error": message, "error_type": tgi_type} if path.endswith(_TGI_ROUTES) else None
 
 
 def _complete(status: int, content: object, fields: bytes, *, keep_alive: bool, with_body: bool) -> bytes:

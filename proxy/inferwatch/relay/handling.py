@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
+from inferwatch.engines import Asked
 from inferwatch.record import ErrorType, Outcome
 from inferwatch.relay import errors, heads, usage_request
 from inferwatch.relay.admission import is_asked_for
@@ -141,7 +142,7 @@ class Handling:
     def _plan(self) -> None:
         """Look into the body, and decide what to ask for."""
         body, head = self._body, self._request.head
-        read = usage_request.read(body) if body and self._relay.is_readable(head) else None
+        read = usage_request.read(body, head.path) if body and self._relay.is_readable(head) else None
         if read is not None:
             self._facts = read[0]
         if self._relay.gate is not None and not self._has_room(self._facts, len(body)):
@@ -174,9 +175,8 @@ class Handling:
         await self._connect()
 
     def _ask(self, options: bytes | None) -> None:
-        if self._relay.engine.takes_continuous_usage:
-            self._edit = usage_request.edit(self._body, options)
-            self.exchange.edited = self._edit is not None
+        self._edit = usage_request.asking(self._relay.engine.profile, self._request.head.path, self._body, options)
+        self.exchange.edited = self._edit is not None
 
     def _forward(self) -> None:
         connection = self._relay.pool.take() if not self._request.head.upgrade else None
@@ -214,7 +214,7 @@ class Handling:
             mirrored = body[: self._relay.config.tap.max_body_bytes]
             observer.opened(self._facts, mirrored, len(body), exchange.sent_ns, asked_usage=edit is not None)
             if edit is not None:
-                observer.hide(edit.hide, self._relay.engine.fingerprint)
+                observer.hide(edit.hide, self._relay.engine.put_back)
 
     def _speak(self, connection: Connection, message: bytes) -> None:
         exchange = self.exchange
@@ -244,10 +244,12 @@ class Handling:
         """On a connection that cannot be stale: the beginning could not be sent again."""
         relay, exchange, request = self._relay, self.exchange, self._request
         ask = relay.is_readable(request.head) and relay.asks(request.head)
-        if ask:
+        asked = Asked.NOTHING
+        if ask and usage_request.is_usage_route(request.head.path):
             await relay.engine.known()
-            ask = relay.engine.takes_continuous_usage
-        edit = usage_request.StreamedEdit(ask=ask)
+            asked = relay.engine.profile.asked
+        ask = asked is not Asked.NOTHING
+        edit = usage_request.StreamedEdit(asked=asked, path=request.head.path)
         beginning = self._take()
         first = edit.feed(beginning)
         # Without a length, the most that may come. Names behind the beginning are not known to budgets.
@@ -284,7 +286,7 @@ class Handling:
             await connection.drain()
         end = edit.finish()
         if edit.hide is not None:
-            exchange.observer.hide(edit.hide, self._relay.engine.fingerprint)
+            exchange.observer.hide(edit.hide, self._relay.engine.put_back)
         connection.write(chunk(end) + b"0\r\n\r\n")
         connection.uploading = False
         exchange.sent_ns = time.monotonic_ns()

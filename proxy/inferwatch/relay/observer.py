@@ -14,8 +14,9 @@ from inferwatch.record import ErrorType, Outcome
 from inferwatch.relay import heads
 from inferwatch.relay.admission import Admission, BudgetRefusal, Gate, Reserved, Wish, generates
 from inferwatch.relay.cutting import Cutting
+from inferwatch.relay.details_filter import DetailsFilter
 from inferwatch.relay.upstream import Header
-from inferwatch.relay.usage_filter import Fingerprint, Hide, UsageFilter
+from inferwatch.relay.usage_filter import NO_FINGERPRINT, Fingerprint, Hide, UsageFilter
 from inferwatch.relay.usage_request import Facts
 from inferwatch.tap import Close, Head, Open
 
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 # event and [DONE] may be three reads, and a usage object is within the last 2 kB of a plain reply.
 TAIL_READS: Final = 4
 TAIL_READ_BYTES: Final = 2048
+
+# Server-sent events, and Ollama's records.
+_STREAM_TYPES: Final = ("text/event-stream", "application/x-ndjson")
 
 # After a fault the same fault is likely to come again with every request; the counter has them all, the log the first
 # ones.
@@ -98,7 +102,7 @@ class Observer:
         self._subject = subject
         self.id, self.request_id = mirror.next_id()
         self._facts = Facts()
-        self._filter: UsageFilter | None = None
+        self._filter: UsageFilter | DetailsFilter | None = None
         self._plain_fingerprint: Fingerprint | None = None
         self._tail: list[bytes] = []
         self._body_bytes = 0
@@ -187,7 +191,12 @@ class Observer:
     def hide(self, hide: Hide, fingerprint: Fingerprint) -> None:
         """Take usage out of the reply."""
         self._wishes_usage = hide is Hide.CONTINUOUS
-        self._filter = UsageFilter(hide, several_choices=self._facts.choices != 1, fingerprint=fingerprint)
+        if hide is Hide.DETAILS:
+            self._filter = DetailsFilter()
+            return
+        # Where no fingerprint is to be put back, no finish event need wait for one: as with several choices.
+        several = self._facts.choices != 1 or fingerprint is NO_FINGERPRINT
+        self._filter = UsageFilter(hide, several_choices=several, fingerprint=fingerprint)
 
     def show_all(self) -> None:
         """Nothing was asked for after all."""
@@ -200,7 +209,7 @@ class Observer:
             self._head_ns = stamp_ns
             self._status = status
             mirrored = heads.mirrored_reply(headers)
-            is_stream = mirrored.get("content-type", "").startswith("text/event-stream")
+            is_stream = mirrored.get("content-type", "").startswith(_STREAM_TYPES)
             self.is_stream = is_stream and "content-encoding" not in mirrored
             if not self.is_stream:
                 self._filter = None

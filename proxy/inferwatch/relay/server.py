@@ -11,7 +11,7 @@ from typing import Final
 
 from inferwatch.config import Config
 from inferwatch.record import ErrorType, Outcome
-from inferwatch.relay import heads, trace_context
+from inferwatch.relay import heads, trace_context, usage_request
 from inferwatch.relay.admission import Gate
 from inferwatch.relay.client_request import Request
 from inferwatch.relay.engine_probe import Engine
@@ -23,9 +23,6 @@ from inferwatch.relay.upstream import Pool
 from inferwatch.tasks import TaskSet
 
 log = logging.getLogger(__name__)
-
-# Routes that take `stream_options`, behind any prefix.
-_USAGE_ROUTES: Final = ("/chat/completions", "/completions")
 
 _JSON_BODY: Final = b"application/json"
 
@@ -78,13 +75,14 @@ class Relay:
         """Whether to look into the body. vLLM reads JSON whatever its type says; a compressed body stays closed."""
         if b"content-encoding" in head.named:
             return False
-        if head.path.endswith(_USAGE_ROUTES):
+        if usage_request.is_usage_route(head.path):
             return True
         return head.named.get(b"content-type", b"").startswith(_JSON_BODY)
 
     def asks(self, head: heads.RequestHead) -> bool:
         """Whether to ask for usage, if the engine takes it."""
-        return self.config.usage.ask and head.path.endswith(_USAGE_ROUTES)
+        path = head.path
+        return self.config.usage.ask and (usage_request.is_usage_route(path) or usage_request.is_details_route(path))
 
     def cut(self, ids: tuple[int, ...]) -> None:
         """The collector says that a budget of these requests is spent; those that are over are ignored."""

@@ -39,6 +39,7 @@ class Hide(enum.Enum):
 
     ALL = enum.auto()  # no usage at all
     CONTINUOUS = enum.auto()  # usage at the end, but not on every event
+    DETAILS = enum.auto()  # TGI's `details`, see `details_filter`
 
 
 class Fingerprint:
@@ -60,6 +61,11 @@ class Fingerprint:
         end = data.find(b'"', start + len(FINGERPRINT))
         if start >= 0 and end > 0:
             self.value = data[start : end + 1]
+
+
+# Of an engine that has no fingerprint, or has it on every event: nothing is to be put back.
+NO_FINGERPRINT: Final = Fingerprint()
+NO_FINGERPRINT.value = b""
 
 
 class UsageFilter:
@@ -169,7 +175,7 @@ class UsageFilter:
         inside = start + len(USAGE)
         end = event.find(b"}", inside) + 1
         if event.find(b"{", inside, end) >= 0:
-            end = _object_end(event, inside - 1)
+            end = object_end(event, inside - 1)
         if end <= 0:
             return event
         usage = event[inside - 1 : end]
@@ -223,7 +229,7 @@ class UsageFilter:
         """Let a part of an over-long event through, without usage; hold back an unfinished end unless `last`."""
         out: list[bytes] = []
         while (start := data.find(USAGE)) >= 0:
-            end = _object_end(data, start + len(USAGE) - 1)
+            end = object_end(data, start + len(USAGE) - 1)
             if end < 0:
                 break
             self.usages[self._big_index] = data[start + len(USAGE) - 1 : end]
@@ -243,7 +249,7 @@ class UsageFilter:
         return b"".join(out)
 
 
-def _object_end(data: bytes, start: int) -> int:
+def object_end(data: bytes, start: int) -> int:
     """Return the index behind the object that begins at `start`, or -1 if it is not complete."""
     end = data.find(b"}", start) + 1
     if end <= 0:

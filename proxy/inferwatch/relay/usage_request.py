@@ -1,9 +1,9 @@
-"""Ask the engine for continuous usage where the client did not, by splicing bytes into the request body.
+"""Ask the engine for counts where the client did not, by splicing bytes into the request body.
 
 A client that hangs up in mid-stream leaves exact counts behind only if the engine sent them with every event. Nothing
 is re-serialised: the body the engine parses is the client's, but for one member. Asked only where it cannot hurt:
-`stream` is true (vLLM answers 400 to `stream_options` otherwise), the engine is known to take it, and the client's
-own `stream_options`, if any, is an object we understand. Whatever else is in it stays.
+`stream` is true (vLLM answers 400 to `stream_options` otherwise), the engine is known to take it (`engines.Profile`),
+and the client's own `stream_options`, if any, is an object we understand. Whatever else is in it stays.
 """
 
 from typing import Any, Final
@@ -11,14 +11,36 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from inferwatch.engines import Asked, Profile
 from inferwatch.relay.json_scan import ObjectScanner
 from inferwatch.relay.usage_filter import Hide
 
-_BOTH: Final = b'"stream_options":{"include_usage":true,"continuous_usage_stats":true}'
 _OPTIONS: Final = b"stream_options"
 _WANTED: Final = frozenset({_OPTIONS})
-_MOST: Final = (b"max_completion_tokens", b"max_tokens")
-_SCAN_WANTED: Final = frozenset({_OPTIONS, b"stream", b"model", b"n", b"prompt", *_MOST})
+
+# What is asked for, by how much: the members of `stream_options`.
+_MEMBERS: Final = {
+    Asked.USAGE: ("include_usage",),
+    Asked.CONTINUOUS: ("include_usage", "continuous_usage_stats"),
+}
+_VALUES: Final = {
+    asked: b"{" + b",".join(b'"%b":true' % name.encode() for name in names) + b"}" for asked, names in _MEMBERS.items()
+}
+
+# The most that an answer may have: OpenAI's two names, Responses', llama.cpp's; and TGI's, SGLang's and Ollama's, in
+# objects of their own.
+_MOST: Final = (b"max_completion_tokens", b"max_tokens", b"max_output_tokens", b"n_predict")
+_NESTED: Final = (b"parameters", b"sampling_params", b"options")
+_NESTED_MOST: Final = ("max_new_tokens", "max_tokens", "num_predict")
+_SCAN_WANTED: Final = frozenset({_OPTIONS, b"stream", b"model", b"n", b"prompt", *_MOST, *_NESTED})
+
+_PARAMETERS: Final = b"parameters"
+_DETAILS: Final = b"details"
+
+# TGI's own route that always streams, and Ollama's, which stream unless told not to.
+_STREAM_ROUTES: Final = ("/generate_stream",)
+_STREAM_BY_DEFAULT: Final = ("/api/chat", "/api/generate")
+_OWN_STREAMS: Final = _STREAM_ROUTES + _STREAM_BY_DEFAULT
 
 # What vLLM takes for true in `stream` (pydantic's lax booleans), seen on the wire.
 _TRUE_WORDS: Final = frozenset({"1", "on", "t", "true", "y", "yes"})
@@ -62,7 +84,12 @@ class _Body(msgspec.Struct):
     n: Any = None
     max_completion_tokens: Any = None
     max_tokens: Any = None
+    max_output_tokens: Any = None
+    n_predict: Any = None
     prompt: Raw | UnsetType = UNSET
+    parameters: Raw | UnsetType = UNSET
+    sampling_params: Raw | UnsetType = UNSET
+    options: Raw | UnsetType = UNSET
 
 
 _decode_body = msgspec.json.Decoder(_Body).decode
@@ -70,24 +97,47 @@ _decode_options = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 
 
-def read(body: bytes) -> tuple[Facts, bytes | None] | None:
-    """Return the facts and the client's own `stream_options` (None: absent). None if the body is no JSON object."""
+def read(body: bytes, path: str = "") -> tuple[Facts, bytes | None] | None:
+    """Return the facts and the client's own `stream_options` (None: absent). None if the body is no JSON object.
+
+    `path` (without query) says whether a body without `stream` streams.
+    """
     try:
         decoded = _decode_body(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     options = None if isinstance(decoded.stream_options, UnsetType) else bytes(decoded.stream_options)
     prompts = 1 if isinstance(decoded.prompt, UnsetType) else _prompts(decoded.prompt)
-    most = _most(decoded.max_completion_tokens, decoded.max_tokens)
-    return _facts(decoded.model, decoded.stream, decoded.n, prompts, most), options
+    most = _most(decoded.max_completion_tokens, decoded.max_tokens, decoded.max_output_tokens, decoded.n_predict)
+    for inner in (decoded.parameters, decoded.sampling_params, decoded.options):
+        if not isinstance(inner, UnsetType):
+            most = max(most, _nested_most(bytes(inner)))
+    return _facts(decoded.model, decoded.n, prompts, most, stream=_streams(decoded.stream, path)), options
 
 
-def edit(body: bytes, options: bytes | None) -> Edit | None:
+def asking(profile: Profile, path: str, body: bytes, options: bytes | None) -> Edit | None:
+    """Return the edit by which a streaming request to `path` asks what the engine's profile allows; None: nothing."""
+    if is_usage_route(path):
+        return edit(body, options, profile.asked) if profile.asked is not Asked.NOTHING else None
+    return details_edit(body) if profile.asked_details else None
+
+
+def is_usage_route(path: str) -> bool:
+    """Tell whether `path` takes `stream_options`; whatever stands before does not matter."""
+    return path.endswith(("/chat/completions", "/completions"))
+
+
+def is_details_route(path: str) -> bool:
+    """Tell whether `path` takes TGI's `parameters.details`, and streams."""
+    return path.endswith(_STREAM_ROUTES) or path == "/"
+
+
+def edit(body: bytes, options: bytes | None, asked: Asked = Asked.CONTINUOUS) -> Edit | None:
     """Return the edit for a streaming request, or None if there is nothing (or nothing safe) to ask."""
     if options is None:
         closing = len(body.rstrip(b" \t\r\n")) - 1
-        return Edit(closing, closing, b"," + _BOTH, Hide.ALL)
-    wish = _wish(options)
+        return Edit(closing, closing, b',"%b":%b' % (_OPTIONS, _VALUES[asked]), Hide.ALL)
+    wish = _wish(options, asked)
     if wish is None:
         return None
     scanner = ObjectScanner(_WANTED)
@@ -99,14 +149,44 @@ def edit(body: bytes, options: bytes | None) -> Edit | None:
     return Edit(member.start, member.end, value, hide)
 
 
-def _wish(options: bytes) -> tuple[bytes, Hide] | None:
+def details_edit(body: bytes) -> Edit | None:
+    """Return the edit that asks TGI for `details`; None if the client has asked, or has said what we do not understand.
+
+    One member is spliced into `parameters`, or `parameters` into the body.
+    """
+    scanner = ObjectScanner(frozenset({_PARAMETERS}))
+    scanner.feed(body)
+    if scanner.broken or scanner.closing < 0:
+        return None
+    member = scanner.members.get(_PARAMETERS)
+    if member is None:
+        comma = b"," if scanner.count else b""
+        insert = comma + b'"parameters":{"details":true}'
+        return Edit(scanner.closing, scanner.closing, insert, Hide.DETAILS)
+    value = body[member.start : member.end].rstrip(b" \t\r\n")
+    if value == b"null":
+        return Edit(member.start, member.start + len(value), b'{"details":true}', Hide.DETAILS)
+    inner = ObjectScanner(frozenset({_DETAILS}))
+    inner.feed(value)
+    if inner.broken or inner.closing < 0:
+        return None
+    own = inner.members.get(_DETAILS)
+    if own is None:
+        insert = (b"," if inner.count else b"") + b'"details":true'
+        return Edit(member.start + inner.closing, member.start + inner.closing, insert, Hide.DETAILS)
+    if own.value is None or own.value.strip() not in (b"false", b"null"):
+        return None
+    return Edit(member.start + own.start, member.start + own.end, b"true", Hide.DETAILS)
+
+
+def _wish(options: bytes, asked: Asked) -> tuple[bytes, Hide] | None:
     """Return the `stream_options` to send instead of the client's, or None to leave it alone.
 
     vLLM needs `include_usage` for continuous usage. What an object without `include_usage` means differs between its
     versions (true once, false in 0.32), so that one is left alone.
     """
     if options.strip() == b"null":
-        return _BOTH.partition(b":")[2], Hide.ALL
+        return _VALUES[asked], Hide.ALL
     try:
         wish = _decode_options(options)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -115,18 +195,18 @@ def _wish(options: bytes) -> tuple[bytes, Hide] | None:
     continuous = wish.get("continuous_usage_stats", False)
     if not isinstance(include, bool | None) or not isinstance(continuous, bool | None):
         return None
-    if include and continuous:
+    if include and (continuous or asked is Asked.USAGE):
         return None
-    wish["include_usage"] = True
-    wish["continuous_usage_stats"] = True
+    for name in _MEMBERS[asked]:
+        wish[name] = True
     return msgspec.json.encode(wish), Hide.CONTINUOUS if include else Hide.ALL
 
 
-def _facts(model: Any, stream: Any, n: Any, prompts: int, most: int) -> Facts:
+def _facts(model: Any, n: Any, prompts: int, most: int, *, stream: bool) -> Facts:
     copies = min(n, MAX_CHOICES) if type(n) is int and n > 0 else 1
     return Facts(
         model=model if isinstance(model, str) else "",
-        stream=_is_true(stream),
+        stream=stream,
         choices=min(prompts * copies, MAX_CHOICES),
         n=copies,
         max_tokens=most,
@@ -136,6 +216,22 @@ def _facts(model: Any, stream: Any, n: Any, prompts: int, most: int) -> Facts:
 def _most(*values: Any) -> int:
     """Which of two names an engine goes by is its own affair: the larger number holds for either."""
     return max(map(_whole, values))
+
+
+def _nested_most(raw: bytes) -> int:
+    """Return the limit in an object of an engine's own, 0 if there is none."""
+    try:
+        inner = _decode_options(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return 0
+    return _most(*map(inner.get, _NESTED_MOST))
+
+
+def _streams(stream: Any, path: str) -> bool:
+    """Tell whether the answer is to be streamed."""
+    if path.endswith(_OWN_STREAMS):
+        return path.endswith(_STREAM_ROUTES) or stream is None or _is_true(stream)
+    return _is_true(stream)
 
 
 def _whole(value: Any) -> int:
@@ -173,10 +269,12 @@ class StreamedEdit:
     either.
     """
 
-    __slots__ = ("_ask", "_held", "_offset", "_replaced", "_scanner", "hide")
+    __slots__ = ("_ask", "_asked", "_held", "_offset", "_path", "_replaced", "_scanner", "hide")
 
-    def __init__(self, *, ask: bool) -> None:
-        self._ask = ask
+    def __init__(self, *, asked: Asked, path: str = "") -> None:
+        self._asked = asked
+        self._ask = asked is not Asked.NOTHING
+        self._path = path
         self._scanner = ObjectScanner(_SCAN_WANTED)
         self._held = b""
         self._offset = 0  # of the first held byte
@@ -203,7 +301,7 @@ class StreamedEdit:
         if member is None or self._replaced or not self._ask:
             return out
         self._replaced = True
-        wish = _wish(member.value) if member.value is not None else None
+        wish = _wish(member.value, self._asked) if member.value is not None else None
         if wish is None:
             return out
         value, self.hide = wish
@@ -218,7 +316,7 @@ class StreamedEdit:
             self.hide = None
         elif _OPTIONS not in scanner.members:
             self.hide = Hide.ALL
-            return b"," + _BOTH + held
+            return b',"%b":%b' % (_OPTIONS, _VALUES[self._asked]) + held
         return held
 
     def facts(self) -> Facts:
@@ -235,6 +333,10 @@ class StreamedEdit:
                 return None
 
         most = _most(*map(value, _MOST))
-        facts = _facts(value(b"model"), value(b"stream"), value(b"n"), 1, most)
+        for key in _NESTED:
+            if isinstance(inner := value(key), dict):
+                most = max(most, _most(*map(inner.get, _NESTED_MOST)))
+        stream = _streams(value(b"stream"), self._path)
+        facts = _facts(value(b"model"), value(b"n"), 1, most, stream=stream)
         # A prompt may be a list longer than what is kept of it: then the number of choices is unknown.
         return msgspec.structs.replace(facts, choices=0) if b"prompt" in members else facts

@@ -16,8 +16,24 @@ class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         "http://127.0.0.1:8000"
     )
     engine: Annotated[
-        Literal["auto", "vllm", "unknown"],
-        Meta(description="What the engine is. `auto` asks it; `unknown` forwards and asks it for nothing."),
+        Literal[
+            "auto",
+            "vllm",
+            "tgi",
+            "sglang",
+            "trtllm",
+            "triton",
+            "llamacpp",
+            "ollama",
+            "transformers",
+            "anthropic",
+            "openai",
+            "unknown",
+        ],
+        Meta(
+            description="What the engine is ([engines.md](engines.md)). `auto` asks it; `unknown` forwards and asks it "
+            "for nothing."
+        ),
     ] = "auto"
     connect_timeout_s: Annotated[Seconds, Meta(description="To open a connection; then the client gets a 504.")] = 10.0
     first_byte_timeout_s: Annotated[
