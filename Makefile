@@ -6,7 +6,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test test-engines test-services bench check lint types docs lock clean help
+# What the container image has beyond the plain install.
+IMAGE_EXTRAS :=
+PIN := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
+  --no-annotate
+
+.PHONY: demo test test-engines test-services test-image bench check lint types docs manifests lock clean help
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -19,7 +24,7 @@ demo: $(STAMP)
 # On asyncio's own loop: a handle that a failing test leaves open can keep uvloop's close() waiting for ever. The
 # end-to-end and chaos tests run the real processes, and those run on uvloop.
 test: $(STAMP)
-	INFERWATCH_TEST_LOOP=asyncio $(BIN)/python -m pytest -n 2 -q --ignore=tests/engines --ignore=tests/services
+	INFERWATCH_TEST_LOOP=asyncio $(BIN)/python -m pytest -n 2 -q --ignore=tests/engines --ignore=tests/services --ignore=tests/deploy
 
 ## make test-engines  real vLLM on the CPU, exact token counts and bytes (about 10 minutes the first time)
 test-engines: $(STAMP)
@@ -29,6 +34,10 @@ test-engines: $(STAMP)
 test-services: $(STAMP)
 	scripts/need-debian prometheus prometheus-alertmanager
 	INFERWATCH_TEST_LOOP=asyncio $(BIN)/python -m pytest -n 2 -q tests/services
+
+## make test-image    image, compose stack, Helm chart, systemd unit, scale-out (needs root; about 8 minutes the first time)
+test-image: $(STAMP)
+	tests/deploy/run.sh
 
 ## make bench         CPU per event, latency, memory: direct, nginx, vllm-router, LiteLLM, Inferwatch
 bench: $(STAMP)
@@ -43,17 +52,26 @@ check: $(STAMP)
 	$(BIN)/python -m inferwatch_collectors.docs --check
 	$(BIN)/python -m alerts.src.build --check
 	$(BIN)/python -m dashboards.src.build --check
+	$(BIN)/python -m deploy.kubernetes.build --check
 
 ## make docs          write the generated reference pages
 docs: $(STAMP)
 	$(BIN)/python -m inferwatch_collectors.docs
 	$(BIN)/python -m alerts.src.build
 	$(BIN)/python -m dashboards.src.build
+	$(BIN)/python -m deploy.kubernetes.build
+
+## make manifests     write deploy/kubernetes from the Helm chart (HELM=program)
+HELM ?= .venv-deploy/tools/helm
+manifests: $(STAMP)
+	$(BIN)/python -m deploy.kubernetes.render --helm $(HELM)
 
 ## make lock          pin the dependencies anew
 lock: $(STAMP)
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
-	  --no-annotate --group dev pyproject.toml -o requirements/dev.txt
+	$(PIN) --group dev pyproject.toml -o requirements/dev.txt
+	$(PIN) $(IMAGE_EXTRAS:%=--extra %) pyproject.toml -o requirements/image.txt
+	$(PIN) --group deploy -o requirements/deploy.txt
+	sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.toml | tr -d '" ' | tr , '\n' | $(PIN) - -o requirements/build.txt
 
 $(STAMP): pyproject.toml requirements/dev.txt scripts/bootstrap
 	@scripts/bootstrap "$(PYTHON)" "$(VENV)"

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, NoReturn
@@ -16,6 +17,10 @@ from inferwatch.tenants import MIN_SECRET_BYTES, read_table
 EXIT_OK: Final = 0
 EXIT_RUNTIME: Final = 1
 EXIT_USAGE: Final = 2
+
+# Names the file for every command that reads it: in a container the health check and `docker exec … inferwatch report`
+# then see the configuration that `serve` does.
+CONFIG_VARIABLE: Final = "INFERWATCH_CONFIG"
 
 # A capture is for people to look at and to attach to a report.
 MAX_READINGS: Final = 1000
@@ -58,14 +63,16 @@ class Command(NamedTuple):
 
 
 def _config_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", metavar="FILE", help="YAML file; see docs/configuration.md")
+    parser.add_argument(
+        "--config", metavar="FILE", help=f"YAML file; see docs/configuration.md (default ${CONFIG_VARIABLE})"
+    )
     for flag, (key, metavar, text) in _FLAGS.items():
         parser.add_argument(flag, dest=key, metavar=metavar, help=text)
 
 
 def _load(arguments: argparse.Namespace) -> Config:
     flags = {key: getattr(arguments, key) for key, _, _ in _FLAGS.values()}
-    loaded = config.load(arguments.config, flags=flags)
+    loaded = config.load(arguments.config or os.environ.get(CONFIG_VARIABLE), flags=flags)
     if loaded.prices.compare or loaded.prices.catalogue_file:
         from inferwatch_collectors.cost import catalogue  # noqa: PLC0415
 
@@ -188,6 +195,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
 
 def _demo_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seconds", type=float, help="stop after this long (default: at Ctrl-C)")
+    parser.add_argument("--against", metavar="URL", help="only the traffic, to what listens there already")
     parser.add_argument("--rate", type=float, default=6.0, help="conversations per second (default 6)")
     parser.add_argument("--seed", type=int, default=1, help="the same seed, the same traffic (default 1)")
     parser.add_argument("--listen", default="127.0.0.1:8080", help="data port; another is taken if it is not free")
@@ -200,6 +208,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     return demo.run(
         demo.Options(
             seconds=arguments.seconds,
+            against=arguments.against,
             rate=arguments.rate,
             seed=arguments.seed,
             listen=arguments.listen,

@@ -3,6 +3,8 @@
 Each part is a process of its own, as in production; this one only starts them, sends the traffic and shows what the
 proxy's `/metrics` says. Nothing on the screen comes from the simulator: all of it went over the wire and was counted
 there.
+
+With `against`, only the traffic: to an Inferwatch that runs already, say in a container beside this one.
 """
 
 import asyncio
@@ -35,6 +37,7 @@ class Options(NamedTuple):
     """What the command line may change."""
 
     seconds: float | None = None  # None: until Ctrl-C
+    against: str | None = None  # None: start an engine and a proxy
     rate: float = 6.0  # conversations per second
     seed: int = 1
     profile: str = "demo"
@@ -51,6 +54,8 @@ async def _run(options: Options) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if options.against is not None:
+        return await _only_traffic(options.against.rstrip("/"), options, stop)
     listen, admin = _usable(options.listen), _usable(options.admin)
     engine_port = _free_port()
     with tempfile.TemporaryDirectory(prefix="inferwatch-demo-") as state_dir:
@@ -71,6 +76,19 @@ async def _run(options: Options) -> int:
                 await _show(session, f"http://{admin}/metrics", view, stop)
                 traffic.cancel()  # nobody wants to wait for the last answers
             view.close(await _scrape(session, f"http://{admin}/metrics"))
+    return 0
+
+
+async def _only_traffic(url: str, options: Options, stop: asyncio.Event) -> int:
+    """Send traffic to a server that somebody else runs; it may come up later than this, and go away in between."""
+    async with aiohttp.ClientSession() as session:
+        while not stop.is_set() and not await _answers(session, f"{url}/v1/models"):
+            await asyncio.sleep(REFRESH_S)
+    if options.seconds is not None:
+        asyncio.get_running_loop().call_later(options.seconds, stop.set)
+    if not stop.is_set():
+        counts = await load.drive(url, options.profile, stop, options.seed, options.rate)
+        sys.stdout.write(f"{counts.requests} requests, {counts.ok} ok, {counts.failed} failed\n")
     return 0
 
 
@@ -99,11 +117,16 @@ async def _scrape(session: aiohttp.ClientSession, url: str) -> Scrape | None:
 async def _ready(session: aiohttp.ClientSession, url: str, stop: asyncio.Event) -> bool:
     deadline_s = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline_s and not stop.is_set():
-        with contextlib.suppress(aiohttp.ClientError):
-            async with session.get(url) as reply:
-                if reply.status == 200:
-                    return True
+        if await _answers(session, url):
+            return True
         await asyncio.sleep(0.1)
+    return False
+
+
+async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+        async with session.get(url) as reply:
+            return reply.status == 200
     return False
 
 

@@ -229,6 +229,22 @@ def test_healthcheck_is_0_when_healthz_says_200(admin: http.server.HTTPServer) -
     assert admin.asked == ["/healthz"]  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("words", [["check-config"], ["healthcheck"]])
+def test_the_environment_names_the_file_and_the_flag_wins(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """INFERWATCH_CONFIG is `--config` for all commands, so that a container's health check asks where `serve` listens."""
+    named, given = tmp_path / "named.yml", tmp_path / "given.yml"
+    named.write_text("admin: nowhere\n")
+    given.write_text("admin: neither\n")
+    monkeypatch.setenv("INFERWATCH_CONFIG", str(named))
+
+    assert exit_of(*words) == cli.EXIT_USAGE
+    assert "got `nowhere`" in capsys.readouterr().err
+    assert exit_of(*words, "--config", str(given)) == cli.EXIT_USAGE
+    assert "got `neither`" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", ""])
 def test_healthcheck_of_all_interfaces_asks_this_host(admin: http.server.HTTPServer, host: str) -> None:
     """A wildcard is no address to connect to."""
