@@ -4,8 +4,8 @@ One file, mapped by each relay and by the collector, so that asking "is there ro
 and no message. It holds 64-bit integers only: a header, then slots of SLOT_WORDS words, found by the digest of the
 account (open addressing).
 
-Who writes what. Relays add to `taken_…` and to the counts of decisions. Everything else in a slot (`spent`,
-`released_…`, …) is the collector's; nobody writes what is another's. What is held is `taken - released`, both only
+Who writes what. Relays add to `taken_…` and to the counts of decisions, and raise `wanted_…`, which the collector sets
+back. Everything else in a slot (`spent`, `released_…`, …) is the collector's. What is held is `taken - released`, both only
 ever added to, modulo 2**62, so that it never matters who was first.
 
 The lock is `flock` on the file: the kernel lets go of it when its holder dies, and it keeps threads apart as well as
@@ -30,11 +30,11 @@ from typing import Final
 from inferwatch.budget_rules import Digest, TokenRate
 
 # Names the layout below: another version of it is not read.
-MAGIC: Final = int.from_bytes(b"iwboard1", "little")
+MAGIC: Final = int.from_bytes(b"iwboard2", "little")
 
 WORD_BYTES: Final = 8
 HEADER_WORDS: Final = 64
-SLOT_WORDS: Final = 16
+SLOT_WORDS: Final = 20
 
 # Words of the header.
 H_MAGIC: Final = 0
@@ -42,6 +42,7 @@ H_SLOTS: Final = 1
 H_BEAT_NS: Final = 2  # CLOCK_MONOTONIC of the collector's last sign of life; at first, of the making of the board
 H_FULL: Final = 3  # requests that passed because an account found no slot
 H_UNSURE: Final = 4  # requests that passed because the collector had been silent for long
+H_INITIAL: Final = 5  # of a shared account that has no ceiling: millionths of the limit that this host may spend
 H_RATES: Final = 8  # prompt and completion of each of MEASURED, in turn
 
 # What tokens come to in units that only the collector can measure.
@@ -63,6 +64,10 @@ REJECTED: Final = 11
 WOULD_REJECT: Final = 12
 ROOM_S: Final = 13  # of a spent rolling budget: Unix time at which there is room again; 0: not known
 KNOWN: Final = 14  # the collector has been told of this account before
+CEILING: Final = 15  # of a shared account: what this host may come to, plus 1; 0: no more than its initial share
+ELSEWHERE: Final = 16  # of a shared account: what other hosts have spent, as last told
+WANTED_EXPECTED: Final = 17  # of a shared account: the largest need of a request since the collector last looked
+WANTED_WORST: Final = 18
 
 FREE: Final = 0
 TOMBSTONE: Final = -1

@@ -74,6 +74,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     limit: int  # in the unit's smallest steps
     zone: ZoneInfo
     patterns: tuple[tuple[Key, re.Pattern[str]], ...]
+    shared: bool  # with other hosts
 
     @property
     def name(self) -> str:
@@ -110,7 +111,7 @@ class Rulebook:
 
     def __init__(self, budgets: Budgets) -> None:
         """`budgets` as checked by `settings.budgets.fault`."""
-        self.rules: Sequence[Rule] = [_compiled(rule, budgets.time_zone) for rule in budgets.rules]
+        self.rules: Sequence[Rule] = [_compiled(rule, budgets) for rule in budgets.rules]
         self._remembered: dict[Names, tuple[Match, ...]] = {}
 
     def matching(self, names: Names) -> tuple[Match, ...]:
@@ -137,7 +138,7 @@ def digest_of(name: str, values: tuple[str, ...]) -> Digest:
     return (first & _HALF_MASK) or 1, second & _HALF_MASK
 
 
-def _compiled(rule: BudgetRule, time_zone: str) -> Rule:
+def _compiled(rule: BudgetRule, budgets: Budgets) -> Rule:
     patterns: list[tuple[Key, str]] = [
         ("tenant", rule.tenant),
         ("user", rule.user),
@@ -147,6 +148,7 @@ def _compiled(rule: BudgetRule, time_zone: str) -> Rule:
     return Rule(
         settings=rule,
         limit=int(rule.limit * SCALE[rule.unit]),
-        zone=ZoneInfo(rule.time_zone or time_zone),
+        zone=ZoneInfo(rule.time_zone or budgets.time_zone),
         patterns=tuple((key, re.compile(translate(pattern))) for key, pattern in patterns if pattern != "*"),
+        shared=rule.shared and budgets.redis.is_used,
     )

@@ -6,6 +6,7 @@ from inferwatch.budget_rules import Digest, Rule
 from inferwatch_collectors.budgets.expected import Expected
 from inferwatch_collectors.budgets.forecast import Forecast
 from inferwatch_collectors.budgets.holds import NOTHING, Holds
+from inferwatch_collectors.budgets.leases import Lease, Standing
 from inferwatch_collectors.budgets.spending import Spending
 
 # A measurement that has not come by then will not: the attribution waits for two minutes at most.
@@ -30,6 +31,7 @@ class Account:
         "holds",
         "index",
         "is_calm",
+        "lease",
         "live",
         "past_dirty",
         "pending",
@@ -56,6 +58,7 @@ class Account:
         # Ended ones that will be measured: when they arrived, and the estimate until then.
         self.pending: dict[str, tuple[float, int]] = {}
         self._live_sum = self._pending_sum = 0
+        self.lease = Lease() if rule.shared else None  # of the present period; None: it is this host's alone
         self.reserved = NOTHING  # held on the board at the last look
         self.decisions = [0, 0, 0]  # of the board's counts, what was counted: admitted, rejected, would_reject
         self.warned = 0  # percent
@@ -70,6 +73,22 @@ class Account:
     def spent(self) -> int:
         """All that is known to be spent in the present period or window, by open requests too."""
         return max(0, self.spending.spent + self._live_sum + self._pending_sum)
+
+    @property
+    def elsewhere(self) -> int:
+        """What other hosts are known to have spent in the present period or window."""
+        return self.lease.elsewhere if self.lease is not None else 0
+
+    @property
+    def spent_by_all(self) -> int:
+        """What all hosts are known to have spent."""
+        return self.spent + self.elsewhere
+
+    @property
+    def standing(self) -> Standing:
+        """How it stands at this host, by the last look at the board."""
+        by_expected = self.rule.settings.reserve == "expected"
+        return Standing(self.spent, self.reserved, self.rule.limit, by_expected=by_expected)
 
     @property
     def is_idle(self) -> bool:
@@ -136,6 +155,7 @@ class Account:
         if begins:
             self.warned = 0
             self.forecast = None
+            self.share()
             for request_id in [each for each, (arrival_s, _) in self.live.items() if self._is_past(arrival_s, now_s)]:
                 self.closed(request_id)
             for request_id in [each for each, (at_s, _) in self.pending.items() if self._is_past(at_s, now_s)]:
@@ -143,6 +163,10 @@ class Account:
         if begins or self.spending.spent != before:
             self.dirty = self.past_dirty = True
         return begins
+
+    def share(self) -> None:
+        """Begin anew with what is lent: in a new period, or after a change of its rule."""
+        self.lease = Lease() if self.rule.shared else None
 
     def expire(self, now_s: float) -> int:
         """Drop estimates that no measurement followed; return how many."""

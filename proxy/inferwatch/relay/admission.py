@@ -11,6 +11,9 @@ while half of the budget is left by what is spent and expected: worst cases that
 And a request that is alone may always begin in that half, for otherwise a budget smaller than one worst case would
 never be used. A `cut` budget can stop a stream, so there streams need room for what is expected.
 
+A budget that is shared with other hosts has a ceiling on the board instead of its limit: what this host may come to by
+itself. The collector asks Redis for more of it in the background; nobody waits for that here.
+
 All of it is one look at the board under its lock: what one worker takes, the next one sees. Without the lock or a slot
 a request passes, and is counted, and so it does where nothing but what is held stands against it and the collector has
 been silent for long: a fault of ours refuses nobody.
@@ -22,11 +25,14 @@ from typing import Final, NamedTuple, Protocol
 
 from inferwatch.board import (
     ADMITTED,
+    CEILING,
     COMPLETION_TOKENS,
     COUNT_MASK,
+    ELSEWHERE,
     END_S,
     H_BEAT_NS,
     H_FULL,
+    H_INITIAL,
     H_UNSURE,
     MEASURED,
     PROMPT_PER_KB,
@@ -37,10 +43,12 @@ from inferwatch.board import (
     SPENT,
     TAKEN_EXPECTED,
     TAKEN_WORST,
+    WANTED_EXPECTED,
+    WANTED_WORST,
     WOULD_REJECT,
     Board,
 )
-from inferwatch.budget_rules import BY_TOKENS, SCALE, Match, Names, Rule, Rulebook, TokenRate
+from inferwatch.budget_rules import BY_TOKENS, MILLION, SCALE, Match, Names, Rule, Rulebook, TokenRate
 from inferwatch.price_book import PriceBook
 from inferwatch.settings.budgets import Budgets
 
@@ -138,7 +146,7 @@ NOTHING_RESERVED: Final = Admission()
 
 
 class Gate(Protocol):
-    """Who admits requests. On one host the board; several hosts can share budgets behind the same call."""
+    """Who admits requests."""
 
     def admit(self, names: Names, wish: Wish) -> Admission | BudgetRefusal:
         """Take room for a request, or say why not."""
@@ -255,7 +263,9 @@ class Budgeting:
             base = board.base(slot)
             rule = match.rule
             need = self._need(base, wish, rate or board.rate(rule.measured), rule)
-            account = _account(words, base, rule.limit, wall_ns, silent=silent)
+            account = _account(words, base, rule, wall_ns, silent=silent)
+            if rule.shared:
+                _want(words, base, need)
             cuttable = wish.stream and rule.settings.on_limit == "cut"
             if silent:  # by what is known to be spent alone
                 words[H_UNSURE] += 1
@@ -300,17 +310,39 @@ class Budgeting:
         return Need(min(expected, worst), worst)
 
 
-def _account(words: "memoryview[int]", base: int, limit: int, wall_ns: int, *, silent: bool) -> Account:
-    end_s = words[base + END_S]
-    # A period that is over is over, also if the collector has not said so yet.
-    spent = 0 if end_s and wall_ns >= end_s * 1_000_000_000 else words[base + SPENT]
-    if silent:
-        return Account(spent, Need(0, 0), limit)
+def _account(words: "memoryview[int]", base: int, rule: Rule, wall_ns: int, *, silent: bool) -> Account:
+    over = _is_over(words, base, wall_ns)
+    spent = 0 if over else words[base + SPENT]
+    if silent:  # nor does anybody ask other hosts for more
+        return Account(spent + _elsewhere(words, base, rule, over=over), Need(0, 0), rule.limit)
+    limit = rule.limit
+    if rule.shared:
+        ceiling = 0 if over else words[base + CEILING]
+        limit = min(limit, ceiling - 1) if ceiling else limit * words[H_INITIAL] // MILLION
     held = Need(
         (words[base + TAKEN_EXPECTED] - words[base + RELEASED_EXPECTED]) & COUNT_MASK,
         (words[base + TAKEN_WORST] - words[base + RELEASED_WORST]) & COUNT_MASK,
     )
     return Account(spent, held, limit)
+
+
+def _is_over(words: "memoryview[int]", base: int, wall_ns: int) -> bool:
+    """Tell whether a period is over, also if the collector has not said so yet."""
+    end_s = words[base + END_S]
+    return bool(end_s) and wall_ns >= end_s * 1_000_000_000
+
+
+def _elsewhere(words: "memoryview[int]", base: int, rule: Rule, *, over: bool) -> int:
+    """Return what other hosts are known to have spent of a budget."""
+    return words[base + ELSEWHERE] if rule.shared and not over else 0
+
+
+def _want(words: "memoryview[int]", base: int, need: Need) -> None:
+    """Let the collector know how much requests ask for, before it is refused if there is time."""
+    if need.expected > words[base + WANTED_EXPECTED]:
+        words[base + WANTED_EXPECTED] = need.expected
+    if need.worst > words[base + WANTED_WORST]:
+        words[base + WANTED_WORST] = need.worst
 
 
 def _take(words: "memoryview[int]", base: int, slot: int, need: Need) -> tuple[int, int, int, int]:
@@ -326,8 +358,11 @@ def _refusal(match: Match, account: Account, words: "memoryview[int]", base: int
     name = f"budget `{settings.name}`" + (f" of {whose}" if whose else "")
     limit = f"{settings.limit} {settings.unit}"
     span = f"the last {settings.window_s} s" if settings.period == "rolling" else f"this {settings.period}"
-    if account.spent < account.limit:
-        rest = _plain(account.limit - account.spent, match.rule)
+    spent = account.spent
+    if account.limit < match.rule.limit:  # by all hosts
+        spent += _elsewhere(words, base, match.rule, over=_is_over(words, base, wall_ns))
+    if spent < match.rule.limit:
+        rest = _plain(match.rule.limit - spent, match.rule)
         message = (
             f"{name}: {rest} of {limit} for {span} are left, and requests under way may need them; "
             "try again, or ask for fewer max_tokens"

@@ -12,6 +12,8 @@ from msgspec import Meta
 
 from inferwatch.settings.base import MAX_SECONDS
 from inferwatch.settings.cost import Cost
+from inferwatch.settings.sharing import Redis
+from inferwatch.settings.sharing import faults as sharing_faults
 
 # Each rule is compared with each new combination of names, and each that matches costs a request a microsecond.
 MAX_RULES: Final = 200
@@ -27,6 +29,9 @@ MAX_WARN_PERCENT: Final = 1000
 MAX_LIMIT: Final = Decimal(1_000_000_000)
 MAX_TOKEN_LIMIT: Final = Decimal(10**15)
 MAX_DECIMALS: Final = 6
+
+# Redis reckons in 64-bit floats, which are exact up to 2**53: nano-dollars come to that first.
+MAX_SHARED_DOLLARS: Final = Decimal(9_000_000)
 
 MIN_WINDOW_S: Final = 60
 
@@ -94,6 +99,10 @@ class BudgetRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         tuple[int, ...], Meta(description="Tell when this much of the limit is spent (a gauge, and a line in the log).")
     ] = (50, 80, 100)
 
+    shared: Annotated[
+        bool, Meta(description="Kept together with other hosts, if `budgets.redis` says through which Redis.")
+    ] = True
+
     @property
     def generates(self) -> bool:
         """Whether completion tokens count."""
@@ -139,6 +148,7 @@ class Budgets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             "then. After that it passes unchecked, and is counted.",
         ),
     ] = 0.1
+    redis: Redis = Redis()
 
 
 def fault(budgets: Budgets, cost: Cost) -> str:
@@ -171,7 +181,11 @@ def _faults(budgets: Budgets) -> Iterator[str]:
             yield f"budgets.rules[{index}].{problem}"
         if rule.name in seen:
             yield f"budgets.rules[{index}].name: `{rule.name}` is written twice"
+        if budgets.redis.is_used and rule.shared and rule.unit == "dollars" and rule.limit > MAX_SHARED_DOLLARS:
+            yield f"budgets.rules[{index}].limit: shared by hosts it can be at most {MAX_SHARED_DOLLARS} dollars"
         seen.add(rule.name)
+    for problem in sharing_faults(budgets.redis):
+        yield f"budgets.redis.{problem}"
 
 
 def _rule_faults(rule: BudgetRule) -> Iterator[str]:
