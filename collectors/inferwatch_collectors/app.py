@@ -125,6 +125,7 @@ class Collector:
         self._tasks.spawn(self._parts.gpu.run(), "gpu")
         self._tasks.spawn(self._tick(), "tick")
         self._parts.budgets.start(self._tasks)
+        await self._parts.budgets.ready()
         self._tasks.spawn(self._retain(), "retention")
         if self._supervised:
             self._tasks.spawn(self._supervision.listen(), "control")
@@ -250,7 +251,7 @@ class Collector:
         vitals.refresh()
         self._parts.gpu.refresh()
         self._engine.refresh()
-        self._parts.budgets.meter.refresh()
+        self._parts.budgets.refresh()
         self._parts.anomalies.refresh()
         vitals.gauge(m.LEDGER_PENDING, self._parts.journal.position - self._parts.journal.committed)
         vitals.gauge(m.LEDGER_DURABLE, int(self._ledger.durable and not self._parts.journal.failing))

@@ -60,6 +60,7 @@ class Parts:
             Path(settings.board) if settings.board else None,
             links=lambda: self.tap.links(),  # noqa: PLW0108 - it is made below
             cut=lambda link, ids: self.tap.cut(link, ids),  # noqa: PLW0108
+            commit=self.journal.flush,
         )
         self.meter = Meter(
             self.store,

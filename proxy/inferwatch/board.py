@@ -5,8 +5,8 @@ and no message. It holds 64-bit integers only: a header, then slots of SLOT_WORD
 account (open addressing).
 
 Who writes what. Relays add to `taken_…` and to the counts of decisions, and raise `wanted_…`, which the collector sets
-back. Everything else in a slot (`spent`, `released_…`, …) is the collector's. What is held is `taken - released`, both only
-ever added to, modulo 2**62, so that it never matters who was first.
+back. Everything else in a slot (`spent`, `released_…`, …) is the collector's. What is held is `taken - released`, both
+only ever added to, modulo 2**62, so that it never matters who was first.
 
 The lock is `flock` on the file: the kernel lets go of it when its holder dies, and it keeps threads apart as well as
 processes, as long as each opens the board for itself. It is held for some microseconds. Nobody waits for it for long:

@@ -93,6 +93,17 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
         """Return what tells its account from the rule's others."""
         return tuple([getattr(names, key) for key in self.settings.per])
 
+    def shares_as(self, other: "Rule") -> bool:
+        """Tell whether hosts add up the same under both."""
+        one, two = self.settings, other.settings
+        same = (self.measured, one.period, one.window_s, self.zone) == (
+            other.measured,
+            two.period,
+            two.window_s,
+            other.zone,
+        )
+        return self.shared == other.shared and same
+
     def plain(self, amount: float) -> float:
         """Return `amount`, in smallest steps, in the unit."""
         return amount / SCALE[self.settings.unit]

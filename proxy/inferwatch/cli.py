@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 import msgspec
 
-from inferwatch import __version__, config
+from inferwatch import __version__, config, redis_address
 from inferwatch.config import Config, ConfigError
 from inferwatch.settings.base import MAX_SECONDS
 from inferwatch.tenants import MIN_SECRET_BYTES, read_table
@@ -80,12 +80,19 @@ def _load(arguments: argparse.Namespace) -> Config:
     return loaded
 
 
+def _load_to_serve(arguments: argparse.Namespace) -> Config:
+    """Load it where it will be lived by: what it names must be here."""
+    loaded = _load(arguments)
+    redis_address.check(loaded.budgets.redis)
+    return loaded
+
+
 def _serve(arguments: argparse.Namespace) -> int:
     from inferwatch import supervisor  # noqa: PLC0415 - a command pays for its own imports only
 
-    loaded = _load(arguments)
+    loaded = _load_to_serve(arguments)
     supervisor.configure_log(loaded.log.level)
-    return supervisor.serve(loaded, lambda: _load(arguments))
+    return supervisor.serve(loaded, lambda: _load_to_serve(arguments))
 
 
 def _check_config_flags(parser: argparse.ArgumentParser) -> None:
@@ -102,7 +109,7 @@ def _check_config(arguments: argparse.Namespace) -> int:
         page = config_pages.schema() if arguments.schema else config_pages.template().encode()
         sys.stdout.buffer.write(page)
         return EXIT_OK
-    loaded = _load(arguments)
+    loaded = _load_to_serve(arguments)
     _ = read_table(loaded.tenants, bytes(MIN_SECRET_BYTES))  # whether the keys can be read; nothing is kept of them
     sys.stdout.buffer.write(msgspec.yaml.encode(config.redacted(loaded)))
     return EXIT_OK

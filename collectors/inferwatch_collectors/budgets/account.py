@@ -165,7 +165,7 @@ class Account:
         return begins
 
     def share(self) -> None:
-        """Begin anew with what is lent: in a new period, or after a change of its rule."""
+        """Begin anew with what is lent: in a new period, or under a rule that adds up other things."""
         self.lease = Lease() if self.rule.shared else None
 
     def expire(self, now_s: float) -> int:

@@ -62,15 +62,15 @@ if meta[1] ~= run then
   since = clock
   frozen = clock + (meta[1] and lease_ms or math.min(lease_ms, SETTLE_MS))
 end
-if had_share > 0 and clock < frozen then
-  frozen = math.max(frozen, since + lease_ms)
-end
-local is_frozen = clock < frozen
 
 -- who asks
 local mine = hosts[me]
 local lived = mine and mine[3] + mine[4] > clock
 local joins = incarnation == 0
+if joins and had_share > 0 and clock < frozen then
+  frozen = math.max(frozen, since + lease_ms)
+end
+local is_frozen = clock < frozen
 if joins then
   incarnation = (mine and mine[1] or 0) + 1
 elseif not mine or mine[1] ~= incarnation then
@@ -81,7 +81,8 @@ end
 if not joins and not lived then -- it was given up, and what it had may be somebody else's
   return cmsgpack.pack({FENCED, 0, 0, 0, 0, {}, {}, {}})
 end
-local granted = math.min(share, math.max(MAX_SHARES - shares, is_frozen and had_share or 0, 0))
+local had = is_frozen and (joins and had_share or mine[5]) or 0
+local granted = math.min(share, math.max(MAX_SHARES - shares, had, 0))
 local full = {}
 if joins then
   local added = granted - (lived and mine[5] or 0)

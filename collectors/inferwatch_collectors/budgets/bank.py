@@ -93,9 +93,10 @@ _decode: Final = msgspec.msgpack.Decoder(Answer).decode
 
 def keys(namespace: str, accounts: tuple[str, ...]) -> list[str]:
     """Return the keys of an exchange; the braces keep them together."""
-    return [*(f"{{{namespace}}}:{name}" for name in ("hosts", "meta", "full", "short", "ends")), *(
-        account_key(namespace, account) for account in accounts
-    )]
+    return [
+        *(f"{{{namespace}}}:{name}" for name in ("hosts", "meta", "full", "short", "ends")),
+        *(account_key(namespace, account) for account in accounts),
+    ]
 
 
 def account_key(namespace: str, account: str) -> str:

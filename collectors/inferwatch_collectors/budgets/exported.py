@@ -46,7 +46,7 @@ class Exported:
                 continue
             shown = all_of_it
             if len(shown) > MAX_SHOWN:
-                shown = nlargest(MAX_SHOWN, all_of_it, key=lambda each: each.spent)
+                shown = nlargest(MAX_SHOWN, all_of_it, key=lambda each: each.spent_by_all)
             for account in shown:
                 self._account(account, now_s)
         for key, metric in before.items():
@@ -60,13 +60,17 @@ class Exported:
         if oldest is None or now_s - oldest.forecast_s < FORECAST_INTERVAL_S:
             return
         oldest.forecast_s = now_s
-        period = oldest.spending.period
-        if period is not None:
+        period, own, by_all = oldest.spending.period, oldest.spent, oldest.spent_by_all
+        if period is not None and by_all > own == 0:
+            oldest.forecast = None  # how the others spend their hours, nobody tells us
+        elif period is not None:
+            hours = oldest.spending.buckets
             oldest.forecast = forecast(
-                oldest.spending.buckets,
+                # The others are taken to spend as we do, as behind a load balancer.
+                hours if by_all == own else {hour: amount * by_all // own for hour, amount in hours.items()},
                 first_hour=oldest.spending.first_bucket,
                 now_s=now_s,
-                spent=oldest.spent,
+                spent=by_all,
                 end_s=period.end_s,
                 limit=oldest.rule.limit,
             )
@@ -74,7 +78,7 @@ class Exported:
     def _count(self, name: str, accounts: list[Account]) -> None:
         counts = dict.fromkeys(STATES, 0)
         for account in accounts:
-            spent = account.spent >= account.rule.limit
+            spent = account.spent_by_all >= account.rule.limit
             counts["spent" if spent else "warned" if account.warned else "ok"] += 1
         for state, count in counts.items():
             self._set(m.BUDGET_ACCOUNTS, (name, state), count)
@@ -87,15 +91,19 @@ class Exported:
         in_unit = (*labels, settings.unit)
         if settings.unit == "dollars":
             self._set(m.BUDGET_LIMIT_DOLLARS, labels, rule.plain(rule.limit))
-            self._set(m.BUDGET_SPENT_DOLLARS, labels, rule.plain(account.spent))
+            self._set(m.BUDGET_SPENT_DOLLARS, labels, rule.plain(account.spent_by_all))
         else:
             self._set(m.BUDGET_LIMIT, in_unit, rule.plain(rule.limit))
-            self._set(m.BUDGET_SPENT, in_unit, rule.plain(account.spent))
+            self._set(m.BUDGET_SPENT, in_unit, rule.plain(account.spent_by_all))
         if account.slot >= 0:
             self._set(m.BUDGET_RESERVED, (*in_unit, "expected"), rule.plain(account.reserved.expected))
             self._set(m.BUDGET_RESERVED, (*in_unit, "high"), rule.plain(account.reserved.worst))
+        if account.lease is not None:
+            self._set(m.BUDGET_ELSEWHERE, in_unit, rule.plain(account.elsewhere))
+            if account.lease.ceiling is not None:
+                self._set(m.BUDGET_LEASE, in_unit, rule.plain(max(0, account.lease.ceiling - account.spent)))
         for percent in settings.warn_percent:
-            reached = account.spent * 100 >= rule.limit * percent
+            reached = account.spent_by_all * 100 >= rule.limit * percent
             self._set(m.BUDGET_THRESHOLD, (*labels, str(percent)), int(reached))
         self._forecast(account, labels, now_s)
 

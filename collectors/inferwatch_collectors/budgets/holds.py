@@ -17,7 +17,13 @@ All sums are modulo 2**62, as on the board.
 
 from typing import Final, NamedTuple
 
-from inferwatch.board import COUNT_MASK
+from inferwatch.board import (
+    COUNT_MASK,
+    RELEASED_EXPECTED,
+    RELEASED_WORST,
+    TAKEN_EXPECTED,
+    TAKEN_WORST,
+)
 
 NS_PER_S: Final = 1_000_000_000
 
@@ -36,6 +42,14 @@ class Pair(NamedTuple):
 
 
 NOTHING: Final = Pair(0, 0)
+
+
+def held_on(words: "memoryview[int]", base: int) -> Pair:
+    """Return what is held of an account, by the board. Under its lock."""
+    return Pair(
+        (words[base + TAKEN_EXPECTED] - words[base + RELEASED_EXPECTED]) & COUNT_MASK,
+        (words[base + TAKEN_WORST] - words[base + RELEASED_WORST]) & COUNT_MASK,
+    )
 
 
 class _Hold:

@@ -57,16 +57,16 @@ class Lease:
         "ceiling",
         "elsewhere",
         "free",
+        "is_forgotten",
         "others",
-        "published",
         "told",
     )
 
     def __init__(self) -> None:
         self.ceiling: int | None = None  # None: nothing is known, the initial share counts
-        self.published = 0  # the board's word
         self.others: dict[str, int] = {}  # what each other host has spent, as last told
         self.elsewhere = 0  # their sum
+        self.is_forgotten = False  # Redis may not know the others' spending any more
         self.free = 0  # neither spent nor lent when Redis was last asked
         self.told: int | None = None  # what Redis knows that we have spent
         self.asked_ns: int | None = None

@@ -14,7 +14,7 @@ Without a usable board everything is counted and nothing enforced.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from inferwatch.board import MEASURED, Board
@@ -31,6 +31,7 @@ from inferwatch_collectors.budgets.enforcement import must_cut, news
 from inferwatch_collectors.budgets.expected import Expected
 from inferwatch_collectors.budgets.exported import Exported
 from inferwatch_collectors.budgets.holds import Pair
+from inferwatch_collectors.budgets.lending import Lending
 from inferwatch_collectors.budgets.memory import Memory, Remembered
 from inferwatch_collectors.budgets.publication import COUNTED, UNCHECKED, Publication
 from inferwatch_collectors.budgets.spending import Spending
@@ -149,12 +150,27 @@ class BudgetMeter:
                 self._drop(digest)
                 continue
             old, state = account.spending, account.spending.state()
+            if not rule.shares_as(account.rule):
+                account.rule = rule
+                account.share()
             account.rule = rule
             account.spending = Spending(rule, self._now_s)
             account.spending.restore(state, old.past(state.newest), old.bucket_s, self._now_s)
             account.dirty = account.past_dirty = True
         self._begin_counters()
         self._publish(now_ns)
+
+    def share_with(self, lending: Lending | None) -> None:
+        """Keep budgets together with other hosts from now on; None: no more."""
+        if self._publication is not None:
+            self._publication.lending = lending
+        for account in self._accounts.values():
+            account.dirty = True
+
+    @property
+    def accounts(self) -> Mapping[Digest, Account]:
+        """All accounts that are known."""
+        return self._accounts
 
     def _begin_counters(self) -> None:
         for rule in self._book.rules:
@@ -348,7 +364,9 @@ class BudgetMeter:
     def _cut_spent(self) -> None:
         """Tell relays which streams must end."""
         spent = {
-            id(each) for each in self._accounts.values() if must_cut(each.rule.settings, each.spent, each.rule.limit)
+            id(each)
+            for each in self._accounts.values()
+            if each.rule.settings.on_limit == "cut" and must_cut(each.rule.settings, each.spent, self._end_of(each))
         }
         if not spent:
             return
@@ -365,17 +383,25 @@ class BudgetMeter:
         for link, ids in by_link.values():
             self._cut(link, tuple(ids))
 
+    def _end_of(self, account: Account) -> int:
+        """Return how much this host may spend of an account before its streams end."""
+        if account.lease is None or self._publication is None or self._publication.lending is None:
+            return account.rule.limit
+        return self._publication.lending.end_of_streams(account, self._now_ns)
+
     def _chores(self, now_ns: int) -> None:
         store = self._store
         for digest, account in list(self._accounts.items()):
             account.roll(self._now_s)
             if expired := account.expire(self._now_s):
                 store.counter(m.BUDGET_UNCHECKED, (UNMEASURED,)).add(expired)
-            if warning := news(account.warned, account.spent, account.rule.limit, account.rule.settings.warn_percent):
+            percents = account.rule.settings.warn_percent
+            if warning := news(account.warned, account.spent_by_all, account.rule.limit, percents):
                 account.warned = warning
                 _log.warning("budget_threshold budget=%s percent=%d", account.rule.name, warning)
                 self._memory.write(account)
-            if account.is_idle and self._now_s - account.used_s > IDLE_S:
+            scarce = account.lease is not None and account.lease.is_tight(account.rule.limit, now_ns)
+            if account.is_idle and not scarce and self._now_s - account.used_s > IDLE_S:
                 self._retire(digest)
         self._forget_late(self._awaited)
         self._forget_late(self._uncounted)

@@ -9,8 +9,8 @@ from typing import Final
 
 from inferwatch.board import (
     ADMITTED,
+    CEILING,
     COMPLETION_TOKENS,
-    COUNT_MASK,
     END_S,
     H_FULL,
     H_UNSURE,
@@ -29,7 +29,8 @@ from inferwatch.board import (
 from inferwatch.budget_rules import TokenRate
 from inferwatch_collectors.budgets.account import Account
 from inferwatch_collectors.budgets.enforcement import is_calm
-from inferwatch_collectors.budgets.holds import NOTHING, Holds, Pair
+from inferwatch_collectors.budgets.holds import NOTHING, Holds, Pair, held_on
+from inferwatch_collectors.budgets.lending import Lending
 
 # Slots written under one hold of the lock: some 0.2 ms, which a request may have to wait.
 AT_ONCE: Final = 64
@@ -47,6 +48,7 @@ class Publication:
     def __init__(self, board: Board) -> None:
         self._board = board
         self._told = [board.words[word] for word, _ in UNCHECKED]
+        self.lending: Lending | None = None  # of budgets that are shared with other hosts
 
     def attach(self, account: Account, now_ns: int) -> None:
         """Find or make the slot of an account; without the lock, or space, it stays without one."""
@@ -90,7 +92,7 @@ class Publication:
                         counted.append((account, decision, now - before if now > before else now))
                         account.decisions[place] = now
                 told = Pair(words[base + RELEASED_EXPECTED], words[base + RELEASED_WORST])
-                if told != account.holds.released or account.reserved != self._held(base):
+                if told != account.holds.released or account.reserved != held_on(words, base):
                     account.dirty = True
         return counted
 
@@ -108,9 +110,10 @@ class Publication:
         if account.slot < 0:
             return True
         with self._board.locked() as held:
-            if not held or self._held(self._board.base(account.slot)) != NOTHING:
+            if not held or held_on(self._board.words, self._board.base(account.slot)) != NOTHING:
                 return False
             self._board.free(account.slot)
+            account.slot = -1
         return True
 
     # --- under the lock
@@ -132,6 +135,10 @@ class Publication:
             words[base + KNOWN] = 1
         account.slot = slot
         account.holds = Holds(taken, released, now_ns)
+        period, ceiling = account.spending.period, words[base + CEILING]
+        # What was lent before us, or given up before anything was spent here, is gone by still.
+        if account.lease is not None and ceiling and words[base + END_S] == (period.end_s if period else 0):
+            account.lease.ceiling = ceiling - 1
 
     def _write(self, account: Account, now_ns: int) -> None:
         self._attach(account, now_ns)
@@ -142,16 +149,14 @@ class Publication:
         words[base + SPENT] = account.spent
         words[base + RELEASED_EXPECTED], words[base + RELEASED_WORST] = account.holds.released
         words[base + END_S] = period.end_s if period is not None else 0
-        words[base + ROOM_S] = account.spending.room_at(limit) if account.spent >= limit else 0
+        left = limit - account.elsewhere
+        words[base + ROOM_S] = account.spending.room_at(left) if account.spent >= left else 0
         words[base + COMPLETION_TOKENS] = account.expected.completion_tokens
         words[base + PROMPT_PER_KB] = account.expected.prompt_per_kb
-        account.reserved = self._held(base)
+        account.reserved = held_on(words, base)
+        if account.lease is not None and account.lease.ceiling is not None:
+            limit = min(limit, account.lease.ceiling)
         account.is_calm = is_calm(account.spent, account.reserved.worst, limit)
+        if self.lending is not None:
+            self.lending.write(account, base, now_ns)
         account.dirty = False
-
-    def _held(self, base: int) -> Pair:
-        words = self._board.words
-        return Pair(
-            (words[base + TAKEN_EXPECTED] - words[base + RELEASED_EXPECTED]) & COUNT_MASK,
-            (words[base + TAKEN_WORST] - words[base + RELEASED_WORST]) & COUNT_MASK,
-        )

@@ -4,9 +4,10 @@ A board that cannot be opened is told in the log; then everything is counted and
 """
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -17,10 +18,15 @@ from inferwatch.settings.budgets import Budgets
 from inferwatch.tasks import TaskSet
 from inferwatch_collectors.booking import Link
 from inferwatch_collectors.budgets.charges import Tariff, nanodollars_per_gpu_hour
+from inferwatch_collectors.budgets.lending import Lending
 from inferwatch_collectors.budgets.meter import TICK_S, BudgetMeter
+from inferwatch_collectors.budgets.sharing import Sharing, host_name
 from inferwatch_collectors.metric_store import MetricStore
 
 _log: Final = logging.getLogger(__name__)
+
+# A Redis that answers has done so long before; for one that does not, the start does not wait.
+READY_S: Final = 1.0
 
 
 class BudgetWatch:
@@ -33,13 +39,23 @@ class BudgetWatch:
         board: Path | None,
         links: Callable[[], Iterable[Link]],
         cut: Callable[[Link, tuple[int, ...]], None],
+        commit: Callable[[float], Awaitable[bool]],
     ) -> None:
-        """`links` are the connected relays; `cut` tells one of them which of its requests must end."""
+        """`links` are the connected relays; `cut` tells one of them which of its requests must end.
+
+        `commit` waits until the ledger has everything up to now, or so many seconds; returns whether it has.
+        """
         self._links = links
+        self._commit = commit
+        self._store = store
+        self._sharing: Sharing | None = None
+        self._talk: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_asked = bool(config.budgets.rules)
         tariff = Tariff(PriceBook(config.prices.rules), nanodollars_per_gpu_hour(config.cost, config.energy))
-        self.meter = BudgetMeter(store, tariff, config.budgets, _open(board, config.budgets), cut)
+        self._board = _open(board, config.budgets)
+        self._settings = config.budgets
+        self.meter = BudgetMeter(store, tariff, config.budgets, self._board, cut)
 
     def restore(self) -> None:
         """Go on where an earlier life stopped. Once, after the store was restored, before any request."""
@@ -49,19 +65,55 @@ class BudgetWatch:
         """Tick while there are budgets."""
         if self._is_asked and self._task is None:
             self._task = tasks.start(self._tick(), "budgets")
+        if self._is_asked and self._settings.redis.is_used and self._sharing is None:
+            self._share(tasks)
+
+    async def ready(self) -> None:
+        """Wait until Redis has lent something, or will not at once; then requests find what they may spend."""
+        if self._sharing is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(READY_S):
+                    _ = await self._sharing.settled.wait()
 
     def reconfigure(self, config: Config, tasks: TaskSet) -> None:
         """Take up a new configuration."""
         self._is_asked = bool(config.budgets.rules)
+        if config.budgets.redis != self._settings.redis or not self._is_asked:
+            self._unshare()
+        self._settings = config.budgets
         self.meter.use(config.budgets, PriceBook(config.prices.rules), time.monotonic_ns())
         if not self._is_asked and self._task is not None:
             self._task.cancel()
             self._task = None
         self.start(tasks)
 
+    def refresh(self) -> None:
+        """Bring the gauges up to date: right before each exposition."""
+        self.meter.refresh()
+        if self._sharing is not None:
+            self._sharing.refresh()
+
     def close(self) -> None:
         """Let go of the board."""
+        self._unshare()
         self.meter.close()
+
+    def _share(self, tasks: TaskSet) -> None:
+        if self._board is None:
+            return
+        redis = self._settings.redis
+        lending = Lending(redis, host_name(self._store), self._board, lambda: self.meter.accounts, time.monotonic_ns())
+        self.meter.share_with(lending)
+        self._sharing = Sharing(redis, lending, self._store, self._commit)
+        self._talk = tasks.start(self._sharing.run(), "shared_budgets")
+
+    def _unshare(self) -> None:
+        if self._talk is not None:
+            self._talk.cancel()
+        if self._sharing is not None:
+            self._sharing.forget()
+            self.meter.share_with(None)
+        self._talk = self._sharing = None
 
     async def _tick(self) -> None:
         while True:

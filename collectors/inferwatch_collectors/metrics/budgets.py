@@ -121,3 +121,72 @@ BUDGET_UNCHECKED: Final = Metric(
     "followed; lock: a process stood still with the lock "
     "of the accounts for longer than budgets.max_lock_wait_s.",
 )
+BUDGET_ELSEWHERE: Final = Metric(
+    name="inferwatch_budget_elsewhere",
+    kind=Kind.GAUGE,
+    group=Group.BUDGETS,
+    labels=MEASURED_ACCOUNT,
+    help="What other hosts have spent of a shared account, in the budget's unit.",
+    measured="As Redis last told; a part of budget_spent and budget_spent_dollars.",
+)
+BUDGET_LEASE: Final = Metric(
+    name="inferwatch_budget_lease",
+    kind=Kind.GAUGE,
+    group=Group.BUDGETS,
+    labels=MEASURED_ACCOUNT,
+    help="What this host may still spend of a shared account before it is lent more, in the budget's unit.",
+    measured="With what open requests hold. Before the first request of a period it is the initial share.",
+)
+BUDGET_REDIS_UP: Final = Metric(
+    name="inferwatch_budget_redis_up",
+    kind=Kind.GAUGE,
+    group=Group.BUDGETS,
+    help="1 while the Redis of shared budgets answers, else 0.",
+    measured="0 after two reports without an answer, and before the first one. Absent where none is configured, like "
+    "the other budget_redis metrics.",
+)
+BUDGET_REDIS_SILENCE: Final = Metric(
+    name="inferwatch_budget_redis_silence_seconds",
+    kind=Kind.GAUGE,
+    group=Group.BUDGETS,
+    unit="seconds",
+    help="Time since Redis was last heard: so old is what this host knows of the others.",
+    measured="Counted from the sending of the last request that was answered. Absent before the first answer.",
+)
+BUDGET_REDIS_FROZEN: Final = Metric(
+    name="inferwatch_budget_redis_frozen",
+    kind=Kind.GAUGE,
+    group=Group.BUDGETS,
+    help="1 while Redis lends nothing, because it was started lately and may have forgotten something, else 0.",
+    measured="As of the last answer.",
+)
+BUDGET_REDIS_UNREPORTED: Final = Metric(
+    name="inferwatch_budget_redis_unreported_accounts",
+    kind=Kind.GAUGE,
+    group=Group.BUDGETS,
+    help="Shared accounts of which this host has something to tell Redis.",
+    measured="After an outage it falls to 0 within some reports.",
+)
+BUDGET_REDIS_EXCHANGES: Final = Metric(
+    name="inferwatch_budget_redis_exchanges_total",
+    kind=Kind.COUNTER,
+    group=Group.BUDGETS,
+    help="Answers of Redis about shared budgets.",
+    measured="Each is for all accounts that were due.",
+)
+BUDGET_REDIS_FAILURES: Final = Metric(
+    name="inferwatch_budget_redis_failures_total",
+    kind=Kind.COUNTER,
+    group=Group.BUDGETS,
+    labels=("reason",),
+    help="Times that Redis gave no answer that could be used.",
+    measured="timeout; connection; refused: wrong user, password or rights; answer: not what our script says; fenced: "
+    "it did not know this host any more, or two hosts have copies of one ledger.",
+)
+BUDGET_REDIS_OUTAGES: Final = Metric(
+    name="inferwatch_budget_redis_outages_total",
+    kind=Kind.COUNTER,
+    group=Group.BUDGETS,
+    help="Times that Redis stopped answering.",
+    measured="However many tries failed until it was back.",
+)

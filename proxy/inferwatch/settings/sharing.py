@@ -40,8 +40,8 @@ class Redis(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     namespace: Annotated[
         str,
         Meta(
-            description="What all keys in Redis begin with, in braces. Hosts with the same one share, and must have the "
-            "same budgets."
+            description="What all keys in Redis begin with, in braces. Hosts with the same one share, and must have "
+            "the same budgets."
         ),
     ] = "inferwatch"
     when_away: Annotated[
@@ -66,7 +66,7 @@ class Redis(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         Meta(
             ge=1,
             le=3600,
-            description="How long a host may be silent before what it was lent and has not spent goes back to the others.",
+            description="How long a host may be silent before what it was lent and has not spent goes back.",
         ),
     ] = 15.0
     report_interval_s: Annotated[
