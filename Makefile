@@ -30,9 +30,9 @@ test: $(STAMP)
 test-engines: $(STAMP)
 	tests/engines/run.sh
 
-## make test-services dashboards, rules and alerts against the real Prometheus and Alertmanager
+## make test-services alerts against the real Prometheus and Alertmanager, shared budgets against a real Redis
 test-services: $(STAMP)
-	scripts/need-debian prometheus prometheus-alertmanager
+	scripts/need-debian prometheus prometheus-alertmanager redis-server
 	INFERWATCH_TEST_LOOP=asyncio $(BIN)/python -m pytest -n 2 -q tests/services
 
 ## make test-image    image, compose stack, Helm chart, systemd unit, scale-out (needs root; about 8 minutes the first time)

@@ -55,8 +55,6 @@ class Redis(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     initial_percent: Annotated[
         Decimal,
         Meta(
-            ge=0,
-            le=MAX_INITIAL_PERCENT,
             description="Part of each budget that a host may spend before it has asked for more. Of all hosts "
             "together at most 50; hosts beyond that get less.",
         ),
@@ -97,8 +95,8 @@ def faults(redis: Redis) -> Iterator[str]:
         yield "url_env: expected the name of an environment variable"
     if not _NAMESPACE.fullmatch(redis.namespace):
         yield "namespace: expected 1 to 64 letters, digits, `-`, `_`, `.` and `:`, a letter or digit first"
-    if not redis.initial_percent.is_finite():
-        yield "initial_percent: expected a number"
+    if not redis.initial_percent.is_finite() or not 0 <= redis.initial_percent <= MAX_INITIAL_PERCENT:
+        yield f"initial_percent: expected 0 to {MAX_INITIAL_PERCENT}, got {redis.initial_percent}"
     if redis.report_interval_s > redis.lease_s / 4:
         yield f"report_interval_s: expected at most a quarter of lease_s ({redis.lease_s / 4:g})"
 
