@@ -113,7 +113,9 @@ class Sidecar(Host):
             self.meter.record(finished(frame, None, None))
             return False
         assert isinstance(admitted, Admission)
-        frame = opened(self._number, boot=self.name, at_s=self.wall_s, reserved=admitted.reserved, body_bytes=body_bytes)
+        frame = opened(
+            self._number, boot=self.name, at_s=self.wall_s, reserved=admitted.reserved, body_bytes=body_bytes
+        )
         self.meter.opened(frame)
         self.running[self._number] = (frame, tokens)
         return True
@@ -228,7 +230,10 @@ def test_a_host_that_joins_late_has_no_share_of_what_is_lent_already() -> None:
 def test_what_is_done_while_redis_is_away(when_away: str) -> None:
     """`lease`: what was lent; `reject`: that too until it has expired; `allow`: all that was left."""
     redis = Redis(
-        url="redis://nowhere", initial_percent=Decimal(5), lease_s=8.0, when_away=when_away  # type: ignore[arg-type]
+        url="redis://nowhere",
+        initial_percent=Decimal(5),
+        lease_s=8.0,
+        when_away=when_away,  # type: ignore[arg-type]
     )
     with sidecars(2, redis=redis) as (one, two):
         assert one.ask(tokens=50)

@@ -27,6 +27,7 @@ CHECKS: Final[tuple[Callable[[Patient], Awaitable[list[Finding]]], ...]] = (
     files.tenants,
     files.certificate,
     files.prices,
+    services.redis,
     services.running,
     services.prometheus,
 )

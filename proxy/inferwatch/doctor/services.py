@@ -8,7 +8,8 @@ from urllib.parse import quote
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from inferwatch.config import parse_address
+from inferwatch import redis_address
+from inferwatch.config import ConfigError, parse_address
 from inferwatch.doctor import machine
 from inferwatch.doctor.finding import Finding, Level
 from inferwatch.doctor.patient import Patient
@@ -47,6 +48,26 @@ def _ages_s(answer: Any) -> list[float] | None:
         return None
 
 
+async def redis(patient: Patient) -> list[Finding]:
+    """Whether the Redis of shared budgets can be used from here."""
+    settings = patient.config.budgets.redis
+    if not settings.is_used:
+        return []
+    from inferwatch_collectors.budgets.redis_link import LinkError, RedisLink  # noqa: PLC0415 - its import only here
+
+    try:
+        redis_address.check(settings)
+        link = await RedisLink.open(redis_address.read(settings), settings)
+    except ConfigError as error:
+        remedy = "docs/topics/budgets.md says what is needed"
+        return [Finding(check="redis", level=Level.FAULT, what=str(error), remedy=remedy)]
+    except LinkError as error:
+        remedy = "see that it runs and can be reached, and that user and password may run INFO and scripts"
+        return [Finding(check="redis", level=Level.FAULT, what=f"the Redis of shared budgets: {error}", remedy=remedy)]
+    await link.close()
+    return [Finding(check="redis", level=Level.OK, what="budgets can be shared")]
+
+
 # (metric, is it bad, what it means, remedy): what a running Inferwatch says of itself.
 _SIGNS: Final[tuple[tuple[str, Callable[[float], bool], str, str], ...]] = (
     (
@@ -78,6 +99,12 @@ _SIGNS: Final[tuple[tuple[str, Callable[[float], bool], str, str], ...]] = (
         lambda value: value > 0,
         "the collector caught faults of its own; some numbers are missing",
         "please report it, with the log's `observer_fault` lines",
+    ),
+    (
+        "inferwatch_budget_redis_up",
+        lambda value: value == 0,
+        "the Redis of shared budgets does not answer",
+        "look for `budgets_redis_failed` in the log, and at inferwatch_budget_redis_failures_total",
     ),
     (
         "inferwatch_capture_ratio",
