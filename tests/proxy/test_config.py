@@ -349,7 +349,9 @@ def test_the_full_file_has_every_key_and_none_is_ignored() -> None:
     path = TESTDATA / "full.yml"
     given_tree = msgspec.yaml.decode(path.read_bytes())
     files = {"upstream.tls_ca_file", "tls.cert_file", "tls.key_file", "identity.key_file", "prices.catalogue_file"}
-    either = {"cost.hourly_dollars"}  # a GPU is rented or bought
+    files |= {"budgets.redis.tls_ca_file"}
+    # A GPU is rented or bought, and an address is in one place.
+    either = {"cost.hourly_dollars", "budgets.redis.url_file", "budgets.redis.url_env"}
     secrets = {"tenants.known[].keys_file", "tenants.known[].key_env"}
 
     loaded = msgspec.to_builtins(config.load(str(path), environ={}))

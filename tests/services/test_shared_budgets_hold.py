@@ -31,8 +31,14 @@ WHO = {"x-inferwatch-tenant": "acme"}
 def configure(path: Path, url: str, limit: int, reserve: str, **redis: Any) -> None:
     """A budget of tenant acme in tokens, which no midnight renews."""
     rule = {
-        **{"name": "acme", "tenant": "acme", "limit": limit, "unit": "tokens", "on_limit": "reject"},
-        **{"reserve": reserve, "period": "rolling", "window_s": 86_400},
+        "name": "acme",
+        "tenant": "acme",
+        "limit": limit,
+        "unit": "tokens",
+        "on_limit": "reject",
+        "reserve": reserve,
+        "period": "rolling",
+        "window_s": 86_400,
     }
     shared = {"url": url, "lease_s": 4, "report_interval_s": 0.5} | redis
     settings = {
