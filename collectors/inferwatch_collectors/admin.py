@@ -21,6 +21,7 @@ from inferwatch import __version__
 from inferwatch_collectors import exposition
 from inferwatch_collectors.booking import Link
 from inferwatch_collectors.exposition import Exposition
+from inferwatch_collectors.live.routes import LivePage
 from inferwatch_collectors.report.service import Answer
 
 # A relay reports every second.
@@ -39,6 +40,7 @@ GZIP_LEVEL: Final = 3
 RELOAD_TIMEOUT_S: Final = 10.0
 
 INDEX: Final = """Inferwatch admin port
+  GET  /           the live page, to browsers
   GET  /metrics    Prometheus and OpenMetrics
   GET  /healthz    200 while the data path is alive
   GET  /readyz     200 while new requests can be served
@@ -100,8 +102,9 @@ def not_ready(condition: Condition, now_ns: int) -> list[str]:
 class Admin:
     """The routes."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, page: LivePage | None = None) -> None:
         self._service = service
+        self._page = page
         self._process: ProcessCollector | None = None
         self._scrapes = 0
         # One of our own: a folder that hangs, read in the loop's default threads, must not hold up scrapes.
@@ -125,6 +128,7 @@ class Admin:
                 web.get("/usage", self._usage),
                 web.post("/-/reload", self._reload),
                 web.get("/version", self._version),
+                *(self._page.routes() if self._page is not None else ()),
             ]
         )
         # Probes and scrapes are short; a hanging one must not hold up the end.
@@ -138,8 +142,10 @@ class Admin:
             await self._runner.cleanup()
         self._thread.shutdown(wait=False)
 
-    async def _index(self, _: web.Request) -> web.Response:
-        return web.Response(text=INDEX)
+    async def _index(self, request: web.Request) -> web.Response:
+        if self._page is not None and "text/html" in request.headers.get("Accept", ""):
+            return await self._page.page()
+        return web.Response(text=INDEX, headers={"Vary": "Accept"})
 
     async def _metrics(self, request: web.Request) -> web.Response:
         if self._scrapes >= MAX_SCRAPES:

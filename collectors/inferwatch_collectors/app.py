@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from inferwatch import __version__
 from inferwatch.config import Config, ConfigError, parse_address
 from inferwatch.control import Channel
 from inferwatch.memory import settle
@@ -27,7 +28,7 @@ from inferwatch.price_book import PriceBook
 from inferwatch.record import LateCount, RequestRecord
 from inferwatch.tasks import TaskSet
 from inferwatch_collectors import metrics as m
-from inferwatch_collectors.admin import Admin, Condition, Service, relay_stats
+from inferwatch_collectors.admin import Admin, Condition, Service, not_ready, relay_stats
 from inferwatch_collectors.booking import GRACE_NS
 from inferwatch_collectors.cost.pricing import PriceLists, read_in_thread
 from inferwatch_collectors.engine.watch import EngineWatch
@@ -35,6 +36,8 @@ from inferwatch_collectors.exposition import Exposition
 from inferwatch_collectors.ledger.base import Ledger, LedgerError, LedgerInUseError
 from inferwatch_collectors.ledger.sqlite import FILE_NAME
 from inferwatch_collectors.ledger.sqlite_store import RETENTION_STEP_ROWS
+from inferwatch_collectors.live.routes import LivePage
+from inferwatch_collectors.live.service import LiveService
 from inferwatch_collectors.parts import Parts, open_ledger
 from inferwatch_collectors.report.building import PriceBasis
 from inferwatch_collectors.report.service import UsageService
@@ -88,14 +91,16 @@ class Collector:
         self._ledger = ledger
         self._supervised = channel is not None
         self._supervision = Supervision(channel, self, settings.shown_config)
-        self._parts = Parts(settings, ledger, (("engine", self._compare), ("log", self._write_line)))
+        watchers = (("engine", self._compare), ("live", self._show), ("log", self._write_line))
+        self._parts = Parts(settings, ledger, watchers)
+        self._live = LiveService(self._parts.store, self._refresh, self._parts.open_exchanges, self._health)
         self._request_log = RequestLog(self._parts.writer) if settings.config.log.requests else None
         self._probe = UpstreamProbe(settings.config.upstream.url)
         self._probing: asyncio.Task[None] | None = None
         file = Path(settings.state_dir) / FILE_NAME if ledger.durable else None
         self._lists = PriceLists(PriceBook(), ())
         self._usage = UsageService(file, lambda: PriceBasis(self._lists.book or None, self._lists.compared))
-        self._admin = Admin(self._service())
+        self._admin = Admin(self._service(), LivePage(self._live))
         self._draining = False
         self._orphaned = False  # the supervisor is gone
         self._stop = asyncio.Event()
@@ -220,6 +225,9 @@ class Collector:
     def _compare(self, record: RequestRecord) -> None:
         self._engine.record(record)
 
+    def _show(self, record: RequestRecord) -> None:
+        self._live.record(record)
+
     def _write_line(self, record: RequestRecord) -> None:
         if self._request_log is not None:
             self._request_log.add(record)
@@ -245,6 +253,14 @@ class Collector:
         # The relays were there before us: until they have reconnected, the supervisor's word counts as a report.
         stamps = [*relay_stats(self._parts.tap.links()), self._vouched_ns]
         return Condition([stamp for stamp in stamps if stamp], self._probe.name, self._probe.up, self._draining)
+
+    def _health(self) -> dict[str, Any]:
+        condition = self._condition()
+        return {
+            "version": __version__,
+            "upstream": condition.upstream,
+            "faults": not_ready(condition, time.monotonic_ns()),
+        }
 
     def _refresh(self) -> None:
         vitals = self._parts.vitals
@@ -283,6 +299,7 @@ class Collector:
             self._parts.recorder.tick(now_s=now_s)
             self._parts.anomalies.tick(now_s, time.time())
             self._parts.vitals.refresh()
+            self._live.tick(now_s, time.time())
 
     async def _retain(self) -> None:
         while True:

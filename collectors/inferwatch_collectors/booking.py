@@ -83,6 +83,12 @@ class Link:
         self.told_ns = 0  # when that was sent: all that the relay saw before has been applied
         self.entries: dict[int, _Entry] = {}
 
+    def exchanges(self) -> Iterator[Exchange]:
+        """Yield what is open and being read."""
+        for entry in self.entries.values():
+            if entry.exchange is not None and entry.labels is not None:
+                yield entry.exchange
+
 
 class Budgets(Protocol):
     """Who must know what runs."""

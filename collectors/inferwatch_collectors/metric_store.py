@@ -128,19 +128,19 @@ class MetricStore:
         """Return all memos of this name."""
         return [memo for (full_name, _), memo in self._memos.items() if full_name == MEMO_PREFIX + name]
 
+    def family(self, metric: Metric) -> Family[Counter] | Family[Gauge] | Family[Histogram]:
+        """Return all series of `metric`."""
+        if metric.kind is Kind.COUNTER:
+            return self._counters[metric.name]
+        return self._gauges[metric.name] if metric.kind is Kind.GAUGE else self._histograms[metric.name]
+
     def series(self, metric: Metric) -> list[LabelValues]:
         """Return the label values of all series of `metric`."""
-        return next([*family.children] for family in self.families() if family.metric.name == metric.name)
+        return [*self.family(metric).children]
 
     def families(self) -> Iterator[Family[Counter] | Family[Gauge] | Family[Histogram]]:
         """Yield every family, in the order of the table."""
-        for name, metric in self._metrics.items():
-            if metric.kind is Kind.COUNTER:
-                yield self._counters[name]
-            elif metric.kind is Kind.GAUGE:
-                yield self._gauges[name]
-            else:
-                yield self._histograms[name]
+        return (self.family(metric) for metric in self._metrics.values())
 
     def retire(self, names: LabelValues, values: Collection[LabelValues]) -> int:
         """Remove the series whose labels `names` have one of `values`, in families that carry all of `names`.

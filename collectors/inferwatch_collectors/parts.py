@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from inferwatch import __version__
@@ -14,6 +14,7 @@ from inferwatch_collectors.booking import Booking, Watcher
 from inferwatch_collectors.budgets.watch import BudgetWatch
 from inferwatch_collectors.cardinality import CardinalityGuard, Limits
 from inferwatch_collectors.dialects.base import CUT_REASONS
+from inferwatch_collectors.exchange import Exchange
 from inferwatch_collectors.gpu.monitor import GpuMonitor
 from inferwatch_collectors.ledger.base import Ledger
 from inferwatch_collectors.ledger.journal import Journal
@@ -92,6 +93,10 @@ class Parts:
         self.writer = LineWriter(sys.stdout.fileno())
         self.gpu = GpuMonitor(config.gpu, self.store, self.meter.energy)
         self.vitals = Vitals(self.store)
+
+    def open_exchanges(self) -> Iterator[Exchange]:
+        """Yield what is open and being read."""
+        return (exchange for link in self.tap.links() for exchange in link.exchanges())
 
     def _share(self, share: Share) -> None:
         self.journal.add_share(share)

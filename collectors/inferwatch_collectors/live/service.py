@@ -1,0 +1,119 @@
+"""What the live page is told: a frame a second to whoever looks, and the last hours when asked.
+
+Looks at the store are taken every few seconds for the history, all the time: some tenths of a millisecond. Everything
+else is done only while somebody looks; one frame serves all who do.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from inferwatch.record import RequestRecord
+from inferwatch_collectors import metrics as m
+from inferwatch_collectors.exchange import Exchange
+from inferwatch_collectors.live import tables
+from inferwatch_collectors.live.history import History
+from inferwatch_collectors.live.totals import Totals, between, read, shown, values
+from inferwatch_collectors.metric_store import MetricStore
+
+# Rates and quantiles on the page are of the last so many seconds: long enough to be calm, short enough to be live.
+WINDOW_S: Final = 10.0
+
+# A frame is made anew after this.
+FRAME_S: Final = 1.0
+
+# Frames older than this are of an earlier visitor: no rate is told across that.
+FORGET_S: Final = 3 * WINDOW_S
+
+MAX_UNHAPPY: Final = 50
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class _Look(NamedTuple):
+    totals: Totals
+    tenants: dict[str, tables.TenantTotals]
+
+
+class LiveService:
+    """Makes frames and keeps the history. `refresh` brings gauges up to date, `open_exchanges` yields what runs."""
+
+    def __init__(
+        self,
+        store: MetricStore,
+        refresh: Callable[[], None],
+        open_exchanges: Callable[[], Iterable[Exchange]],
+        health: Callable[[], dict[str, Any]],
+    ) -> None:
+        self._store = store
+        self._refresh = refresh
+        self._open_exchanges = open_exchanges
+        self._health = health
+        self._history = History()
+        self._unhappy: deque[dict[str, Any]] = deque(maxlen=MAX_UNHAPPY)
+        self._looks: deque[_Look] = deque()
+        self._frame = b""
+
+    def record(self, record: RequestRecord) -> None:
+        """Take a finished request: those that did not end well are shown."""
+        if record.outcome in tables.UNHAPPY:
+            self._unhappy.appendleft(tables.unhappy(record))
+
+    def tick(self, now_s: float, unix_s: float) -> None:
+        """Take a look for the history, if one is due. `now_s` is CLOCK_MONOTONIC."""
+        if self._history.due(now_s):
+            self._refresh()
+            self._history.take(read(self._store, now_s), unix_s)
+
+    def history(self, minutes: float) -> bytes:
+        """Return the last `minutes` as JSON: a list for each column."""
+        return _encode(self._history.columns(minutes))
+
+    def frame(self, now_ns: int, unix_s: float) -> bytes:
+        """Return what happens now, as JSON; the same to all who ask within a second."""
+        now_s = now_ns / 1e9
+        while self._looks and now_s - self._looks[-1].totals.at_s > FORGET_S:
+            self._looks.clear()
+        if not self._frame or not self._looks or now_s - self._looks[-1].totals.at_s >= FRAME_S - 0.05:
+            self._frame = self._made(now_ns, unix_s)
+        return self._frame
+
+    def _made(self, now_ns: int, unix_s: float) -> bytes:
+        self._refresh()
+        store = self._store
+        new = _Look(read(store, now_ns / 1e9), tables.tenant_totals(store))
+        self._looks.append(new)
+        while new.totals.at_s - self._looks[0].totals.at_s > WINDOW_S + FRAME_S:
+            self._looks.popleft()
+        old = self._looks[0]
+        seconds = new.totals.at_s - old.totals.at_s
+        streams, running = tables.streams(self._open_exchanges(), now_ns)
+        return _encode(
+            {
+                "unix_s": unix_s,
+                "window_s": seconds,
+                "health": self._health(),
+                "totals": shown(new.totals),
+                "now": between(old.totals, new.totals),
+                "streams": streams,
+                "running": running,
+                "tenants": tables.tenants(store, old.tenants, new.tenants, seconds),
+                "tenant_count": len(new.tenants),
+                "budgets": tables.budgets(store),
+                "gpus": tables.gpus(store),
+                "signals": _signals(store),
+                "unhappy": list(self._unhappy),
+            }
+        )
+
+
+def _signals(store: MetricStore) -> list[dict[str, Any]]:
+    """Return how often each tenant's spending was found unusual."""
+    found: list[dict[str, Any]] = [
+        {"tenant": labels[0], "kind": labels[1], "count": count}
+        for labels, count in values(store, m.SPEND_ANOMALY_SIGNALS)
+        if count
+    ]
+    return sorted(found, key=lambda row: -row["count"])[: tables.MAX_TENANTS]
