@@ -1,0 +1,203 @@
+"""The live page in a real browser, before the real Inferwatch: its numbers are those of `/metrics`, and it lives on."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import axe_core_python
+import pytest
+from browser import Page, browsing
+from stack import Stack, chat, client, hang_up_after, running, send
+
+from inferwatch_simulator.readings import total
+
+AXE = Path(axe_core_python.__file__).with_name("axe.min.js")
+
+CONFIG = """
+cost: {hourly_dollars: 3.5}
+gpu: {source: none}
+prices:
+  rules: [{input: 1, output: 2}]
+budgets:
+  rules:
+    - {name: day, per: [tenant], limit: 1000000, unit: tokens, period: day}
+    - {name: month, limit: 5}
+"""
+
+SIZES = {"desk": (1400, 900, False), "phone": (390, 844, True)}
+
+
+@pytest.fixture(scope="module", name="stack")
+def _stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    folder = tmp_path_factory.mktemp("live")
+    config = folder / "inferwatch.yml"
+    config.write_text(CONFIG)
+    with running(folder, "--config", str(config)) as stack:
+        yield stack
+
+
+@pytest.fixture(name="page")
+async def _page(stack: Stack) -> AsyncIterator[Page]:
+    async with browsing() as page:
+        await page.size(*SIZES["desk"][:2])
+        await page.open(f"{stack.admin}/")
+        await page.until("document.getElementById('health').textContent.startsWith('well')")
+        yield page
+
+
+async def ask(stack: Stack, count: int, **headers: str) -> None:
+    async with client() as session:
+        await asyncio.gather(
+            *(send(session, stack.url, chat(stream=i % 2 == 0), headers=headers) for i in range(count))
+        )
+
+
+async def text(page: Page, selector: str) -> str:
+    return str(await page.run(f"document.querySelector({selector!r}).innerText"))
+
+
+def figure(shown: str, pattern: str) -> float:
+    found = re.search(pattern, shown)
+    assert found is not None, shown
+    return float(found[1].replace(",", ""))
+
+
+async def at_rest(stack: Stack) -> Any:
+    """Wait until two scrapes, a second apart, have booked the same; return the last."""
+
+    def look() -> tuple[Any, tuple[float, ...]]:
+        scrape = stack.scrape()
+        names = ("inferwatch_requests_total", "inferwatch_cost_dollars_total", "inferwatch_idle_cost_dollars_total")
+        return scrape, tuple(round(total(scrape, name), 6) for name in names[:2])
+
+    before = None
+    while True:
+        scrape, seen = await asyncio.to_thread(look)
+        if seen == before:
+            return scrape
+        before = seen
+        await asyncio.sleep(1.5)
+
+
+async def test_every_number_is_that_of_metrics(stack: Stack, page: Page) -> None:
+    """Cards and tables, at rest: the sums that a scrape gives."""
+    await ask(stack, 12, authorization="Bearer one")
+    await ask(stack, 5, authorization="Bearer two")
+    async with client() as session:
+        await hang_up_after(session, stack.url, chat(max_tokens=400), 5)
+    scrape = await at_rest(stack)
+    await asyncio.sleep(2.5)  # two frames
+    assert figure(await text(page, "#card-requests"), r"([\d,]+) in all") == total(scrape, "inferwatch_requests_total")
+    for card, kind in (("prompt", "prompt"), ("completion", "completion")):
+        shown = figure(await text(page, f"#card-{card}"), r"([\d,]+) in all")
+        assert shown == total(scrape, "inferwatch_tokens_total", type=kind)
+    dollars = figure(await text(page, "#card-cost"), r"\$([\d.]+)")
+    assert dollars == pytest.approx(total(scrape, "inferwatch_cost_dollars_total", basis="gpu"), abs=6e-5)
+    assert figure(await text(page, "#card-in-flight"), r"^(\d+)") == 0
+    rows = await page.run(
+        "[...document.querySelectorAll('#tenants tbody tr')].map((r) => [...r.cells].map((c) => c.innerText))"
+    )
+    for row in rows:
+        tenant, requests, tokens, cost = row[0], row[5], row[6], row[7]
+        assert figure(requests, r"([\d,]+)") == total(scrape, "inferwatch_requests_total", tenant=tenant)
+        counted = sum(
+            total(scrape, "inferwatch_tokens_total", tenant=tenant, type=kind) for kind in ("prompt", "completion")
+        )
+        assert figure(tokens, r"([\d,]+)") == counted
+        assert figure(cost, r"\$([\d.]+)") == pytest.approx(
+            total(scrape, "inferwatch_cost_dollars_total", tenant=tenant), abs=6e-5
+        )
+    assert len(rows) == 3
+    budgets = await page.run(
+        "[...document.querySelectorAll('#budgets tbody tr')].map((r) => [...r.cells].map((c) => c.innerText))"
+    )
+    spent = {(row[0], row[1]): row[2] for row in budgets}
+    month = total(scrape, "inferwatch_budget_spent_dollars", budget="month")
+    assert figure(spent["month", ""], r"\$([\d.]+)") == pytest.approx(month, abs=6e-5)
+    assert len(spent) == 4
+    unhappy = await text(page, "#unhappy tbody")
+    assert "client_abort" in unhappy
+
+
+async def test_streams_are_shown_as_they_stream(stack: Stack, page: Page) -> None:
+    """A row while it runs, with tokens that grow; none after it."""
+    async with client() as session:
+        running_one = asyncio.ensure_future(send(session, stack.url, chat(max_tokens=600)))
+        await page.until("document.getElementById('running').textContent === '1'")
+        await page.until("Number(document.querySelector('#streams tbody tr').cells[5].innerText) > 50")
+        before = int(await page.run("Number(document.querySelector('#streams tbody tr').cells[5].innerText)"))
+        await page.until(f"Number(document.querySelector('#streams tbody tr').cells[5].innerText) > {before}")
+        await running_one
+    await page.until("document.getElementById('running').textContent === '0'")
+    assert "nothing is under way" in await text(page, "#streams tbody")
+
+
+async def test_it_survives_a_restart_of_the_collector(stack: Stack, page: Page) -> None:
+    """It says that the connection is lost, and goes on by itself when it is back, with the same sums."""
+    await at_rest(stack)
+    await asyncio.sleep(1.5)
+    before = await text(page, "#card-requests small")
+    stack.kill("inferwatch_collectors")
+    await page.until("document.getElementById('health').textContent.startsWith('connection lost')")
+    await page.until("document.getElementById('health').textContent.startsWith('well')", 30)
+    assert await text(page, "#card-requests small") == before
+    await ask(stack, 1)
+    shown = int(figure(before, r"([\d,]+) in all")) + 1
+    await page.until(f"document.querySelector('#card-requests small').innerText.startsWith('{shown:,} ')", 20)
+
+
+async def test_nothing_leaves_the_machine_and_nothing_fails(stack: Stack, page: Page) -> None:
+    """Every request goes to the admin port; the console has no error."""
+    await asyncio.sleep(6)  # with a renewal of the history
+    assert page.errors == []
+    assert {url for url in page.requests if not url.startswith(f"{stack.admin}/")} == set()
+
+
+async def test_the_view_is_in_the_url(stack: Stack, page: Page) -> None:
+    """Range, theme and sorting come back with it; keys work without a mouse."""
+    await page.press("1")
+    await page.until("document.getElementById('range').value === '5'")
+    await page.run("document.querySelectorAll('#tenants th button')[5].click()")
+    await page.run("document.getElementById('theme').value = 'dark'")
+    await page.run("document.getElementById('theme').dispatchEvent(new Event('change'))")
+    fragment = str(await page.run("location.hash"))
+    assert {"range=5", "theme=dark", "sort-tenants=5d"} <= set(fragment.removeprefix("#").split("&"))
+    await page.call("Page.navigate", url="about:blank")
+    await page.open(f"{stack.admin}/{fragment}")
+    await page.until("document.documentElement.dataset.theme === 'dark'")
+    await page.until("document.getElementById('range').value === '5'")
+    await page.until("document.querySelectorAll('#tenants th')[5].ariaSort === 'descending'")
+    await page.press("p")
+    await page.until("document.getElementById('pause').getAttribute('aria-pressed') === 'true'")
+
+
+async def test_the_keyboard_reaches_everything(page: Page) -> None:
+    """Tab goes from the skip link through the controls to the tables, and what has the focus is to be seen."""
+    reached = []
+    for _ in range(12):
+        await page.press("Tab")
+        reached.append(
+            await page.run(
+                "document.activeElement.id || document.activeElement.className || document.activeElement.tagName"
+            )
+        )
+    assert reached[:4] == ["skip", "range", "theme", "pause"]
+    assert "scroll" in reached
+    assert await page.run("getComputedStyle(document.activeElement).outlineStyle") != "none"
+
+
+@pytest.mark.parametrize("size", list(SIZES))
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_accessibility(stack: Stack, page: Page, size: str, scheme: str) -> None:
+    """axe-core finds nothing: contrast, names, roles, order; on a phone nothing is wider than the screen."""
+    width, height, mobile = SIZES[size]
+    await page.size(width, height, mobile=mobile)
+    await page.prefer(scheme)
+    await ask(stack, 2)
+    await asyncio.sleep(2)
+    await page.run(await asyncio.to_thread(AXE.read_text, "utf-8"))
+    violations = await page.run("axe.run().then((r) => r.violations.map((v) => [v.id, v.nodes.map((n) => n.html)]))")
+    assert violations == []
+    assert await page.run("document.documentElement.scrollWidth <= window.innerWidth")
