@@ -53,7 +53,8 @@ class Screen:
     def _title(self) -> list[str]:
         return [
             "Inferwatch demo: a simulated engine, the real proxy, live numbers (Ctrl-C ends it)",
-            f"send your own requests to {self._data}/v1/chat/completions, read all metrics at {self._metrics}",
+            f"send your own requests to {self._data}/v1/chat/completions",
+            f"the live page is at {self._metrics.removesuffix('metrics')}, all metrics at {self._metrics}",
             "",
         ]
 
