@@ -32,7 +32,7 @@ _FLAGS: Final = {
     "--admin": ("admin", "HOST:PORT", "admin port with /metrics (default 127.0.0.1:9480)"),
     "--workers": ("workers", "N", "relay processes (default 1)"),
     "--state-dir": ("state_dir", "DIR", "ledger, spool and key"),
-    "--engine": ("upstream.engine", "NAME", "auto, vllm or unknown (default auto)"),
+    "--engine": ("upstream.engine", "NAME", "what the engine is, see docs/engines.md (default auto)"),
     "--log-level": ("log.level", "LEVEL", "debug, info, warning or error (default info)"),
 }
 

@@ -68,7 +68,19 @@ class SimulatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
             raise ValueError(f"sse_keep_alive_interval_s: {self.sse_keep_alive_interval_s} must be above 0")
 
 
-ENGINES = ("vllm",)
+# `vllm` has routes of its own, the others are in `personas.all`.
+ENGINES = (
+    "vllm",
+    "tgi",
+    "sglang",
+    "trtllm",
+    "triton",
+    "llamacpp",
+    "ollama",
+    "transformers",
+    "anthropic",
+    "openai",
+)
 _POSITIVE = (
     "max_num_seqs",
     "max_num_batched_tokens",

@@ -93,6 +93,21 @@ class Finished(NamedTuple):
     max_tokens: int
 
 
+class EngineTotals(NamedTuple):
+    """The engine's counters and gauges, for whoever tells them under other names."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    succeeded: int
+    rejected: int
+    running: int
+    waiting: int
+    kv_usage_ratio: float
+    finished_prompt_tokens: int
+    finished_completion_tokens: int
+
+
 class EngineMetrics:
     """Registry and recording of one engine."""
 
@@ -101,6 +116,9 @@ class EngineMetrics:
         GCCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
         ProcessCollector(registry=self.registry)
+        self._scheduler = scheduler
+        self._finished = [0, 0, 0]  # sequences, their prompt and completion tokens
+        self._rejected = 0
         self._labels = {"model_name": config.model, "engine": "0"}
         self._model = config.model
         self._gauges(config, scheduler)
@@ -206,6 +224,8 @@ class EngineMetrics:
         if admitted_s is None or first_s is None or last_s is None:
             raise ValueError(f"sequence {sequence.key} has not finished")
         self._success[finished.finish_reason].inc()
+        for position, amount in enumerate((1, sequence.prompt_tokens, sequence.generated)):
+            self._finished[position] += amount
         histograms["e2e_request_latency_seconds"].observe(last_s - sequence.arrival_s)
         histograms["request_queue_time_seconds"].observe(admitted_s - sequence.arrival_s)
         histograms["request_inference_time_seconds"].observe(last_s - admitted_s)
@@ -224,7 +244,25 @@ class EngineMetrics:
         self._histograms["request_params_n"].observe(n)
         self._histograms["request_max_num_generation_tokens"].observe(longest)
 
+    def totals(self) -> EngineTotals:
+        """Return where the counters and gauges are."""
+        counters, scheduler = self._counters, self._scheduler
+        succeeded, prompt, completion = self._finished
+        return EngineTotals(
+            prompt_tokens=_value(counters["prompt_tokens"]),
+            cached_tokens=_value(counters["prompt_tokens_cached"]),
+            completion_tokens=_value(counters["generation_tokens"]),
+            succeeded=succeeded,
+            rejected=self._rejected,
+            running=len(scheduler.running),
+            waiting=len(scheduler.waiting),
+            kv_usage_ratio=scheduler.kv.usage_ratio,
+            finished_prompt_tokens=prompt,
+            finished_completion_tokens=completion,
+        )
+
     def rejected(self) -> None:
+        self._rejected += 1
         self._rejections["max_num_queued_reqs"].inc()
 
     def http(self, handler: str, method: str, status: int) -> None:
@@ -232,6 +270,11 @@ class EngineMetrics:
 
     def exposition(self) -> bytes:
         return generate_latest(self.registry)
+
+
+def _value(counter: Counter) -> int:
+    (sample,) = [sample for metric in counter.collect() for sample in metric.samples if sample.name.endswith("_total")]
+    return int(sample.value)
 
 
 def _one_two_five(limit: int) -> tuple[float, ...]:

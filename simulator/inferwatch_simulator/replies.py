@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence as Items
+from typing import Protocol
 
 from inferwatch_simulator.answers import Answer
 from inferwatch_simulator.metrics import EngineMetrics, Finished
-from inferwatch_simulator.personas.vllm_events import Events
 from inferwatch_simulator.personas.vllm_requests import Generation
 from inferwatch_simulator.scheduler import Sequence
 from inferwatch_simulator.sinks import Sink
@@ -51,6 +51,19 @@ class Reply:
             self.done.set_result(None)
 
 
+class Events(Protocol):
+    """The events of one streamed reply, by an engine's persona."""
+
+    def opening(self) -> list[bytes]:
+        """What comes before the first token."""
+
+    def tokens(self, index: int, start: int, end: int, *, last: bool) -> bytes | None:
+        """The event for tokens [start, end) of a choice; None if they have none."""
+
+    def closing(self, sequences: Items[Sequence]) -> list[bytes]:
+        """What comes after the last token."""
+
+
 class StreamReply(Reply):
     """A reply sent token by token.
 
@@ -73,6 +86,12 @@ class StreamReply(Reply):
         self._sent = [0] * len(sequences)  # tokens, by choice
         self._opened = False
         self._pending: list[bytes] = []
+
+    def open(self) -> None:
+        """Send what comes before the first token now, and not with it."""
+        self._opened = True
+        if opening := self._events.opening():
+            self._sink.send(opening)
 
     def token(self, sequence: Sequence) -> bool:
         """Write the token's event, unless it is to come in one chunk with later ones."""

@@ -10,28 +10,31 @@ import secrets
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import msgspec
 import structlog
 import uvloop
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 
 from inferwatch_simulator import faults
 from inferwatch_simulator.config import VLLM_VERSION, SimulatorConfig
 from inferwatch_simulator.engine import Engine
+from inferwatch_simulator.http_answers import before_head, open_stream, plain, read_body, send_body
+from inferwatch_simulator.persona_app import PersonaApp
 from inferwatch_simulator.personas import vllm_bodies
+from inferwatch_simulator.personas.all import PERSONAS
 from inferwatch_simulator.personas.fields import ApiError, flag, read_object
 from inferwatch_simulator.personas.vllm_events import KEEP_ALIVE, ChatEvents, CompletionEvents
 from inferwatch_simulator.personas.vllm_requests import Generation, chat_request, completion_request, render_chat
 from inferwatch_simulator.personas.vllm_shapes import Identity, fingerprint_of
 from inferwatch_simulator.replies import Reply, StreamReply
-from inferwatch_simulator.sinks import FaultySink, Sink, reset
+from inferwatch_simulator.sinks import Sink
 from inferwatch_simulator.text import prompt_of
 
 _KEEP_ALIVE_S = 5  # uvicorn closes idle connections this soon, and vLLM leaves it so
-_MAX_BODY_BYTES = 256 * 2**20  # vLLM has no limit; this one keeps a mad test from taking the machine
 _MAX_HEAD_BYTES = 131_072  # uvicorn takes long heads
+_STREAM_HEAD = {"content-type": "text/event-stream; charset=utf-8", "vary": "Origin"}
 _BACKLOG = 2048  # connections that arrive together, as uvicorn's
 
 _log = structlog.get_logger("inferwatch.simulator")
@@ -44,7 +47,8 @@ class RunningSimulator:
 
     def __init__(self, config: SimulatorConfig, engine: Callable[[SimulatorConfig], Engine]) -> None:
         self.engine = engine(config)
-        self._app = _App(config, self.engine)
+        persona = PERSONAS.get(config.engine)
+        self._app = _App(config, self.engine) if persona is None else PersonaApp(config, self.engine, persona)
         self._runner = web.ServerRunner(
             web.Server(
                 self._app.handle,
@@ -136,7 +140,7 @@ class _App:
             return _json(msgspec.json.encode({"detail": str(error)}), 400)
         try:
             if plan:
-                await _before_head(request, plan)
+                await before_head(request, plan)
             if route is None:
                 return _json(b'{"detail":"Not Found"}', 404)
             if request.method != route.method:
@@ -159,16 +163,18 @@ class _App:
         return _plain(text, 200, "text/plain; version=1.0.0; charset=utf-8")
 
     async def _tokenize(self, request: web.BaseRequest, _plan: faults.FaultPlan) -> web.StreamResponse:
-        body = read_object(await _read(request))
+        body = read_object(await read_body(request))
         text = render_chat(body["messages"], []) if "messages" in body else str(body.get("prompt", ""))
         strings = flag(body, "return_token_strs", default=False)
         return _json(vllm_bodies.tokenized(prompt_of(text), self._config, strings=strings))
 
     async def _chat(self, request: web.BaseRequest, plan: faults.FaultPlan) -> web.StreamResponse:
-        return await self._generate(request, plan, chat_request(read_object(await _read(request)), self._config))
+        return await self._generate(request, plan, chat_request(read_object(await read_body(request)), self._config))
 
     async def _completion(self, request: web.BaseRequest, plan: faults.FaultPlan) -> web.StreamResponse:
-        return await self._generate(request, plan, completion_request(read_object(await _read(request)), self._config))
+        return await self._generate(
+            request, plan, completion_request(read_object(await read_body(request)), self._config)
+        )
 
     async def _generate(
         self, request: web.BaseRequest, plan: faults.FaultPlan, generation: Generation
@@ -189,9 +195,9 @@ class _App:
                 self._engine.submit(sequences, reply)
                 await reply.done
                 body = vllm_bodies.reply(identity, generation, answers, sequences, self._config)
-                return await _send_body(request, plan, body)
+                return await send_body(request, plan, _json(body))
             kind = ChatEvents if generation.chat else CompletionEvents
-            response, sink = await _open_stream(request, plan)
+            response, sink = await open_stream(request, plan, {**_head(), **_STREAM_HEAD})
             events = kind(identity, generation, answers, self._config)
             stream = StreamReply(generation, answers, sequences, self._engine.metrics, events, sink)
             self._engine.submit(sequences, stream)
@@ -229,91 +235,6 @@ class _App:
         return Identity(f"{prefix}-{name}", int(time.time()), self._config.model, self._fingerprint)
 
 
-async def _read(request: web.BaseRequest) -> bytes:
-    """The whole body. aiohttp's own limit of 1 MiB is not the engine's."""
-    body = bytearray()
-    async for data in request.content.iter_any():
-        body += data
-        if len(body) > _MAX_BODY_BYTES:
-            raise ApiError(413, "Request Entity Too Large", f"body is larger than {_MAX_BODY_BYTES} bytes")
-    return bytes(body)
-
-
-async def _before_head(request: web.BaseRequest, plan: faults.FaultPlan) -> None:
-    """Faults that act before there is a response. Some never return: the client has to leave."""
-    transport = _transport(request)
-    if "reset_before_head" in plan:
-        await request.content.read()
-        reset(transport)
-        await _until_cancelled()
-    if "garbage_head" in plan:
-        transport.write(b"\x16\x03\x01 this is not HTTP\r\n\r\n")
-        transport.close()
-        await _until_cancelled()
-    if "hang_before_head" in plan:
-        await _until_cancelled()
-    await asyncio.sleep(plan.values.get("slow_head", 0))
-    status = plan.get("status")
-    if status is not None:
-        await request.content.read()
-        kind = "InternalServerError" if status >= 500 else "BadRequestError"
-        raise ApiError(status, kind, f"simulated failure with status {status}")
-
-
-async def _until_cancelled() -> None:
-    await asyncio.get_running_loop().create_future()
-
-
-def _transport(request: web.BaseRequest) -> asyncio.Transport:
-    transport = request.transport
-    if transport is None:
-        raise asyncio.CancelledError  # the client left between two awaits
-    return transport
-
-
-async def _open_stream(request: web.BaseRequest, plan: faults.FaultPlan) -> tuple[web.StreamResponse, Sink]:
-    """Send the head, at once and before any token, as vLLM does."""
-    chunked = request.version >= HttpVersion11
-    response = web.StreamResponse(
-        headers={**_head(), "content-type": "text/event-stream; charset=utf-8", "vary": "Origin"}
-    )
-    if chunked:
-        response.enable_chunked_encoding()
-    else:
-        response.force_close()
-    await response.prepare(request)
-    transport = _transport(request)
-    if plan.shapes_stream:
-        return response, FaultySink(transport, plan, chunked=chunked)
-    return response, Sink(transport, chunked=chunked)
-
-
-async def _send_body(request: web.BaseRequest, plan: faults.FaultPlan, body: bytes) -> web.StreamResponse:
-    """A plain reply, whole, or as faulty as the plan wants it."""
-    response = _json(body)
-    if not plan.shapes_stream:
-        return response
-    partial = web.StreamResponse(headers=response.headers)
-    await partial.prepare(request)
-    half = len(body) // 2
-    if "one_byte_writes" in plan:
-        for position in range(len(body)):
-            await partial.write(body[position : position + 1])
-            await asyncio.sleep(0)
-    elif "hang_mid_stream" in plan:
-        await partial.write(body[:half])
-        await _until_cancelled()
-    elif plan.values.keys() & {"reset_mid_stream", "reset_mid_event", "cut_utf8"}:
-        await partial.write(body[:half])
-        await asyncio.sleep(0.02)  # a reset throws away what has not been sent
-        reset(_transport(request))
-        await _until_cancelled()
-    else:
-        await partial.write(body)
-    await partial.write_eof()
-    return partial
-
-
 def _head() -> dict[str, str]:
     return {"date": email.utils.formatdate(usegmt=True), "server": "uvicorn"}
 
@@ -323,5 +244,6 @@ def _json(body: bytes, status: int = 200, headers: Mapping[str, str] | None = No
 
 
 def _plain(body: bytes, status: int, content_type: str, headers: Mapping[str, str] | None = None) -> web.Response:
-    head: dict[str, Any] = {**_head(), **(headers or {}), "content-length": str(len(body))}
-    return web.Response(body=body, status=status, headers={**head, "content-type": content_type, "vary": "Origin"})
+    response = plain(body, status, content_type, {**_head(), **(headers or {})})
+    response.headers["vary"] = "Origin"
+    return response
