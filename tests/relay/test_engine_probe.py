@@ -170,6 +170,16 @@ async def test_probe_leaves_no_connection(engine: Engine, pool: Pool) -> None:
     await until(lambda: pool.idle == 0)
 
 
+async def test_the_connection_of_a_probe_is_never_a_requests(engine: Engine, pool: Pool) -> None:
+    """Not even between its reply and its end, when it could be taken for idle, and be aborted in somebody's hands."""
+    engine.answer(ok(b"{}"))
+    probe = asyncio.create_task(fetch(pool, b"/version"))
+    while not probe.done():
+        assert pool.take() is None
+        await asyncio.sleep(0)
+    assert (await probe)[0] == 200
+
+
 async def test_nobody_there(free_port: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> None:
     """The probe goes on asking, and names nobody."""
     monkeypatch.setattr(engine_probe, "RETRY_S", 0.001)

@@ -137,6 +137,8 @@ async def fetch(pool: Pool, path: bytes) -> Answer:
         ConnectError, ConnectionError: no connection, or no proper reply.
     """
     connection: Connection = await pool.connect()
+    # Whoever took it from the pool before we come to abort it would wait for ever.
+    connection.is_single = True
     answer = _Answer()
     try:
         connection.begin(answer)

@@ -87,6 +87,7 @@ class Connection(asyncio.Protocol):
         "_takes_upgrade",
         "_until_eof",
         "idle_since_s",
+        "is_single",
         "on_body",
         "transport",
         "tunnel",
@@ -105,6 +106,7 @@ class Connection(asyncio.Protocol):
         self.tunnel: asyncio.Transport | None = None  # after an upgrade: the client's transport
         self.idle_since_s = 0.0
         self.uploading = False  # a streamed request body has not been sent to its end
+        self.is_single = False  # for one request alone: never the pool's
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)  # uvloop's are no subclasses of asyncio's
@@ -217,7 +219,7 @@ class Connection(asyncio.Protocol):
         self._sink = None
         trailers, self._headers = self._headers, []
         # With half a request behind it, a connection would take the next request for the other half.
-        if self._keep_alive and not self._excess and not self.uploading:
+        if self._keep_alive and not self._excess and not self.uploading and not self.is_single:
             self._pool.put(self)
         else:
             self.transport.close()
