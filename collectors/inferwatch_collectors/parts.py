@@ -18,7 +18,7 @@ from inferwatch_collectors.exchange import Exchange
 from inferwatch_collectors.gpu.monitor import GpuMonitor
 from inferwatch_collectors.ledger.base import Ledger
 from inferwatch_collectors.ledger.journal import Journal
-from inferwatch_collectors.ledger.sqlite import SqliteLedger
+from inferwatch_collectors.ledger.sqlite import FILE_NAME, SqliteLedger
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_collectors.metrics import TABLE
 from inferwatch_collectors.recorder import Recorder
@@ -62,6 +62,7 @@ class Parts:
             links=lambda: self.tap.links(),  # noqa: PLW0108 - it is made below
             cut=lambda link, ids: self.tap.cut(link, ids),  # noqa: PLW0108
             commit=self.journal.flush,
+            ledger=Path(settings.state_dir) / FILE_NAME if ledger.durable else None,
         )
         self.meter = Meter(
             self.store,

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
-from stack import Stack, chat, client, running, send, wait_until
+from stack import Stack, chat, client, running, send, status, wait_until
 
 from inferwatch_simulator.readings import total
 
@@ -144,8 +144,8 @@ async def test_streams_are_cut_in_good_form(stack: Stack) -> None:
             assert await spent(stack, "cut", batch * 14 * 4) < CUT_LIMIT / 2
         bodies = [chat(f"long {n}", max_tokens=2000, stream_options={"include_usage": True}) for n in range(STREAMS)]
         replies = await asyncio.gather(*(send(session, stack.url, body) for body in bodies))
-    for status, body in replies:
-        assert status == 200
+    for code, body in replies:
+        assert code == 200
         *events, done = body.decode().strip().split("\n\n")
         assert done == "data: [DONE]"
         *told, last, usage = [json.loads(event.removeprefix("data: ")) for event in events]
@@ -187,6 +187,22 @@ async def test_budgets_come_and_go_with_a_reload(tmp_path: Path) -> None:
         await asyncio.to_thread(reload, stack, [])
         await asyncio.sleep(0.2)
         assert (await ask(stack, "rejected"))[0] == 200
+
+
+async def test_a_budget_that_comes_later_knows_what_was_spent(tmp_path: Path) -> None:
+    """Its tenant is refused by what came before it, and after a restart of the collector just so."""
+    configure(tmp_path / "config.yaml", [])
+    with running(tmp_path, "--config", str(tmp_path / "config.yaml")) as stack:
+        assert (await ask(stack, "rejected", max_tokens=250))[0] == 200
+        await asyncio.to_thread(stack.settled, 1)
+        await asyncio.to_thread(reload, stack, RULES)
+        before = await spent(stack, "rejected", 250)
+        assert (await ask(stack, "rejected"))[0] == 429
+        assert (await ask(stack, "cut", max_tokens=5))[0] == 200
+        stack.kill("inferwatch_collectors")
+        await asyncio.to_thread(wait_until, lambda: status(f"{stack.admin}/metrics") == 200, "the next collector")
+        assert await spent(stack, "cut", 5) < before
+        assert await spent(stack, "rejected", 250) == before
 
 
 async def test_a_body_that_is_not_waited_for_is_asked_for_too(tmp_path: Path) -> None:

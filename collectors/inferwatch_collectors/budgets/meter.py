@@ -14,7 +14,7 @@ Without a usable board everything is counted and nothing enforced.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from inferwatch.board import MEASURED, Board
@@ -26,10 +26,12 @@ from inferwatch.tap import Open
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.booking import Link
 from inferwatch_collectors.budgets.account import PENDING_S, Account
+from inferwatch_collectors.budgets.beginnings import Beginnings
 from inferwatch_collectors.budgets.charges import Tariff
 from inferwatch_collectors.budgets.enforcement import must_cut, news
 from inferwatch_collectors.budgets.expected import Expected
 from inferwatch_collectors.budgets.exported import Exported
+from inferwatch_collectors.budgets.history import Past
 from inferwatch_collectors.budgets.holds import Pair
 from inferwatch_collectors.budgets.lending import Lending
 from inferwatch_collectors.budgets.memory import Memory, Remembered
@@ -62,6 +64,7 @@ MAX_AWAITED: Final = 100_000
 # Values of labels, beside those of `publication`.
 CUT: Final = "cut"
 UNMEASURED: Final = "unmeasured"
+HISTORY: Final = "history"
 
 
 class _Running:
@@ -114,6 +117,7 @@ class BudgetMeter:
         self._book = Rulebook(budgets)
         self._memory = Memory(store)
         self._exported = Exported(store)
+        self.beginnings = Beginnings(store)
         self._accounts: dict[Digest, Account] = {}
         self._running: dict[str, _Running] = {}
         self._awaited: dict[str, _Awaited] = {}  # ended requests that the attribution will measure
@@ -132,10 +136,11 @@ class BudgetMeter:
         for remembered in list(self._memory.read()):
             rule = rules.get(remembered.present.rule)
             values = remembered.present.values
-            if rule is None or len(values) != len(rule.settings.per):
+            if rule is None or len(values) != len(rule.settings.per) or not self.beginnings.same_measure(rule):
                 self._memory.forget(remembered.number)
                 continue
             self._take_up(Match(rule, values, digest_of(rule.name, values)), remembered, wall_s)
+        self.beginnings.restore(self._book.rules)
         self._begin_counters()
         self._publish(now_ns)
 
@@ -146,7 +151,8 @@ class BudgetMeter:
         rules = {rule.name: rule for rule in self._book.rules}
         for digest, account in list(self._accounts.items()):
             rule = rules.get(account.rule.name)
-            if rule is None or rule.settings.per != account.rule.settings.per:
+            before = account.rule
+            if rule is None or rule.settings.per != before.settings.per or rule.measured != before.measured:
                 self._drop(digest)
                 continue
             old, state = account.spending, account.spending.state()
@@ -157,6 +163,7 @@ class BudgetMeter:
             account.spending = Spending(rule, self._now_s)
             account.spending.restore(state, old.past(state.newest), old.bucket_s, self._now_s)
             account.dirty = account.past_dirty = True
+        self.beginnings.use(self._book.rules)
         self._begin_counters()
         self._publish(now_ns)
 
@@ -177,7 +184,7 @@ class BudgetMeter:
             for decision in (*(word for _, word in COUNTED), CUT):
                 self._store.counter(m.BUDGET_DECISIONS, (rule.name, decision))
         if self._book.rules:
-            for reason in (*(word for _, word in UNCHECKED), UNMEASURED, LOCK):
+            for reason in (*(word for _, word in UNCHECKED), UNMEASURED, HISTORY, LOCK):
                 self._store.counter(m.BUDGET_UNCHECKED, (reason,))
 
     def _take_up(self, match: Match, remembered: Remembered, wall_s: float) -> None:
@@ -188,6 +195,29 @@ class BudgetMeter:
         account.decisions = list(present.decisions)
         account.warned = present.warned
         self._accounts[match.digest] = account
+
+    def begin(self, name: str, since: int, past: Past) -> Iterator[None]:
+        """Put what was spent before a rule began into its accounts: one a step, and anything may happen between two."""
+        rule = self.beginnings.rule(name, since)
+        if rule is None or past.mark < since:
+            return
+        existing = {each.values for each in self._accounts.values() if each.rule.name == name}
+        if not rule.settings.per:
+            existing.add(())
+        for begun in self.beginnings.accounts(rule, past, existing):
+            account = self._account(Match(rule, begun.values, digest_of(name, begun.values)))
+            if account is not None:
+                account.spending = Spending(rule, self._now_s)
+                account.spending.restore(begun.spending, begun.past, account.spending.bucket_s, self._now_s)
+                for charge in begun.charges:
+                    account.charge(charge.arrival_s, charge.amount, self._now_s)
+                account.dirty = account.past_dirty = True
+                self._memory.write(account)
+            yield
+            rule = self.beginnings.rule(name, since)
+            if rule is None:
+                return  # another configuration has come
+        self.beginnings.known(rule)
 
     def _drop(self, digest: Digest) -> None:
         account = self._accounts.pop(digest)
@@ -208,6 +238,9 @@ class BudgetMeter:
         if not matches or opened.request_id in self._running:
             return
         accounts = [account for match in matches if (account := self._account(match)) is not None]
+        if self.beginnings:
+            unsure = sum(self.beginnings.waits(match.rule.name) for match in matches)
+            self._store.counter(m.BUDGET_UNCHECKED, (HISTORY,)).add(unsure)
         running = self._running[opened.request_id] = _Running(opened, accounts)
         self._now_s = max(self._now_s, running.arrival_s)
         held = {slot: (Pair(expected, worst), ticket) for slot, expected, worst, ticket in opened.reserved}
@@ -245,6 +278,7 @@ class BudgetMeter:
             if account is None:
                 continue
             amount = self._tariff.of_record(match.rule.measured, record)
+            booked = amount is not None
             if amount is None:
                 amount = seen.get(match.rule.name, 0)
                 self._note_uncounted(record, match.rule.name, amount)
@@ -252,7 +286,7 @@ class BudgetMeter:
                 account.estimate(record.request_id, arrival_s, amount, self._now_s)
                 measured.append(account)
             elif amount:
-                account.charge(arrival_s, amount, self._now_s)
+                self._charge(account, arrival_s, amount, booked=booked)
             self._learn(account, record)
             self._memory.write(account)
         if measured and len(self._awaited) < MAX_AWAITED:
@@ -267,8 +301,9 @@ class BudgetMeter:
             account = self._account(match) if amount is not None else None
             if account is None or amount is None:
                 continue
-            before = known.charged.get(match.rule.name, 0) if known is not None else 0
-            account.charge(late.wall_ns / NS_PER_S, amount - before, self._now_s)
+            self._charge(account, late.wall_ns / NS_PER_S, amount)
+            if known is not None:
+                self._charge(account, late.wall_ns / NS_PER_S, -known.charged.get(match.rule.name, 0), booked=False)
             self._memory.write(account)
 
     def share(self, share: Share) -> None:
@@ -282,15 +317,22 @@ class BudgetMeter:
             estimate = account.pending.get(share.request_id)
             account.measured(share.request_id)
             amount = self._tariff.of_share(account.rule.measured, share)
+            booked = amount is not None
             if amount is None:  # nothing measures it: the estimate is all there is
                 amount = estimate[1] if estimate is not None else 0
             elif awaited is not None and account.rule.measured not in learnt:
                 learnt.add(account.rule.measured)
                 self._tariff.learnt[account.rule.measured].observe(amount, awaited.prompt, awaited.completion)
-            account.charge(share.wall_ns / NS_PER_S, amount, self._now_s)
+            self._charge(account, share.wall_ns / NS_PER_S, amount, booked=booked)
             self._memory.write(account)
         if learnt:
             self._memory.write_learnt(self._tariff.learnt)
+
+    def _charge(self, account: Account, arrival_s: float, amount: int, *, booked: bool = True) -> None:
+        """Settle an amount. `booked`: the commit that this step is in has it in the roll-ups, too."""
+        account.charge(arrival_s, amount, self._now_s)
+        if self.beginnings:
+            self.beginnings.charged(account.rule, account.values, arrival_s, amount, booked=booked)
 
     def _note_uncounted(self, record: RequestRecord, budget: str, charged: int) -> None:
         if charged and record.prompt_tokens is None and record.completion_tokens is None:

@@ -48,6 +48,11 @@ class Spending:
         return self._first
 
     @property
+    def oldest_bucket(self) -> int:
+        """The first bucket that is kept at present."""
+        return self._rolled - self._kept + 1
+
+    @property
     def spent(self) -> int:
         """What is spent in the period, or window, of the last `roll`."""
         return self._sum

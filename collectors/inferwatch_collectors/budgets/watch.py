@@ -1,36 +1,51 @@
-"""Budgets in the running collector: opens the board, and ticks while there are rules.
+"""Budgets in the running collector: opens the board, ticks while there are rules, reads the past of those that begin.
 
-A board that cannot be opened is told in the log; then everything is counted and nothing enforced.
+A board that cannot be opened is told in the log; then everything is counted and nothing enforced. The past is read in a
+thread of its own, from the ledger's file; without a file there is none.
 """
 
 import asyncio
 import contextlib
 import logging
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 from inferwatch.board import Board, BoardError
+from inferwatch.budget_rules import Rule
 from inferwatch.config import Config
 from inferwatch.price_book import PriceBook
 from inferwatch.settings.budgets import Budgets
 from inferwatch.tasks import TaskSet
 from inferwatch_collectors.booking import Link
+from inferwatch_collectors.budgets import history
 from inferwatch_collectors.budgets.charges import Tariff, nanodollars_per_gpu_hour
 from inferwatch_collectors.budgets.lending import Lending
 from inferwatch_collectors.budgets.meter import TICK_S, BudgetMeter
 from inferwatch_collectors.budgets.sharing import Sharing, host_name
 from inferwatch_collectors.metric_store import MetricStore
+from inferwatch_collectors.report.reading import ReadError
 
 _log: Final = logging.getLogger(__name__)
 
 # A Redis that answers has done so long before; for one that does not, the start does not wait.
 READY_S: Final = 1.0
 
+# A commit that is due anyway; longer, and a disk is failing.
+FLUSH_WITHIN_S: Final = 2.0
+
+# A ledger that cannot be read, or whose last commit is too old: a full disk, or a backup that holds it.
+RETRY_S: Final = 5.0
+
+# Accounts taken up before others have their turn on the loop: some milliseconds.
+ACCOUNTS_AT_ONCE: Final = 100
+
 
 class BudgetWatch:
-    """Holds the meter and its task."""
+    """Holds the meter and its tasks."""
 
     def __init__(
         self,
@@ -40,17 +55,21 @@ class BudgetWatch:
         links: Callable[[], Iterable[Link]],
         cut: Callable[[Link, tuple[int, ...]], None],
         commit: Callable[[float], Awaitable[bool]],
+        ledger: Path | None,
     ) -> None:
         """`links` are the connected relays; `cut` tells one of them which of its requests must end.
 
-        `commit` waits until the ledger has everything up to now, or so many seconds; returns whether it has.
+        `commit` waits until the ledger has everything up to now, or so many seconds; returns whether it has. `ledger`
+        is its file, None if there is none.
         """
         self._links = links
         self._commit = commit
+        self._ledger = ledger
         self._store = store
         self._sharing: Sharing | None = None
         self._talk: asyncio.Task[None] | None = None
         self._task: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[None] | None = None
         self._is_asked = bool(config.budgets.rules)
         tariff = Tariff(PriceBook(config.prices.rules), nanodollars_per_gpu_hour(config.cost, config.energy))
         self._board = _open(board, config.budgets)
@@ -67,6 +86,8 @@ class BudgetWatch:
             self._task = tasks.start(self._tick(), "budgets")
         if self._is_asked and self._settings.redis.is_used and self._sharing is None:
             self._share(tasks)
+        if self.meter.beginnings and (self._reading is None or self._reading.done()):
+            self._reading = tasks.start(self._read(), "budget_history")
 
     async def ready(self) -> None:
         """Wait until Redis has lent something, or will not at once; then requests find what they may spend."""
@@ -119,6 +140,37 @@ class BudgetWatch:
         while True:
             self.meter.tick(time.monotonic_ns(), time.time(), self._links())
             await asyncio.sleep(TICK_S)
+
+    async def _read(self) -> None:
+        """Read the past of all rules that begin."""
+        thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="budget_history")
+        stop = threading.Event()
+        try:
+            while self.meter.beginnings:
+                await self._commit(FLUSH_WITHIN_S)
+                for rule, since in self.meter.beginnings.waiting():
+                    await self._begin(rule, since, thread, stop)
+                if self.meter.beginnings:
+                    await asyncio.sleep(RETRY_S)
+        finally:
+            stop.set()
+            thread.shutdown(wait=False)
+
+    async def _begin(self, rule: Rule, since: int, thread: ThreadPoolExecutor, stop: threading.Event) -> None:
+        if self._ledger is None:
+            self.meter.beginnings.known(rule)
+            return
+        loop, name = asyncio.get_running_loop(), rule.name
+        try:
+            past = await loop.run_in_executor(thread, history.read, self._ledger, rule, time.time(), stop)
+        except ReadError as error:
+            _log.warning("budget_history_unread budget=%s reason=%s", name, error)
+            return
+        for taken, _ in enumerate(self.meter.begin(name, since, past), 1):
+            if taken % ACCOUNTS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        if not self.meter.beginnings.waits(name):
+            _log.info("budget_history_read budget=%s accounts=%d", name, len(past.accounts))
 
 
 def _open(path: Path | None, budgets: Budgets) -> Board | None:

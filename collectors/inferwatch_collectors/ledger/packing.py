@@ -60,3 +60,11 @@ class Shapes:
             return _decode_named(blob)
         shape, *values = _decode_values(blob)
         return msgspec.convert(dict(zip(self._known[shape], values, strict=True)), RequestRecord)
+
+    def value(self, blob: bytes, name: str) -> Any:
+        """Return one value of the record in a row, as msgpack has it, without making the rest; None: it has none."""
+        if _is_named(blob):
+            return getattr(_decode_named(blob), name)
+        shape, *values = _decode_values(blob)
+        fields = self._known[shape]
+        return values[fields.index(name)] if name in fields else None

@@ -116,7 +116,8 @@ BUDGET_UNCHECKED: Final = Metric(
     group=Group.BUDGETS,
     labels=("reason",),
     help="Times that a request was not held against a budget as it should have been.",
-    measured="accounts: there were more accounts than budgets.max_accounts; collector_silent: what running requests "
+    measured="history: of requests that came before what had been spent was read from the ledger, for a budget that is "
+    "new; accounts: there were more accounts than budgets.max_accounts; collector_silent: what running requests "
     "hold was left out, since nobody had settled it for 10 s; unmeasured: GPU time or energy that no measurement "
     "followed; lock: a process stood still with the lock "
     "of the accounts for longer than budgets.max_lock_wait_s.",
