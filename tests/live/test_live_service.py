@@ -8,7 +8,7 @@ import pytest
 from inferwatch.record import ErrorType, Outcome, RequestRecord
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.live.service import FRAME_S, MAX_UNHAPPY, WINDOW_S, LiveService
-from inferwatch_collectors.live.tables import MAX_STREAMS, MAX_TENANTS
+from inferwatch_collectors.live.tables import MAX_ROWS, MAX_STREAMS
 
 NS = 1_000_000_000
 START_S = 1000
@@ -101,13 +101,13 @@ def test_streams_as_they_stream(traffic: Any, open_exchange: Any) -> None:
 
 def test_tables_are_bounded(traffic: Any, open_exchange: Any) -> None:
     """What is cut off is counted."""
-    for number in range(MAX_TENANTS + 5):
+    for number in range(MAX_ROWS + 5):
         traffic.request(tenant=f"t{number}", completion=number)
     exchanges = [open_exchange(n) for n in range(MAX_STREAMS + 3)]
     frame = Live(traffic, *exchanges).frame()
-    assert (len(frame["tenants"]), frame["tenant_count"]) == (MAX_TENANTS, MAX_TENANTS + 5)
+    assert (len(frame["tenants"]), frame["tenant_count"]) == (MAX_ROWS, MAX_ROWS + 5)
     assert (len(frame["streams"]), frame["running"]) == (MAX_STREAMS, MAX_STREAMS + 3)
-    assert frame["tenants"][0]["tenant"] == f"t{MAX_TENANTS + 4}"
+    assert frame["tenants"][0]["tenant"] == f"t{MAX_ROWS + 4}"
 
 
 def test_a_tenant(traffic: Any) -> None:
@@ -120,8 +120,9 @@ def test_a_tenant(traffic: Any) -> None:
     rows = {row["tenant"]: row for row in live.frame(2.0)["tenants"]}
     acme = rows["acme"]
     assert (acme["requests"], acme["failed"], acme["tokens"]) == (0.5, 0.5, 7.5)
-    assert (acme["requests_total"], acme["tokens_total"], acme["dollars_total"]) == (2, 30, 6)
+    assert (acme["requests_total"], acme["tokens_total"], acme["gpu_dollars_total"]) == (2, 30, 6)
     assert 0.1 < acme["ttft_p99"] <= 0.25
+    assert acme["price_dollars_total"] is None
     assert rows["new"]["requests"] == 0.5
 
 

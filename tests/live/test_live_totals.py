@@ -51,6 +51,7 @@ def test_sums_are_those_of_metrics(traffic: Any) -> None:
         "prompt_tokens": 20,
         "completion_tokens": 10,
         "gpu_dollars": 6,
+        "price_dollars": 0,
         "idle_dollars": 0,
         "joules": 0,
     }

@@ -107,7 +107,7 @@ async def test_every_number_is_that_of_metrics(stack: Stack, page: Page) -> None
         )
         assert figure(tokens, r"([\d,]+)") == counted
         assert figure(cost, r"\$([\d.]+)") == pytest.approx(
-            total(scrape, "inferwatch_cost_dollars_total", tenant=tenant), abs=6e-5
+            total(scrape, "inferwatch_cost_dollars_total", tenant=tenant, basis="gpu"), abs=6e-5
         )
     assert len(rows) == 3
     budgets = await page.run(

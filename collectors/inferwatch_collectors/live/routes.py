@@ -46,6 +46,8 @@ class LivePage:
         return [
             web.get("/live/events", self._events),
             web.get("/live/history", self._history),
+            web.get("/live/frame", self._frame),
+            web.get("/live/streams", self._streams),
             web.get("/live/{name:[A-Za-z0-9._/-]+}", self._file),
         ]
 
@@ -73,6 +75,14 @@ class LivePage:
         if not 0 < minutes <= MAX_MINUTES:
             return web.Response(status=400, text=f"minutes: expected a number up to {MAX_MINUTES:.0f}\n")
         return web.Response(body=self._service.history(minutes), content_type="application/json", headers=_HEADERS)
+
+    async def _frame(self, _: web.Request) -> web.Response:
+        frame = self._service.frame(time.monotonic_ns(), time.time())
+        return web.Response(body=frame, content_type="application/json", headers=_HEADERS)
+
+    async def _streams(self, _: web.Request) -> web.Response:
+        body = self._service.streams(time.monotonic_ns())
+        return web.Response(body=body, content_type="application/json", headers=_HEADERS)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         if self._viewers >= MAX_VIEWERS:

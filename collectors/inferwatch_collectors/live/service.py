@@ -34,7 +34,8 @@ _encode: Final = msgspec.json.Encoder().encode
 
 class _Look(NamedTuple):
     totals: Totals
-    tenants: dict[str, tables.TenantTotals]
+    tenants: tables.Usage
+    models: tables.Usage
 
 
 class LiveService:
@@ -71,6 +72,10 @@ class LiveService:
         """Return the last `minutes` as JSON: a list for each column."""
         return _encode(self._history.columns(minutes))
 
+    def streams(self, now_ns: int) -> bytes:
+        """Return more of what is under way than a frame has, as JSON."""
+        return _encode(tables.streams(self._open_exchanges(), now_ns, tables.MOST_STREAMS)[0])
+
     def frame(self, now_ns: int, unix_s: float) -> bytes:
         """Return what happens now, as JSON; the same to all who ask within a second."""
         now_s = now_ns / 1e9
@@ -83,7 +88,7 @@ class LiveService:
     def _made(self, now_ns: int, unix_s: float) -> bytes:
         self._refresh()
         store = self._store
-        new = _Look(read(store, now_ns / 1e9), tables.tenant_totals(store))
+        new = _Look(read(store, now_ns / 1e9), tables.used_by(store, "tenant"), tables.used_by(store, "model"))
         self._looks.append(new)
         while new.totals.at_s - self._looks[0].totals.at_s > WINDOW_S + FRAME_S:
             self._looks.popleft()
@@ -99,7 +104,8 @@ class LiveService:
                 "now": between(old.totals, new.totals),
                 "streams": streams,
                 "running": running,
-                "tenants": tables.tenants(store, old.tenants, new.tenants, seconds),
+                "tenants": tables.busiest(store, "tenant", old.tenants, new.tenants, seconds),
+                "models": tables.busiest(store, "model", old.models, new.models, seconds),
                 "tenant_count": len(new.tenants),
                 "budgets": tables.budgets(store),
                 "gpus": tables.gpus(store),
@@ -116,4 +122,4 @@ def _signals(store: MetricStore) -> list[dict[str, Any]]:
         for labels, count in values(store, m.SPEND_ANOMALY_SIGNALS)
         if count
     ]
-    return sorted(found, key=lambda row: -row["count"])[: tables.MAX_TENANTS]
+    return sorted(found, key=lambda row: -row["count"])[: tables.MAX_ROWS]

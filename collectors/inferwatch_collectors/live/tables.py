@@ -13,21 +13,22 @@ from inferwatch_collectors.live.totals import FAILED, counts_by, grouped, quanti
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_collectors.metrics import Metric
 
-MAX_TENANTS: Final = 20
+MAX_ROWS: Final = 20
 MAX_STREAMS: Final = 50
+
+# For who asks for more: a terminal has no more lines, and a look at each takes some microseconds.
+MOST_STREAMS: Final = 500
 MAX_BUDGETS: Final = 30
 MAX_GPUS: Final = 16
 
 NS_PER_S: Final = 1e9
 
-_TENANT: Final = m.REQUESTS.labels.index("tenant")
-
 # A reply that failed, or was refused or given up: what somebody on call looks for.
 UNHAPPY: Final = frozenset(Outcome) - {Outcome.OK}
 
 
-class TenantTotals(NamedTuple):
-    """What a tenant has used so far."""
+class Used(NamedTuple):
+    """What a tenant has used, or a model has served, so far."""
 
     requests: float
     failed: float
@@ -35,48 +36,57 @@ class TenantTotals(NamedTuple):
     ttft: tuple[int, ...]
 
 
-def tenant_totals(store: MetricStore) -> dict[str, TenantTotals]:
-    """Look at all tenants."""
-    requests: dict[str, float] = {}
+Usage = dict[str, Used]
+
+
+def used_by(store: MetricStore, label: str) -> Usage:
+    """Look at all values of `label`: `tenant` or `model`."""
+    place = m.REQUESTS.labels.index(label)
+    requests = grouped(store, m.REQUESTS, place)
     failed: dict[str, float] = {}
     for labels, value in values(store, m.REQUESTS):
-        tenant = labels[_TENANT]
-        requests[tenant] = requests.get(tenant, 0.0) + value
         if labels[-1] in FAILED:
-            failed[tenant] = failed.get(tenant, 0.0) + value
+            failed[labels[place]] = failed.get(labels[place], 0.0) + value
     tokens: dict[str, float] = {}
     for labels, value in values(store, m.TOKENS):
         if labels[-1] in ("prompt", "completion"):  # the others are parts of these
-            tokens[labels[_TENANT]] = tokens.get(labels[_TENANT], 0.0) + value
-    ttft = counts_by(store, m.TIME_TO_FIRST_TOKEN, _TENANT)
+            tokens[labels[place]] = tokens.get(labels[place], 0.0) + value
+    ttft = counts_by(store, m.TIME_TO_FIRST_TOKEN, place)
     return {
-        tenant: TenantTotals(count, failed.get(tenant, 0.0), tokens.get(tenant, 0.0), tuple(ttft.get(tenant, ())))
-        for tenant, count in requests.items()
+        name: Used(count, failed.get(name, 0.0), tokens.get(name, 0.0), tuple(ttft.get(name, ())))
+        for name, count in requests.items()
     }
 
 
-def tenants(
-    store: MetricStore, old: dict[str, TenantTotals], new: dict[str, TenantTotals], seconds: float
-) -> list[dict[str, Any]]:
-    """Return the tenants that used most tokens between two looks, the busiest first."""
-    dollars = grouped(store, m.COST_DOLLARS, _TENANT)
+def busiest(store: MetricStore, label: str, old: Usage, new: Usage, seconds: float) -> list[dict[str, Any]]:
+    """Return the tenants, or models, with most tokens between two looks, the busiest first."""
+    hardware, listed = (_dollars(store, label, basis) for basis in ("gpu", "price"))
     rows: list[dict[str, Any]] = []
-    for tenant, now in new.items():
-        before = old.get(tenant, TenantTotals(0.0, 0.0, 0.0, ()))
+    for name, now in new.items():
+        before = old.get(name, Used(0.0, 0.0, 0.0, ()))
         rows.append(
             {
-                "tenant": tenant,
+                label: name,
                 "requests": _rate(before.requests, now.requests, seconds),
                 "failed": _rate(before.failed, now.failed, seconds),
                 "tokens": _rate(before.tokens, now.tokens, seconds),
                 "ttft_p99": quantile(m.TIME_TO_FIRST_TOKEN, before.ttft, now.ttft, 0.99),
                 "requests_total": now.requests,
                 "tokens_total": now.tokens,
-                "dollars_total": dollars.get(tenant),
+                "gpu_dollars_total": hardware.get(name),
+                "price_dollars_total": listed.get(name),
             }
         )
-    rows.sort(key=lambda row: (-(row["tokens"] or 0.0), -row["tokens_total"], row["tenant"]))
-    return rows[:MAX_TENANTS]
+    rows.sort(key=lambda row: (-(row["tokens"] or 0.0), -row["tokens_total"], row[label]))
+    return rows[:MAX_ROWS]
+
+
+def _dollars(store: MetricStore, label: str, basis: str) -> dict[str, float]:
+    place, found = m.COST_DOLLARS.labels.index(label), dict[str, float]()
+    for labels, value in values(store, m.COST_DOLLARS):
+        if labels[-1] == basis:
+            found[labels[place]] = found.get(labels[place], 0.0) + value
+    return found
 
 
 def _rate(old: float, new: float, seconds: float) -> float | None:
@@ -132,11 +142,13 @@ def _by(store: MetricStore, metric: Metric) -> dict[tuple[str, ...], float]:
     return dict(values(store, metric))
 
 
-def streams(open_exchanges: Iterable[Exchange], now_ns: int) -> tuple[list[dict[str, Any]], int]:
-    """Return the oldest requests under way, and how many there are in all. Times are CLOCK_MONOTONIC."""
+def streams(
+    open_exchanges: Iterable[Exchange], now_ns: int, limit: int = MAX_STREAMS
+) -> tuple[list[dict[str, Any]], int]:
+    """Return the `limit` oldest requests under way, and how many there are in all. Times are CLOCK_MONOTONIC."""
     exchanges = sorted(open_exchanges, key=lambda exchange: exchange.opened.arrival_ns)
     rows: list[dict[str, Any]] = []
-    for exchange in exchanges[:MAX_STREAMS]:
+    for exchange in exchanges[:limit]:
         opened, progress = exchange.opened, exchange.progress
         first_ns, tokens = progress.first_ns, progress.completion_tokens
         since_first_s = (now_ns - first_ns) / NS_PER_S if first_ns is not None else 0.0

@@ -31,6 +31,7 @@ class Totals(NamedTuple):
     prompt_tokens: float
     completion_tokens: float
     gpu_dollars: float
+    price_dollars: float
     idle_dollars: float
     joules: float
     ttft: tuple[int, ...]
@@ -46,13 +47,15 @@ def read(store: MetricStore, at_s: float) -> Totals:
     """Look at the store."""
     by_outcome = grouped(store, m.REQUESTS, _OUTCOME)
     by_type = grouped(store, m.TOKENS, _TYPE)
+    dollars = grouped(store, m.COST_DOLLARS, _BASIS)
     return Totals(
         at_s=at_s,
         requests=sum(by_outcome.values()),
         failed=sum(by_outcome.get(outcome, 0.0) for outcome in FAILED),
         prompt_tokens=by_type.get("prompt", 0.0),
         completion_tokens=by_type.get("completion", 0.0),
-        gpu_dollars=grouped(store, m.COST_DOLLARS, _BASIS).get("gpu", 0.0),
+        gpu_dollars=dollars.get("gpu", 0.0),
+        price_dollars=dollars.get("price", 0.0),
         idle_dollars=_sum(store, m.IDLE_COST_DOLLARS) or 0.0,
         joules=(_sum(store, m.ENERGY_JOULES) or 0.0) + (_sum(store, m.IDLE_ENERGY_JOULES) or 0.0),
         ttft=_counts(store, m.TIME_TO_FIRST_TOKEN),
@@ -172,6 +175,7 @@ def shown(totals: Totals) -> Mapping[str, Any]:
         "prompt_tokens": totals.prompt_tokens,
         "completion_tokens": totals.completion_tokens,
         "gpu_dollars": totals.gpu_dollars,
+        "price_dollars": totals.price_dollars,
         "idle_dollars": totals.idle_dollars,
         "joules": totals.joules,
     }
