@@ -92,7 +92,7 @@ class TenantDirectory:
 
     def whose(self, key: bytes) -> Tenant | Unknown:
         """Return the tenant of a key, or the label of an unknown one."""
-        owner = self._owners.get(_digest(key, self._secret))
+        owner = self._owners.get(_digest(key, self._secret)) if self._owners else None
         if owner is not None:
             return Tenant(self._names[owner])
         label = hashlib.blake2b(key, digest_size=LABEL_BYTES, key=self._secret).hexdigest()
