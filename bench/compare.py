@@ -118,7 +118,8 @@ def _machine(load_before: float) -> str:
     packages = ", ".join(f"{name} {version(name)}" for name in ("aiohttp", "httptools", "msgspec", "uvloop"))
     return (
         f"Machine: {model}{mhz}, {os.cpu_count()} cores{virtual}, {memory_gb:.0f} GB; Linux {platform.release()}; "
-        f"load average before the run {load_before:.2f}. Python {platform.python_version()}, {packages}."
+        f"load average before the run {load_before:.2f}. Python {platform.python_version()} "
+        f"({'the distribution’s' if sys.base_prefix == '/usr' else 'not the distribution’s'}), {packages}."
     )
 
 
