@@ -1,0 +1,108 @@
+"""The bets of a drift detector: what is staked on which change, and what the evidence is worth.
+
+An e-detector (Shin, Ramdas and Rinaldo, "E-detectors", NEJSDS 2022), of the Shiryaev-Roberts kind, as in
+`anomalies.evidence`. There the null is "no more than expected"; here it is "this feature falls into its bins as it
+did in the reference":
+
+* A feature is cut into bins, and each bin b has a score s(b): about what a normal variable would show there, or for a
+  flag 0 and 1. Who bets on a change of some kind k gets row_k(b) = exp(tilt of s(b)) for what was seen, and pays the
+  mean of that under the reference, `price_k`: if nothing has changed, row_k / price_k is 1 on average or less, given
+  all that was before.
+* At every vote a new player comes in with as much as time has passed. What all have together is on average at most the
+  time since the start. So evidence of W weeks comes on average no sooner than after W weeks if nothing has changed, and
+  within W/20 weeks in one of twenty such streams at most, however often one looks (Doob).
+* The mean over kinds of change and over features, with weights that sum to 1, is as valid as each.
+
+What is not exact: a price is an estimate. `reference.prices` makes it too high rather than too low, and says how sure.
+
+Rows are shared by all features (scores are rounded to an eighth), so that a feature's own state is a few hundred bytes.
+
+Pure.
+"""
+
+from functools import cache
+from math import exp, sqrt
+from statistics import NormalDist
+from typing import Final
+
+# What is bet on, of a quantity in standard deviations: it moved, or spread out. The best bet on a shift of d is d,
+# and any between d/2 and 2d gains; below half of the smallest nothing ever grows, which is a tolerance of its own.
+SHIFTS: Final = (0.1, -0.1, 0.25, -0.25, 0.5, -0.5, 1.0, -1.0)
+SPREADS: Final = (0.15, -0.15, 0.4, -0.4)
+
+# Of a flag: it comes so many times as often (as odds). More bets on more: what is bad is a flag that comes oftener.
+RATIOS: Final = (1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 0.6, 0.3)
+
+# One value must not decide: at the largest stake a score of 3 is worth a factor of 12.
+MAX_SCORE: Final = 3.0
+STEPS: Final = 8  # scores are rounded to 1/STEPS
+
+# A signal at more than this would be one false alarm in 20,000 years; nothing needs to grow beyond, and nothing
+# overflows.
+CEILING_WEEKS: Final = 1e6
+# Evidence that has been lost for good is not carried below what a float can hold.
+FLOOR_WEEKS: Final = 1e-30
+
+WEEK_S: Final = 7 * 24 * 3600
+
+Row = tuple[float, ...]
+
+
+def normal_scores(counts: tuple[int, ...]) -> tuple[float, ...]:
+    """Return for each bin what a standard normal variable has in the middle of it, rounded and bounded."""
+    total = sum(counts) + 0.5 * len(counts)
+    scores, below = [], 0.0
+    for count in counts:
+        share = (count + 0.5) / total
+        score = NormalDist().inv_cdf(below + share / 2)
+        scores.append(round(max(-MAX_SCORE, min(MAX_SCORE, score)) * STEPS) / STEPS)
+        below += share
+    return tuple(scores)
+
+
+@cache
+def quantity_row(score: float) -> Row:
+    """Return what each bet on a quantity gets when a value of this score is seen."""
+    spread = (score * score - 1.0) / sqrt(2.0)
+    return (*(exp(shift * score) for shift in SHIFTS), *(exp(step * spread) for step in SPREADS))
+
+
+@cache
+def flag_row(score: float) -> Row:
+    """Return what each bet on a flag gets: its ratio if it is up (score 1), its stake if it is not (0)."""
+    return RATIOS if score else (1.0,) * len(RATIOS)
+
+
+class Players:
+    """All that bet on one feature."""
+
+    __slots__ = ("at_weeks", "held")
+
+    def __init__(self, bets: int, at_weeks: float, held: tuple[float, ...] = ()) -> None:
+        """`at_weeks`: when it begins."""
+        self.held = held if len(held) == bets else (0.0,) * bets
+        self.at_weeks = at_weeks
+
+    @property
+    def weeks(self) -> float:
+        """What they have together."""
+        return sum(self.held) / len(self.held)
+
+    def bet(self, row: Row, prices: Row, now_weeks: float) -> None:
+        """Take what was seen: each gets `row / price`. `prices` are positive and finite."""
+        passed = now_weeks - self.at_weeks
+        if passed < 0.0:
+            passed = 0.0  # a clock that jumped: no time for nobody
+        self.at_weeks = now_weeks
+        self.held = tuple(
+            [
+                FLOOR_WEEKS if (now := (have + passed) * get / price) < FLOOR_WEEKS else now
+                for have, get, price in zip(self.held, row, prices, strict=True)
+            ]
+        )
+        if max(self.held) > CEILING_WEEKS:
+            self.held = tuple([min(have, CEILING_WEEKS) for have in self.held])
+
+    def clear(self) -> None:
+        """Begin anew. To throw evidence away never makes a false alarm likelier."""
+        self.held = (0.0,) * len(self.held)

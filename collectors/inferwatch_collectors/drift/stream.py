@@ -1,0 +1,264 @@
+"""One model for one tenant: from a reference that is learnt, to a detector that is judged by it.
+
+* **Learning.** Each vote is counted. With text, the first `WORD_VOTES` votes teach what its trigrams are like, and
+  votes are counted after that, so that likeness is not measured with the texts it was learnt from.
+* **Judging**, once pinned. Each vote moves the bets of each feature that it has a value for. A feature without a
+  reference (nobody streamed while it was learnt) is off, and says so.
+* **Effects.** Beside the evidence, the last thousand votes or so by bin, fading: how much it is, once it is sure that
+  it is.
+
+A value is a finite number or None; NaN and infinities are None here. Prices are made anew when the hour changes.
+
+Pure: time comes from the caller, in weeks of a clock that never goes back, and as the hour of the week.
+"""
+
+from array import array
+from collections.abc import Iterator, Mapping, Sequence
+from math import isfinite
+from typing import Final, NamedTuple
+
+import msgspec
+
+from inferwatch_collectors.drift.betting import Players
+from inferwatch_collectors.drift.features import Direction, Feature, Kind
+from inferwatch_collectors.drift.reference import (
+    DAYS,
+    HOURS,
+    Learning,
+    LearningState,
+    Pinned,
+    PinnedState,
+    Terms,
+    bin_of,
+    psi,
+    wasserstein,
+)
+
+HOURS_OF_WEEK: Final = HOURS * DAYS
+
+# A vote weighs half after 700 others: recent enough to be "now", enough of them for a share of 1 %.
+MEMORY_VOTES: Final = 1_000.0
+FADING: Final = 1.0 + 1.0 / MEMORY_VOTES
+# Weights grow instead of all bins fading; they are brought back before a 32-bit float loses anything.
+MAX_WEIGHT: Final = 1e6
+
+# Evidence below this part of the bar is what chance makes all the time: what has moved, moved after it was last so low.
+START_SHARE: Final = 1e-3
+
+Values = Mapping[str, float | None]
+
+
+class Effect(NamedTuple):
+    """How a feature is now, beside how it was."""
+
+    feature: Feature
+    weeks: float  # its part of the evidence
+    psi: float
+    wasserstein: float  # in standard deviations; of a flag the difference of its shares
+    before: float  # a flag's share, or the score of the mean
+    now: float
+    median_before: float | None  # of a quantity, in its own unit
+    median_now: float | None
+
+
+class _Judged:
+    """One feature with a reference."""
+
+    __slots__ = ("feature", "pinned", "players", "prices", "recent", "weight")
+
+    def __init__(self, feature: Feature, pinned: Pinned, weight: float, now_weeks: float) -> None:
+        self.feature = feature
+        self.pinned = pinned
+        self.weight = weight
+        self.players = Players(pinned.bets, now_weeks)
+        self.prices: tuple[float, ...] = ()
+        self.recent = array("f", bytes(4 * len(pinned.scores)))
+
+    def effect(self, hour: int) -> Effect | None:
+        """Return how it is now; None before anything was seen."""
+        total = sum(self.recent)
+        if total <= 0:
+            return None
+        pinned = self.pinned
+        before = pinned.shares(hour)
+        # As if each bin had been seen once in the time: no share is 0.
+        least = 1.0 / MEMORY_VOTES
+        now = [(each / total + least) / (1 + least * len(before)) for each in self.recent]
+        flag = pinned.kind is Kind.FLAG
+        return Effect(
+            self.feature,
+            self.weight * self.players.weeks,
+            psi(before, now),
+            wasserstein(before, now, pinned.scores),
+            before[1] if flag else _mean(before, pinned.scores),
+            self.recent[1] / total if flag else _mean(now, pinned.scores),
+            None if flag else _median(before, pinned.edges),
+            None if flag else _median(now, pinned.edges),
+        )
+
+
+class Watched:
+    """The features of one stream, judged by a reference. `weeks` is the evidence of all of them."""
+
+    def __init__(self, pinned: Mapping[Feature, Pinned], of: Sequence[Feature], terms: Terms, now_weeks: float) -> None:
+        """`of`: all that are looked at; those without a reference are off."""
+        whole = sum(feature.weight for feature in of)
+        self._judged = {
+            feature.name: _Judged(feature, reference, feature.weight / whole, now_weeks)
+            for feature, reference in pinned.items()
+        }
+        self.off = tuple(feature for feature in of if feature.name not in self._judged)
+        self._terms = terms
+        self._hour = -1
+        self._weight = 1.0
+        self.votes = 0
+
+    @property
+    def weeks(self) -> float:
+        """What evidence there is: a false alarm at so much comes no sooner, on average, than after so many weeks."""
+        return sum(each.weight * each.players.weeks for each in self._judged.values())
+
+    def weeks_by_direction(self) -> dict[Direction, float]:
+        """Return the parts of the evidence."""
+        found = dict.fromkeys(Direction, 0.0)
+        for each in self._judged.values():
+            found[each.feature.direction] += each.weight * each.players.weeks
+        return found
+
+    def vote(self, values: Values, now_weeks: float, hour: int) -> None:
+        """Take a request, seen in this hour of the week."""
+        if hour != self._hour:
+            self._turn(hour)
+        self.votes += 1
+        self._weight *= FADING
+        if self._weight > MAX_WEIGHT:
+            self._fade()
+        for name, value in values.items():
+            judged = self._judged.get(name)
+            if judged is None or value is None or not isfinite(value):
+                continue
+            place = bin_of(judged.pinned.edges, value)
+            judged.players.bet(judged.pinned.rows[place], judged.prices, now_weeks)
+            judged.recent[place] += self._weight
+
+    def _turn(self, hour: int) -> None:
+        first, self._hour = self._hour < 0, hour
+        for judged in self._judged.values():
+            if first or judged.pinned.has_profile:
+                judged.prices = judged.pinned.prices(hour, self._terms)
+
+    def _fade(self) -> None:
+        for judged in self._judged.values():
+            judged.recent = array("f", [each / self._weight for each in judged.recent])
+        self._weight = 1.0
+
+    def effects(self) -> list[Effect]:
+        """Return how each feature is now, those with the most evidence first."""
+        hour = max(0, self._hour)
+        found = [effect for judged in self._judged.values() if (effect := judged.effect(hour)) is not None]
+        return sorted(found, key=lambda effect: effect.weeks, reverse=True)
+
+    def held(self) -> dict[str, tuple[float, ...]]:
+        """Return what the players of each feature have, to be written down."""
+        return {name: judged.players.held for name, judged in self._judged.items()}
+
+    def resume(self, held: Mapping[str, Sequence[float]], votes: int, now_weeks: float) -> None:
+        """Take up what was written down. The time in between brought nobody anything."""
+        self.votes = votes
+        for name, have in held.items():
+            if name in self._judged and all(isfinite(each) and each >= 0 for each in have):
+                judged = self._judged[name]
+                judged.players = Players(judged.pinned.bets, now_weeks, tuple(have))
+
+    def pinned(self) -> Iterator[tuple[Feature, Pinned]]:
+        """Yield the reference of each feature."""
+        return ((each.feature, each.pinned) for each in self._judged.values())
+
+
+class Lesson:
+    """The features of one stream while its reference is learnt."""
+
+    def __init__(self, of: Sequence[Feature]) -> None:
+        self._of = {feature.name: feature for feature in of}
+        self._learning = {feature.name: Learning(feature.kind) for feature in of}
+        self._joint = array("L", bytes(array("L").itemsize * HOURS_OF_WEEK))
+        self.votes = 0
+
+    def vote(self, values: Values, hour: int) -> None:
+        """Take a request, seen in this hour of the week."""
+        self.votes += 1
+        self._joint[hour] += 1
+        for name, value in values.items():
+            learning = self._learning.get(name)
+            if learning is not None and value is not None and isfinite(value):
+                learning.take(value, hour)
+
+    @property
+    def hours(self) -> int:
+        """In how many hours of the week votes were seen."""
+        return sum(1 for votes in self._joint if votes)
+
+    def pin(self, least: int) -> dict[Feature, Pinned]:
+        """Return the reference of every feature of which at least `least` values were counted."""
+        found = {}
+        for name, learning in self._learning.items():
+            if learning.votes >= least and (pinned := learning.pin(self._joint)) is not None:
+                found[self._of[name]] = pinned
+        return found
+
+    def state(self) -> "LessonState":
+        """Return it to be written down."""
+        return LessonState(
+            self.votes,
+            tuple(self._joint),
+            {name: learning.state() for name, learning in self._learning.items()},
+        )
+
+    @classmethod
+    def of(cls, state: "LessonState", of: Sequence[Feature]) -> "Lesson":
+        """Return what was written down, for the features that are looked at now.
+
+        Raises:
+            ValueError: it does not fit together.
+        """
+        found = cls(of)
+        if len(state.joint) != HOURS_OF_WEEK:
+            raise ValueError(f"{len(state.joint)} hours, expected {HOURS_OF_WEEK}")
+        found.votes, found._joint = state.votes, array("L", state.joint)
+        for name, learning in state.learning.items():
+            if name in found._learning:
+                found._learning[name] = Learning.of(learning)
+        return found
+
+
+class LessonState(msgspec.Struct, array_like=True):
+    """What is written down of a `Lesson`."""
+
+    votes: int
+    joint: tuple[int, ...]
+    learning: dict[str, LearningState]
+
+
+class WatchedState(msgspec.Struct, array_like=True):
+    """What is written down of a `Watched`."""
+
+    votes: int
+    pinned: dict[str, PinnedState]
+    held: dict[str, tuple[float, ...]]
+
+
+def _mean(shares: Sequence[float], scores: Sequence[float]) -> float:
+    return sum(share * score for share, score in zip(shares, scores, strict=True))
+
+
+def _median(shares: Sequence[float], edges: Sequence[float]) -> float | None:
+    """Return about the median: between two edges in proportion; None where it is beyond the outermost."""
+    below = 0.0
+    for place, share in enumerate(shares):
+        if below + share >= 0.5:
+            if place in (0, len(edges)):
+                return edges[0] if place == 0 else None
+            low, high = edges[place - 1], edges[place]
+            return low + (high - low) * (0.5 - below) / share
+        below += share
+    return None
