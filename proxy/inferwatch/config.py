@@ -19,6 +19,7 @@ from inferwatch.settings import budgets, cost, energy, engine_metrics, observing
 from inferwatch.settings.anomalies import Anomalies
 from inferwatch.settings.budgets import Budgets
 from inferwatch.settings.cost import Attribution, Cost
+from inferwatch.settings.drift import Drift
 from inferwatch.settings.energy import Energy
 from inferwatch.settings.engine_metrics import EngineMetrics
 from inferwatch.settings.gpu import Gpu
@@ -68,6 +69,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     prices: Prices = Prices()
     budgets: Budgets = Budgets()
     anomalies: Anomalies = Anomalies()
+    drift: Drift = Drift()
     cost: Cost = Cost()
     attribution: Attribution = Attribution()
     energy: Energy = Energy()

@@ -34,6 +34,7 @@ class Feature(NamedTuple):
     words: str
     weight: float = 1.0
     text: bool = False  # it needs the text, not only the record
+    partial: bool = False  # many requests do not have it
 
 
 _Q: Final = Kind.QUANTITY
@@ -54,8 +55,8 @@ RECORD_FEATURES: Final = (
     Feature("finish_other", _ANSWER, _F, "answers that end in any other way than stop, length or a tool", CORE),
     Feature("empty", _ANSWER, _F, "answers without any text", CORE),
     Feature("abandoned", _ANSWER, _F, "clients that hung up"),
-    Feature("ttft", _PACE, _Q, "time to the first token, given the prompt's length and the load"),
-    Feature("gap", _PACE, _Q, "mean time between tokens, given the load"),
+    Feature("ttft", _PACE, _Q, "time to the first token, given the prompt's length and the load", partial=True),
+    Feature("gap", _PACE, _Q, "mean time between tokens, given the load", partial=True),
 )
 
 # What `text.read` says of a text, of prompts and of answers alike.
@@ -93,7 +94,9 @@ TEXT_FEATURES: Final = (
     ),
     Feature("refusal", _ANSWER, _F, "answers that begin as refusals do", FIRST, True),
     Feature("loop", _ANSWER, _F, "answers that repeat themselves without an end", FIRST, True),
-    Feature("json", _ANSWER, _F, "answers that are valid JSON, of those that begin as JSON", FIRST, True),
+    Feature(
+        "json", _ANSWER, _F, "answers that are valid JSON, of those that begin as JSON", FIRST, text=True, partial=True
+    ),
 )
 
 

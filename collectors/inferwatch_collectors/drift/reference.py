@@ -1,18 +1,16 @@
 """The reference: how each feature fell into its bins when all was as it should be. Counts only; no value, no text.
 
 A feature is learnt in two steps, from different requests, so that the bins do not depend on what is counted in them:
-the first EDGE_VOTES values (kept in memory until then, never written down) make the edges, the rest is counted.
-Beside the counts it keeps the sums of scores by hour of the day and by day of the week.
+the first EDGE_VOTES values (kept in memory until then, never written down) make the edges, the rest is counted. Beside
+the counts it keeps the sums of scores by hour of the week.
 
-When it is pinned, `fit` makes of that:
-* the *profile*, hour + day, each drawn towards nothing by what is noise in it (James and Stein), or nothing if all
-  may be;
-* the *core* distribution p: mixed over the hours of the reference by exponential tilts of p, it gives the counts.
+When it is pinned, `fit` makes of that the *profile* (see `profile`) and the *core* distribution p: mixed over the hours
+of the reference by exponential tilts of p, it gives the counts.
 
 At any hour the distribution is then the core tilted to that hour's mean, and `prices` are the means of the bets' rows
 under it, made dearer by three things:
 * The reference is a sample. With `z` by Bonferroni over all features and bets, the true mean is above
-  mean * (1 + z sd / sqrt(m)) + z² range / (3 m) with probability `risk` at most for all of them together. The normal
+  mean + z sd / sqrt(m) + z² range / (3 m) with probability `risk` at most for all of them together. That is the normal
   approximation, and Bernstein's term with it for what is rare, with every bin counted once more than it was seen.
 * The profile is an estimate: by its standard error.
 * The tolerance: a shift of so many standard deviations is of no interest.
@@ -30,15 +28,16 @@ from typing import Final
 import msgspec
 
 from inferwatch_collectors.drift.betting import (
-    RATIOS,
     SHIFTS,
     SPREADS,
+    STEPS,
     Row,
     flag_row,
     normal_scores,
     quantity_row,
 )
 from inferwatch_collectors.drift.features import Kind
+from inferwatch_collectors.drift.profile import FLAT, HOURS_OF_WEEK, STEP, Profile, profile_of
 
 # Values that make the edges: a 2 % quantile is then the fifth value. Edges need not be good, only fixed.
 EDGE_VOTES: Final = 256
@@ -46,18 +45,11 @@ QUANTILES: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.9
 # So much of one lowest value is a bin of its own, apart from what may come below it.
 ATOM_SHARE: Final = 0.05
 
-HOURS: Final = 24
-DAYS: Final = 7
-
-# A profile is believed if its spread is above what noise makes, by three standard errors of that spread.
-SURE: Final = 3.0
-# Means of the profile are rounded for the deconvolution: a fortieth of a standard deviation changes nothing.
-PROFILE_STEP: Final = 0.05
+# Rounds of the deconvolution, which gains a digit in two or three.
 ROUNDS: Final = 12
-BACKFITS: Final = 12
 
-# What a shift of the tolerance is to each bet on a quantity.
-STAKES: Final = tuple(abs(stake) for stake in (*SHIFTS, *SPREADS))
+# What the tolerance is to each bet on a quantity, beside the shift of the mean.
+SPREAD_STAKES: Final = (*(0.0 for _ in SHIFTS), *(abs(stake) for stake in SPREADS))
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -79,8 +71,7 @@ class PinnedState(msgspec.Struct, array_like=True):
     edges: tuple[float, ...]
     scores: tuple[float, ...]
     counts: tuple[int, ...]
-    hours: tuple[float, ...]
-    days: tuple[float, ...]
+    profile: bytes
     profile_error: float
     core: tuple[float, ...]
 
@@ -92,10 +83,8 @@ class LearningState(msgspec.Struct, array_like=True):
     edges: tuple[float, ...]
     scores: tuple[float, ...]
     counts: tuple[int, ...]
-    hour_sums: tuple[float, ...]
-    hour_votes: tuple[int, ...]
-    day_sums: tuple[float, ...]
-    day_votes: tuple[int, ...]
+    sums: bytes
+    votes: bytes  # empty: in every vote
 
 
 def bin_of(edges: Sequence[float], value: float) -> int:
@@ -103,32 +92,34 @@ def bin_of(edges: Sequence[float], value: float) -> int:
     return bisect_left(edges, value)
 
 
-def cut(values: Sequence[float]) -> tuple[float, ...]:
-    """Return the edges that these finite values make; they ascend."""
+def cut(values: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the edges that these finite values make, ascending, and the score of each bin."""
     ordered = sorted(values)
     last = len(ordered) - 1
     edges = sorted({ordered[round(share * last)] for share in QUANTILES})
     lowest = ordered[0]
     if edges[0] == lowest and ordered[round(ATOM_SHARE * last)] == lowest:
         edges.insert(0, nextafter(lowest, -inf))
-    return tuple(edges)
+    counts = [0] * (len(edges) + 1)
+    for value in ordered:
+        counts[bisect_left(edges, value)] += 1
+    return tuple(edges), normal_scores(tuple(counts))
 
 
 class Learning:
     """One feature on its way to a reference."""
 
-    __slots__ = ("_day_sums", "_day_votes", "_hour_sums", "_hour_votes", "_values", "counts", "edges", "kind", "scores")
+    __slots__ = ("_sums", "_values", "_votes", "counts", "edges", "kind", "scores")
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: Kind, *, partial: bool = False) -> None:
+        """`partial`: not every request has it, and which do may depend on the hour."""
         self.kind = kind
-        self._values = array("d")
+        self._values = array("f")
         self.edges: tuple[float, ...] = ()
         self.scores: tuple[float, ...] = ()
         self.counts: list[int] = []
-        self._hour_sums = array("d", bytes(8 * HOURS))
-        self._day_sums = array("d", bytes(8 * DAYS))
-        self._hour_votes = array("L", bytes(array("L").itemsize * HOURS))
-        self._day_votes = array("L", bytes(array("L").itemsize * DAYS))
+        self._sums = array("i", bytes(4 * HOURS_OF_WEEK))  # of scores, in eighths
+        self._votes = array("I", bytes(4 * HOURS_OF_WEEK)) if partial else None
         if kind is Kind.FLAG:
             self._cut((0.5,), (0.0, 1.0))
 
@@ -146,48 +137,26 @@ class Learning:
         if not self.edges:
             self._values.append(value)
             if len(self._values) >= EDGE_VOTES:
-                edges = cut(self._values)
-                counts = [0] * (len(edges) + 1)
-                for each in self._values:
-                    counts[bin_of(edges, each)] += 1
-                self._cut(edges, normal_scores(tuple(counts)))
-                self._values = array("d")
+                self._cut(*cut(self._values))
+                self._values = array("f")
             return
         place = bisect_left(self.edges, value)
         self.counts[place] += 1
-        score = self.scores[place]
-        day, of_day = divmod(hour, HOURS)
-        self._hour_sums[of_day] += score
-        self._hour_votes[of_day] += 1
-        self._day_sums[day] += score
-        self._day_votes[day] += 1
+        self._sums[hour] += round(self.scores[place] * STEPS)
+        if self._votes is not None:
+            self._votes[hour] += 1
 
     def pin(self, joint: Sequence[int]) -> "Pinned | None":
         """Return the reference of this feature; None if nothing was counted. `joint`: votes by hour of the week."""
         if not self.edges or not self.votes:
             return None
-        return fit(
-            self.kind,
-            self.edges,
-            self.scores,
-            self.counts,
-            (self._hour_sums, self._hour_votes),
-            (self._day_sums, self._day_votes),
-            joint,
-        )
+        sums = [each / STEPS for each in self._sums]
+        return fit(self.kind, self.edges, self.scores, self.counts, sums, self._votes or joint)
 
     def state(self) -> LearningState:
         """Return it to be written down."""
-        return LearningState(
-            self.kind.value,
-            self.edges,
-            self.scores,
-            tuple(self.counts),
-            tuple(self._hour_sums),
-            tuple(self._hour_votes),
-            tuple(self._day_sums),
-            tuple(self._day_votes),
-        )
+        votes = b"" if self._votes is None else self._votes.tobytes()
+        return LearningState(self.kind.value, self.edges, self.scores, tuple(self.counts), self._sums.tobytes(), votes)
 
     @classmethod
     def of(cls, state: LearningState) -> "Learning":
@@ -196,18 +165,22 @@ class Learning:
         Raises:
             ValueError: it does not fit together.
         """
-        found = cls(Kind(state.kind))
+        found = cls(Kind(state.kind), partial=bool(state.votes))
         if state.edges:
-            sizes = {len(state.edges) + 1, len(state.scores), len(state.counts)}
-            if len(sizes) != 1 or len(state.hour_sums) != HOURS or len(state.day_sums) != DAYS:
+            if len({len(state.edges) + 1, len(state.scores), len(state.counts)}) != 1:
                 raise ValueError("a reference that does not fit together")
             found.edges, found.scores, found.counts = state.edges, state.scores, list(state.counts)
-            found._hour_sums, found._hour_votes = array("d", state.hour_sums), array("L", state.hour_votes)
-            found._day_sums, found._day_votes = array("d", state.day_sums), array("L", state.day_votes)
+            found._sums = _hours("i", state.sums)
+            found._votes = _hours("I", state.votes) if state.votes else None
         return found
 
 
-Sums = tuple[Sequence[float], Sequence[int]]  # of scores, and how many
+def _hours(kind: str, data: bytes) -> "array[int]":
+    found = array(kind)
+    found.frombytes(data)
+    if len(found) != HOURS_OF_WEEK:
+        raise ValueError(f"{len(found)} hours, expected {HOURS_OF_WEEK}")
+    return found
 
 
 def fit(
@@ -215,81 +188,44 @@ def fit(
     edges: tuple[float, ...],
     scores: tuple[float, ...],
     counts: Sequence[int],
-    by_hour: Sums,
-    by_day: Sums,
-    joint: Sequence[int],
+    sums: Sequence[float],
+    votes: Sequence[int],
 ) -> "Pinned":
-    """Return the reference that these counts make. `joint`: votes by hour of the week, 168 of them."""
-    total = sum(counts) + len(counts)
+    """Return the reference that these counts make. Sums of scores and votes are by hour of the week.
+
+    A feature that nearly every vote has may be told the votes of all: they are taken in proportion.
+    """
+    seen = sum(counts)
+    total = seen + len(counts)
     pooled = [(count + 1) / total for count in counts]
     mean = sum(share * score for share, score in zip(pooled, scores, strict=True))
     variance = sum(share * (score - mean) ** 2 for share, score in zip(pooled, scores, strict=True))
-    hours, days, error = _profile(by_hour, by_day, joint, mean, variance)
-    core = tuple(pooled) if error == 0.0 else _core(pooled, scores, hours, days, joint, mean)
-    return Pinned(kind, edges, scores, tuple(counts), hours, days, error, core)
-
-
-def _profile(
-    by_hour: Sums, by_day: Sums, joint: Sequence[int], mean: float, variance: float
-) -> tuple[tuple[float, ...], tuple[float, ...], float]:
-    """Return what each hour and each day add to the mean, and the standard error of both together (0: no profile)."""
-    hours, days = [0.0] * HOURS, [0.0] * DAYS
-    table = [joint[day * HOURS : (day + 1) * HOURS] for day in range(DAYS)]
-    in_hour = [sum(table[day][hour] for day in range(DAYS)) for hour in range(HOURS)]
-    in_day = [sum(row) for row in table]
-    hour_means = [(total / votes - mean) if votes else 0.0 for total, votes in zip(*by_hour, strict=True)]
-    day_means = [(total / votes - mean) if votes else 0.0 for total, votes in zip(*by_day, strict=True)]
-    for _ in range(BACKFITS):  # hours and days are not seen equally often together
-        hours = [
-            hour_means[hour] - sum(table[day][hour] * days[day] for day in range(DAYS)) / in_hour[hour]
-            if in_hour[hour] and by_hour[1][hour]
-            else 0.0
-            for hour in range(HOURS)
-        ]
-        days = [
-            day_means[day] - sum(table[day][hour] * hours[hour] for hour in range(HOURS)) / in_day[day]
-            if in_day[day] and by_day[1][day]
-            else 0.0
-            for day in range(DAYS)
-        ]
-    hours, hour_error = _shrunk(hours, by_hour[1], variance)
-    days, day_error = _shrunk(days, by_day[1], variance)
-    return tuple(hours), tuple(days), sqrt(hour_error + day_error)
-
-
-def _shrunk(effects: list[float], votes: Sequence[int], variance: float) -> tuple[list[float], float]:
-    """Return the effects without what is noise in them, and the variance of what is left; none if all may be noise."""
-    total = sum(votes)
-    seen = [count for count in votes if count]
-    if len(seen) < 2 or not total:
-        return [0.0] * len(effects), 0.0
-    noise = variance * len(seen) / total  # weighted by votes: each cell's variance / votes times its share
-    spread = sum(count * effect * effect for count, effect in zip(votes, effects, strict=True)) / total
-    if spread <= noise * (1 + SURE * sqrt(2 / (len(seen) - 1))):
-        return [0.0] * len(effects), 0.0
-    part = 1 - noise / spread
-    return [effect * part for effect in effects], noise * part
+    part = seen / max(1, sum(votes))
+    in_hours = [round(each * part) for each in votes]
+    found = profile_of(sums, in_hours, sum(sums) / max(1, seen), variance, seen - max(counts))
+    core = tuple(pooled) if found is FLAT else _core(pooled, scores, found, votes, mean, sqrt(variance))
+    return Pinned(kind, edges, scores, tuple(counts), found, core)
 
 
 def _core(
     pooled: Sequence[float],
     scores: Sequence[float],
-    hours: Sequence[float],
-    days: Sequence[float],
-    joint: Sequence[int],
+    profile: Profile,
+    votes: Sequence[int],
     mean: float,
+    unit: float,
 ) -> tuple[float, ...]:
     """Return the distribution whose tilts, mixed as the reference's hours were, give the pooled one."""
-    mixture: dict[int, float] = {}
-    total = sum(joint) or 1
-    for place, votes in enumerate(joint):
-        step = round((days[place // HOURS] + hours[place % HOURS]) / PROFILE_STEP)
-        mixture[step] = mixture.get(step, 0.0) + votes / total
+    mixture: dict[float, float] = {}
+    total = sum(votes) or 1
+    for hour, count in enumerate(votes):
+        offset = round(profile.at(hour) / (4 * STEP)) * (4 * STEP)  # twenty of them are enough
+        mixture[offset] = mixture.get(offset, 0.0) + count / total
     core = list(pooled)
     for _ in range(ROUNDS):
         mixed = [0.0] * len(core)
-        for step, weight in mixture.items():
-            tilted = tilt(core, scores, mean + step * PROFILE_STEP)
+        for offset, weight in mixture.items():
+            tilted = tilt(core, scores, mean + offset * unit)
             mixed = [have + weight * share for have, share in zip(mixed, tilted, strict=True)]
         core = [share * want / have for share, want, have in zip(core, pooled, mixed, strict=True)]
         whole = sum(core)
@@ -319,7 +255,7 @@ def tilt(shares: Sequence[float], scores: Sequence[float], mean: float) -> tuple
 class Pinned:
     """The reference of one feature."""
 
-    __slots__ = ("_days", "_error", "_hours", "core", "counts", "edges", "kind", "mean", "rows", "scores", "votes")
+    __slots__ = ("_counts", "core", "edges", "kind", "mean", "profile", "rows", "scores", "unit", "votes")
 
     def __init__(
         self,
@@ -327,27 +263,26 @@ class Pinned:
         edges: tuple[float, ...],
         scores: tuple[float, ...],
         counts: tuple[int, ...],
-        hours: tuple[float, ...],
-        days: tuple[float, ...],
-        error: float,
+        profile: Profile,
         core: tuple[float, ...],
     ) -> None:
         self.kind = kind
         self.edges = edges
         self.scores = scores
-        self.counts = counts
+        self._counts = counts
         self.votes = sum(counts)
+        self.profile = profile
         self.core = core
-        self._hours, self._days, self._error = hours, days, error
         self.rows: tuple[Row, ...] = tuple((flag_row if kind is Kind.FLAG else quantity_row)(each) for each in scores)
-        self.mean = sum((count + 1) * score for count, score in zip(counts, scores, strict=True)) / (
-            self.votes + len(counts)
-        )
+        whole = self.votes + len(counts)
+        shares = [(count + 1) / whole for count in counts]
+        self.mean = sum(share * score for share, score in zip(shares, scores, strict=True))
+        self.unit = sqrt(sum(share * (score - self.mean) ** 2 for share, score in zip(shares, scores, strict=True)))
 
     @property
     def has_profile(self) -> bool:
         """Whether it depends on the hour."""
-        return self._error > 0.0
+        return bool(self.profile.steps)
 
     @property
     def bets(self) -> int:
@@ -358,29 +293,29 @@ class Pinned:
         """Return the distribution in this hour of the week."""
         if not self.has_profile:
             return self.core
-        return tilt(self.core, self.scores, self.mean + self._days[hour // HOURS] + self._hours[hour % HOURS])
+        return tilt(self.core, self.scores, self.mean + self.profile.at(hour) * self.unit)
 
     def prices(self, hour: int, terms: Terms) -> Row:
         """Return what each bet costs in this hour of the week: positive and finite."""
         shares = self.shares(hour)
-        slack = terms.tolerance + self._error
-        if self.kind is Kind.FLAG:
-            up = shares[1]
-            slack *= sqrt(up * (1 - up))
-            slacks = [1 + abs(ratio - 1) * slack / (1 + (ratio - 1) * up) for ratio in RATIOS]
-        else:
-            slacks = [exp(stake * slack) for stake in STAKES]
+        slack = terms.tolerance + self.profile.error
+        places = [shares]
+        if slack > 0:  # the mean may be so much higher or lower: whatever is dearer counts
+            mean = sum(share * score for share, score in zip(shares, self.scores, strict=True))
+            places += [tilt(shares, self.scores, mean + side * slack * self.unit) for side in (-1, 1)]
         found = tuple(
-            _upper([row[bet] for row in self.rows], shares, self.votes, terms.z) * slacks[bet]
+            max(_upper([row[bet] for row in self.rows], each, self.votes, terms.z) for each in places)
             for bet in range(self.bets)
         )
+        if slack > 0 and self.kind is Kind.QUANTITY:  # and a little more spread
+            found = tuple(price * exp(stake * slack) for price, stake in zip(found, SPREAD_STAKES, strict=True))
         assert all(isfinite(price) and price > 0 for price in found), "a price that is no number"
         return found
 
     def state(self) -> PinnedState:
         """Return it to be written down."""
         return PinnedState(
-            self.kind.value, self.edges, self.scores, self.counts, self._hours, self._days, self._error, self.core
+            self.kind.value, self.edges, self.scores, self._counts, self.profile.steps, self.profile.error, self.core
         )
 
     @classmethod
@@ -391,18 +326,10 @@ class Pinned:
             ValueError: it does not fit together.
         """
         sizes = {len(state.edges) + 1, len(state.scores), len(state.counts), len(state.core)}
-        if len(sizes) != 1 or len(state.hours) != HOURS or len(state.days) != DAYS:
+        if len(sizes) != 1 or len(state.profile) not in (0, HOURS_OF_WEEK):
             raise ValueError("a reference that does not fit together")
-        return cls(
-            Kind(state.kind),
-            state.edges,
-            state.scores,
-            state.counts,
-            state.hours,
-            state.days,
-            state.profile_error,
-            state.core,
-        )
+        profile = Profile(state.profile, state.profile_error) if state.profile else FLAT
+        return cls(Kind(state.kind), state.edges, state.scores, state.counts, profile, state.core)
 
 
 def _upper(gets: Sequence[float], shares: Sequence[float], votes: int, z: float) -> float:

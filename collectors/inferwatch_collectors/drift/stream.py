@@ -21,9 +21,8 @@ import msgspec
 
 from inferwatch_collectors.drift.betting import Players
 from inferwatch_collectors.drift.features import Direction, Feature, Kind
+from inferwatch_collectors.drift.profile import HOURS_OF_WEEK
 from inferwatch_collectors.drift.reference import (
-    DAYS,
-    HOURS,
     Learning,
     LearningState,
     Pinned,
@@ -33,8 +32,6 @@ from inferwatch_collectors.drift.reference import (
     psi,
     wasserstein,
 )
-
-HOURS_OF_WEEK: Final = HOURS * DAYS
 
 # A vote weighs half after 700 others: recent enough to be "now", enough of them for a share of 1 %.
 MEMORY_VOTES: Final = 1_000.0
@@ -180,7 +177,7 @@ class Lesson:
 
     def __init__(self, of: Sequence[Feature]) -> None:
         self._of = {feature.name: feature for feature in of}
-        self._learning = {feature.name: Learning(feature.kind) for feature in of}
+        self._learning = {feature.name: Learning(feature.kind, partial=feature.partial) for feature in of}
         self._joint = array("L", bytes(array("L").itemsize * HOURS_OF_WEEK))
         self.votes = 0
 

@@ -21,16 +21,16 @@ _WORDS: Final = {
     "by not but what all were we when your can said there use an each which she do how their if will",
     "german": "der die und in den von zu das mit sich des auf für ist im dem nicht ein eine als auch es an werden aus "
     "er hat dass sie nach wird bei einer um am sind noch wie einem über einen so zum war haben nur oder aber",
-    "french": "de la le et les des en un du une que est pour qui dans a par plus pas au sur ne se ce il sont la ou avec "
-    "son aux cette d'un mais comme on tout nous sa fait été même leur vous ses si être je",
+    "french": "de la le et les des en un du une que est pour qui dans a par plus pas au sur ne se ce il sont la ou "
+    "avec son aux cette d'un mais comme on tout nous sa fait été même leur vous ses si être je",
     "spanish": "de la que el en y a los se del las un por con no una su para es al lo como más o pero sus le ha me si "
     "sin sobre este ya entre cuando todo esta ser son dos también fue había era muy",
     "italian": "di e il la che in a per è un una del non le si da con i sono al come ha dei nel più alla della gli lo "
     "delle anche su ma o se ci questo nella dal quando essere degli stato loro mi io",
-    "portuguese": "de a o que e do da em um para é com não uma os no se na por mais as dos como mas foi ao ele das tem "
-    "à seu sua ou ser quando muito há nos já está eu também só pelo pela até isso",
-    "dutch": "de van het een en in is dat op te zijn met voor niet aan er die om ook als dan maar bij nog uit door naar "
-    "heeft ik ze werd wordt hij kan meer was zo over had je haar",
+    "portuguese": "de a o que e do da em um para é com não uma os no se na por mais as dos como mas foi ao ele das "
+    "tem à seu sua ou ser quando muito há nos já está eu também só pelo pela até isso",
+    "dutch": "de van het een en in is dat op te zijn met voor niet aan er die om ook als dan maar bij nog uit door "
+    "naar heeft ik ze werd wordt hij kan meer was zo over had je haar",
 }
 
 _LANGUAGES: Final = tuple(_WORDS)

@@ -20,6 +20,7 @@ from inferwatch_collectors.metrics.base import Group, Metric
 from inferwatch_collectors.metrics.budgets import *  # noqa: F403
 from inferwatch_collectors.metrics.cost import *  # noqa: F403
 from inferwatch_collectors.metrics.data_plane import *  # noqa: F403
+from inferwatch_collectors.metrics.drift import *  # noqa: F403
 from inferwatch_collectors.metrics.energy import *  # noqa: F403
 from inferwatch_collectors.metrics.engine import *  # noqa: F403
 from inferwatch_collectors.metrics.gpu import *  # noqa: F403

@@ -25,6 +25,7 @@ class Group(enum.StrEnum):
     TOKENS = "Tokens"
     COST = "Cost"
     BUDGETS = "Budgets"
+    DRIFT = "Drift and quality"
     ENERGY = "Energy"
     GPU = "GPU"
     ENGINE = "Engine"
@@ -121,7 +122,8 @@ LABELS: Final[dict[str, str]] = {
     "pci_bus_id": "where the GPU is plugged in, as `00000000:0F:00.0`",
     "clock": "`sm` (multiprocessors), `memory`",
     "severity": "`corrected`, `uncorrected`",
-    "direction": "`receive` (into the GPU), `transmit`",
+    "direction": "of a GPU's links `receive` (into the GPU), `transmit`; of drift `prompt`, `answer`, `pace`",
+    "drift_feature": "what is looked at in requests, of a closed set: `completion_tokens`, `finish_length`, …",
     "xid": "the number of NVIDIA's Xid error; `other`",
     "mig_uuid": "the MIG instance's own id, `MIG-…`",
     "mig_profile": "its size, as `3g.40gb`",

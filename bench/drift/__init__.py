@@ -1,0 +1,1 @@
+"""How often is an alarm of drift false, and how soon does a true one come? `bench/drift/run.sh`"""

@@ -1,0 +1,203 @@
+"""One model for one tenant, followed from its first vote: what is learnt, what it is judged by, and since when it
+differs.
+
+Learning goes in steps, each from other requests than the one before: pace and trigrams (WORD_VOTES), edges, counts.
+When there are votes and time enough the reference pins itself; `pin` does it by command, `begin_anew` forgets it.
+
+Pure: time comes from the caller.
+"""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import msgspec
+
+from inferwatch.record import RequestRecord
+from inferwatch_collectors.drift import signals
+from inferwatch_collectors.drift.features import Direction, Feature
+from inferwatch_collectors.drift.reference import Pinned, Terms
+from inferwatch_collectors.drift.stream import Effect, Lesson, LessonState, Values, Watched, WatchedState
+from inferwatch_collectors.drift.trigrams import Words
+
+VERSION: Final = 1
+
+# Trigrams and pace are learnt from so many, before anything is counted.
+WORD_VOTES: Final = 512
+# A feature with fewer values than this is off: its prices would be so careful that nothing could be found.
+MIN_VALUES: Final = 1_000
+
+# Evidence below this part of the bar is what chance makes all the time: what has moved, moved after it was last so low.
+START_SHARE: Final = 1e-3
+
+
+class Heard(NamedTuple):
+    """What was heard of a request: values of its texts, and the buckets of their trigrams."""
+
+    values: Values
+    buckets: dict[Direction, Sequence[int]]
+
+
+class About(msgspec.Struct, array_like=True, frozen=True):
+    """Of what a reference is."""
+
+    engine_model: str  # as the engine calls it
+    engine: str  # and who that is
+    number: int  # how many were pinned before it, plus one
+    pinned_s: int  # Unix time
+    votes: int
+    from_s: int  # Unix time of the first
+
+
+class FollowedState(msgspec.Struct, array_like=True):
+    """What is written down."""
+
+    version: int
+    model: str
+    tenant: str
+    text: bool
+    begun_s: int
+    number: int
+    ttft: signals.PaceState
+    gap: signals.PaceState
+    words: dict[str, tuple[int, bytes, bytes]]
+    lesson: LessonState | None
+    about: About | None
+    watched: WatchedState | None
+    since_s: float
+    signalling: bool
+
+
+class Followed:
+    """One of them."""
+
+    def __init__(self, model: str, tenant: str, of: Sequence[Feature], wall_s: float) -> None:
+        self.model = model
+        self.tenant = tenant
+        self.of = tuple(of)
+        self.seen_s = 0.0  # when it last voted; CLOCK_MONOTONIC
+        self.next_s = 0.0  # when it may vote again
+        self.since_s = wall_s  # until then nothing was unusual
+        self.signalling = False
+        self.about: About | None = None
+        self.watched: Watched | None = None
+        self.engine_model = ""
+        self._number = 0
+        self._begin(wall_s)
+
+    def _begin(self, wall_s: float) -> None:
+        self.begun_s = wall_s
+        self.lesson: Lesson | None = Lesson(self.of)
+        self._ttft, self._gap = signals.Pace(), signals.Pace()
+        text = any(feature.text for feature in self.of)
+        self._words = {each: Words() for each in (Direction.PROMPT, Direction.ANSWER)} if text else {}
+
+    @property
+    def votes(self) -> int:
+        """How many are in the reference, or on the way to it."""
+        return self.about.votes if self.about is not None else 0 if self.lesson is None else self.lesson.votes
+
+    @property
+    def weeks(self) -> float:
+        """The evidence; 0 without a reference."""
+        return 0.0 if self.watched is None else self.watched.weeks
+
+    def vote(self, record: RequestRecord, heard: Heard | None, load: int, now_weeks: float, hour: int) -> None:
+        """Take a request."""
+        self.engine_model = record.engine_model or self.engine_model
+        values = signals.of_record(record) | signals.of_pace(record, load, self._ttft, self._gap)
+        if heard is not None:
+            values |= heard.values
+            for direction, words in self._words.items():
+                values[f"{direction}_likeness"] = self._likeness(words, heard.buckets.get(direction, ()))
+        if self.watched is not None:
+            self.watched.vote(values, now_weeks, hour)
+        elif self.lesson is not None and all(words.texts >= WORD_VOTES for words in self._words.values()):
+            self.lesson.vote(values, hour)
+
+    def _likeness(self, words: Words, buckets: Sequence[int]) -> float | None:
+        if words.texts >= WORD_VOTES:
+            return words.likeness(buckets)
+        words.learn(buckets)
+        if words.texts >= WORD_VOTES:
+            words.freeze()
+        return None
+
+    def pin(self, terms: Terms, engine: str, now_weeks: float, wall_s: float) -> bool:
+        """Take what was learnt for the reference; False if no feature has been seen often enough."""
+        if self.lesson is None:
+            return False
+        pinned = self.lesson.pin(MIN_VALUES)
+        if not pinned:
+            return False
+        self._number += 1
+        votes, self.lesson = self.lesson.votes, None
+        self.about = About(self.engine_model, engine, self._number, int(wall_s), votes, int(self.begun_s))
+        self.watched = Watched(pinned, self.of, terms, now_weeks)
+        self.since_s, self.signalling = wall_s, False
+        return True
+
+    def begin_anew(self, wall_s: float) -> None:
+        """Forget the reference and learn another one."""
+        self.about = self.watched = None
+        self.since_s, self.signalling = wall_s, False
+        self._begin(wall_s)
+
+    def judge(self, bar_weeks: float, wall_s: float) -> bool:
+        """Look at the evidence after votes; True when a signal begins."""
+        weeks = self.weeks
+        if weeks < START_SHARE * bar_weeks:
+            self.since_s, self.signalling = wall_s, False
+        if weeks >= bar_weeks and not self.signalling:
+            self.signalling = True
+            return True
+        return False
+
+    def effects(self) -> list[Effect]:
+        """Return how each feature is now, those with the most evidence first."""
+        return [] if self.watched is None else self.watched.effects()
+
+    def state(self) -> FollowedState:
+        """Return it to be written down."""
+        watched = None
+        if self.watched is not None:
+            pinned = {feature.name: each.state() for feature, each in self.watched.pinned()}
+            watched = WatchedState(self.watched.votes, pinned, self.watched.held())
+        return FollowedState(
+            VERSION,
+            self.model,
+            self.tenant,
+            bool(self._words),
+            int(self.begun_s),
+            self._number,
+            self._ttft.state(),
+            self._gap.state(),
+            {direction.value: words.state() for direction, words in self._words.items()},
+            None if self.lesson is None else self.lesson.state(),
+            self.about,
+            watched,
+            self.since_s,
+            self.signalling,
+        )
+
+    @classmethod
+    def of_state(cls, state: FollowedState, of: Sequence[Feature], terms: Terms, now_weeks: float) -> "Followed":
+        """Return what was written down.
+
+        Raises:
+            ValueError: it is another version's, or of other features: a reference without texts does not judge texts.
+        """
+        found = cls(state.model, state.tenant, of, state.begun_s)
+        if state.version != VERSION or state.text != bool(found._words):
+            raise ValueError(f"version {state.version}, text {state.text}")
+        found._number, found.since_s, found.signalling = state.number, state.since_s, state.signalling
+        found._ttft, found._gap = signals.Pace(state.ttft), signals.Pace(state.gap)
+        for direction in found._words:
+            found._words[direction] = Words.of(state.words[direction.value])
+        found.lesson = None if state.lesson is None else Lesson.of(state.lesson, of)
+        if state.watched is not None and state.about is not None:
+            names = {feature.name: feature for feature in of}
+            pinned = {names[name]: Pinned.of(each) for name, each in state.watched.pinned.items() if name in names}
+            found.about, found.lesson = state.about, None
+            found.watched = Watched(pinned, of, terms, now_weeks)
+            found.watched.resume(state.watched.held, state.watched.votes, now_weeks)
+        return found

@@ -1,0 +1,116 @@
+"""From one finished request to the values of its features: what the record tells, and the text if it was heard.
+
+`Pace` makes waiting times comparable: the time to the first token grows with the prompt and with how much else is
+open, and a busy afternoon is no drift. A line is fitted to the first votes, in logarithms; what is above or below it
+is the feature.
+
+Pure.
+"""
+
+from collections.abc import Sequence
+from math import log
+from typing import Final
+
+import msgspec
+
+from inferwatch.record import Outcome, RequestRecord
+from inferwatch_collectors.recorder import LENGTH_REASONS
+
+# Outcomes that say something about the traffic or the model. A refused or broken request is another alert's.
+JUDGED: Final = frozenset({Outcome.OK, Outcome.CLIENT_ABORT})
+
+TOOL_REASONS: Final = frozenset({"tool_calls", "function_call", "tool_use"})
+PLAIN_REASONS: Final = frozenset({"stop", "eos_token", "end_turn", "stop_sequence", "eos", "completed", "STOP"})
+
+# A line of three figures through so many points is as straight as it gets.
+PACE_VOTES: Final = 512
+_RIDGE: Final = 1e-3
+
+
+class PaceState(msgspec.Struct, array_like=True):
+    """What is written down of a `Pace`."""
+
+    votes: int
+    moments: tuple[float, ...]
+    line: tuple[float, ...]
+
+
+class Pace:
+    """The usual logarithm of a time, by two quantities; learnt from the first PACE_VOTES."""
+
+    __slots__ = ("_line", "_moments", "_votes")
+
+    def __init__(self, state: PaceState | None = None) -> None:
+        self._votes = 0 if state is None else state.votes
+        self._moments = [0.0] * 12 if state is None or len(state.moments) != 12 else list(state.moments)
+        self._line = () if state is None else state.line
+
+    def excess(self, time_s: float, first: float, second: float) -> float | None:
+        """Return by how much the logarithm is above the usual; None while that is being learnt, and of no time at
+        all."""
+        if time_s <= 0:
+            return None
+        point = (1.0, log(1 + max(0.0, first)), log(1 + max(0.0, second)))
+        value = log(time_s)
+        if self._line:
+            return value - sum(weight * each for weight, each in zip(self._line, point, strict=True))
+        for row in range(3):
+            for column in range(3):
+                self._moments[3 * row + column] += point[row] * point[column]
+            self._moments[9 + row] += point[row] * value
+        self._votes += 1
+        if self._votes >= PACE_VOTES:
+            self._line = _solved(self._moments)
+        return None
+
+    def state(self) -> PaceState:
+        """Return it to be written down."""
+        return PaceState(self._votes, tuple(self._moments), tuple(self._line))
+
+
+def _solved(moments: Sequence[float]) -> tuple[float, ...]:
+    """Return the line of least squares, drawn a little towards 0 where the points do not tell."""
+    rows = [[*moments[3 * row : 3 * row + 3], moments[9 + row]] for row in range(3)]
+    for place in range(3):
+        rows[place][place] += _RIDGE * moments[0]
+    for place in range(3):
+        pivot = rows[place][place]
+        rows[place] = [each / pivot for each in rows[place]]
+        for other in range(3):
+            if other != place:
+                part = rows[other][place]
+                rows[other] = [each - part * own for each, own in zip(rows[other], rows[place], strict=True)]
+    return tuple(row[3] for row in rows)
+
+
+def of_record(record: RequestRecord) -> dict[str, float | None]:
+    """Return what the record alone tells; the pace is not in it."""
+    values: dict[str, float | None] = {
+        "prompt_tokens": _number(record.prompt_tokens),
+        "abandoned": float(record.outcome is Outcome.CLIENT_ABORT),
+    }
+    if record.outcome is not Outcome.OK:
+        return values
+    values["completion_tokens"] = _number(record.completion_tokens)
+    if record.completion_tokens is not None:
+        values["empty"] = float(record.completion_tokens == 0)
+    if reasons := record.finish_reasons:
+        length, tool = LENGTH_REASONS.intersection(reasons), TOOL_REASONS.intersection(reasons)
+        values["finish_length"] = float(bool(length))
+        values["finish_tool_calls"] = float(bool(tool))
+        values["finish_other"] = float(not PLAIN_REASONS.union(length, tool).issuperset(reasons))
+    return values
+
+
+def of_pace(record: RequestRecord, load: int, ttft: Pace, gap: Pace) -> dict[str, float | None]:
+    """Return how fast it was for what it was. `load`: requests that were open."""
+    values: dict[str, float | None] = {}
+    if record.ttft_s is not None and record.prompt_tokens is not None:
+        values["ttft"] = ttft.excess(record.ttft_s, record.prompt_tokens - (record.cached_tokens or 0), load)
+    if record.gap_count >= 1:
+        values["gap"] = gap.excess(record.gap_sum_s / record.gap_count, load, record.gap_count)
+    return values
+
+
+def _number(count: int | None) -> float | None:
+    return None if count is None else float(count)

@@ -1,0 +1,326 @@
+"""Takes finished requests, learns a reference for each model and tenant, and tells when they are no longer like it.
+
+* **Who votes.** At most `votes_per_hour` requests of a model and tenant, evenly; one of a session (`votes`). All
+  others cost a look into a dict. With `text`, who votes is chosen when the request begins, so that only then texts
+  are heard.
+* **Rate.** All streams together give a false signal once in `weeks_per_false_alarm`: each alone must have evidence
+  worth as many times more as there were ever streams with a reference at a time (never fewer again: weights may not
+  grow afterwards).
+* **Bounds.** Above `max_streams` the one that is still learning and was silent for an hour, longest first, makes
+  room; else the new one is not followed, and counted. Names folded into `other` are not followed: a changing mix is
+  no stream.
+
+Time is given by the caller, who calls `tick` twice a second.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from inferwatch.record import RequestRecord
+from inferwatch.settings.drift import Drift
+from inferwatch.tap import Open
+from inferwatch_collectors import metrics as m
+from inferwatch_collectors.cardinality import DAY_S, OTHER, CardinalityGuard
+from inferwatch_collectors.dialects.base import Dialect
+from inferwatch_collectors.drift.betting import RATIOS, SHIFTS, SPREADS, WEEK_S
+from inferwatch_collectors.drift.features import Kind, features
+from inferwatch_collectors.drift.following import Followed, Heard
+from inferwatch_collectors.drift.hearing import Hearing, last_said
+from inferwatch_collectors.drift.memory import Key, Memory
+from inferwatch_collectors.drift.profile import HOURS_OF_WEEK
+from inferwatch_collectors.drift.reference import Terms
+from inferwatch_collectors.drift.signals import JUDGED
+from inferwatch_collectors.drift.trigrams import Codebook
+from inferwatch_collectors.drift.votes import Sessions
+from inferwatch_collectors.drift.words import told
+from inferwatch_collectors.metric_store import MetricStore
+
+_log: Final = logging.getLogger(__name__)
+
+HOUR_S: Final = 3600
+# 1970 began on a Thursday, at the 72nd hour of a week that begins on Monday.
+EPOCH_HOUR: Final = 72
+
+# Who is silent for so long while learning makes room for another.
+IDLE_S: Final = 3600.0
+
+# Names looked up without asking the guard again; clients choose them, so it is bounded.
+MAX_NAMES: Final = 4096
+HIDE_BEFORE_S: Final = 60.0
+# A command is to be heard within a minute, a reference pins itself then as well.
+LOOK_S: Final = 30.0
+
+
+class DriftWatch:
+    """All models and tenants. Nothing happens before the first `tick`."""
+
+    def __init__(
+        self,
+        store: MetricStore,
+        guard: CardinalityGuard,
+        settings: Drift,
+        *,
+        secret: bytes,
+        load: Callable[[], int] = lambda: 0,
+        engine: Callable[[], str] = lambda: "",
+    ) -> None:
+        """`load` tells how many requests are open, `engine` who the engine says it is; `secret` has 16 bytes or
+        more."""
+        self._store = store
+        self._guard = guard
+        self._settings = settings
+        self._load = load
+        self._engine = engine
+        self._features = features(text=settings.text)
+        bets = sum(len(RATIOS) if each.kind is Kind.FLAG else len(SHIFTS) + len(SPREADS) for each in self._features)
+        self._terms = Terms.of(bets, risk=settings.reference_risk, tolerance=settings.tolerance)
+        self._book = Codebook(secret) if settings.enabled and settings.text else None
+        self._interval_s = HOUR_S / settings.votes_per_hour
+        self._memory = Memory(store)
+        self._streams: dict[Key, Followed] = {}
+        self._names: dict[Key, Followed | None] = {}
+        self._sessions = Sessions()
+        self._now_s = -1.0
+        self._wall_s = 0.0
+        self._hour = 0
+        self._look_s = 0.0
+        self._writing: list[Followed] = []
+        self._parts = 1
+        self._shown: set[Key] = set()
+        self.streams_cut = 0
+
+    @property
+    def listens(self) -> bool:
+        """Whether texts are heard."""
+        return self._book is not None
+
+    @property
+    def sessions_cut(self) -> int:
+        """Sessions forgotten while they went on."""
+        return self._sessions.cut
+
+    @property
+    def bar_weeks(self) -> float:
+        """The evidence that one stream needs for a signal."""
+        return self._settings.weeks_per_false_alarm * self._parts
+
+    def resume(self, now_s: float) -> None:
+        """Take up what an earlier life knew. Once, after the store was restored."""
+        if self._settings.enabled:
+            for each in self._memory.read(self._features, self._terms, now_s / WEEK_S, self._settings.max_streams):
+                each.seen_s = now_s
+                self._streams[each.model, each.tenant] = each
+            self._set_parts()
+
+    # --- requests
+
+    def record(self, record: RequestRecord) -> None:
+        """Take a request, after it was counted. With texts, those who were heard vote, and this does nothing."""
+        if self._now_s < 0 or self._book is not None or record.outcome not in JUDGED:
+            return
+        followed = self._due(record.model, record.tenant, record.operation, record.session or record.user)
+        if followed is not None:
+            self._vote(followed, record, None)
+
+    def opened(self, opened: Open, dialect: Dialect) -> Hearing | None:
+        """Choose whether to listen to a request."""
+        book = self._book
+        if book is None or self._now_s < 0 or not dialect.generates or not opened.body:
+            return None
+        followed = self._due(opened.model, opened.tenant, dialect.operation, opened.session or opened.user)
+        if followed is None:
+            return None
+
+        def over(record: RequestRecord, heard: Heard) -> None:
+            if record.outcome in JUDGED:
+                self._vote(followed, record, heard)
+
+        return Hearing(last_said(dialect.prompt(opened.body)), book, over)
+
+    def _due(self, model: str, tenant: str, operation: str, session: str) -> Followed | None:
+        """Return who this request votes for, None if it does not."""
+        key = (model, tenant)
+        if operation == OTHER:
+            return None
+        followed = self._names[key] if key in self._names else self._look_up(key, operation)
+        first = self._sessions.first(tenant, session, self._now_s) if session else True
+        if followed is None or not first or self._now_s < followed.next_s:
+            return None
+        # The clock stands still between two ticks: several may be due in one.
+        followed.next_s = max(followed.next_s, self._now_s - 1.0) + self._interval_s
+        return followed
+
+    def _vote(self, followed: Followed, record: RequestRecord, heard: Heard | None) -> None:
+        followed.seen_s = self._now_s
+        followed.vote(record, heard, self._load(), self._now_s / WEEK_S, self._hour)
+        if followed.watched is not None and followed.judge(self.bar_weeks, self._wall_s):
+            self._tell(followed)
+
+    # --- streams
+
+    def _look_up(self, key: Key, operation: str) -> Followed | None:
+        labels = self._guard.labels(*key, operation, now_s=self._now_s)
+        if len(self._names) >= MAX_NAMES:
+            self._names.clear()
+        if OTHER in (labels.model, labels.tenant):
+            self._names[key] = None
+            return None
+        found = self._streams.get((labels.model, labels.tenant)) or self._add(labels.model, labels.tenant)
+        if found is not None:
+            self._names[key] = found
+        return found
+
+    def _add(self, model: str, tenant: str) -> Followed | None:
+        if len(self._streams) >= self._settings.max_streams and not self._make_room():
+            self.streams_cut += 1
+            return None
+        found = self._streams[model, tenant] = Followed(model, tenant, self._features, self._wall_s)
+        return found
+
+    def _make_room(self) -> bool:
+        learning = [
+            each for each in self._streams.values() if each.watched is None and self._now_s - each.seen_s >= IDLE_S
+        ]
+        if not learning:
+            return False
+        oldest = min(learning, key=lambda each: each.seen_s)
+        del self._streams[oldest.model, oldest.tenant]
+        self._names.clear()
+        self._memory.forget((oldest.model, oldest.tenant))
+        return True
+
+    def _set_parts(self) -> None:
+        self._parts = max(self._parts, sum(1 for each in self._streams.values() if each.watched is not None))
+
+    # --- time
+
+    def tick(self, now_s: float, wall_s: float) -> None:
+        """Let time pass: `now_s` of a clock that never goes back, `wall_s` Unix time."""
+        if not self._settings.enabled:
+            return
+        self._now_s = max(now_s, self._now_s)
+        self._wall_s = wall_s
+        hour = (int(wall_s // HOUR_S) + EPOCH_HOUR) % HOURS_OF_WEEK
+        if hour != self._hour:
+            self._hour = hour
+            self._names.clear()  # the guard may have retired some
+            self._writing = list(self._streams.values())
+        if self._writing:  # one a tick: some milliseconds
+            self._memory.write(self._writing.pop())
+        if now_s - self._look_s >= LOOK_S:
+            self._look_s = now_s
+            for each in list(self._streams.values()):
+                if each.lesson is not None and self._ripe(each):
+                    self._pin(each)
+
+    def _ripe(self, each: Followed) -> bool:
+        settings = self._settings
+        assert each.lesson is not None
+        enough = each.lesson.votes >= settings.reference_requests_min
+        return enough and self._wall_s - each.begun_s >= settings.reference_hours * HOUR_S
+
+    # --- commands
+
+    def pin(self, model: str, tenant: str) -> str:
+        """Take what was learnt for the reference, by command; or, if there is one, begin to learn another.
+
+        Returns:
+            What was done, or why not.
+        """
+        each = self._streams.get((model, tenant))
+        if each is None:
+            return "no such model and tenant is followed"
+        if each.lesson is None:
+            each.begin_anew(self._wall_s)
+            self._memory.write(each)
+            return "the reference is forgotten, another one is being learnt"
+        least = self._settings.reference_requests_min
+        if each.lesson.votes < least:
+            return f"too few votes: {each.lesson.votes}, expected at least {least}"
+        return "pinned" if self._pin(each) else "no feature was seen often enough"
+
+    def _pin(self, each: Followed) -> bool:
+        if not each.pin(self._terms, self._engine(), self._now_s / WEEK_S, self._wall_s):
+            return False
+        self._set_parts()
+        self._memory.write(each)
+        assert each.about is not None
+        _log.info(
+            "drift_reference_pinned model=%s tenant=%s number=%d votes=%d hours=%d features=%d",
+            each.model,
+            each.tenant,
+            each.about.number,
+            each.about.votes,
+            (each.about.pinned_s - each.about.from_s) // HOUR_S,
+            len(each.of) - (len(each.watched.off) if each.watched is not None else 0),
+        )
+        return True
+
+    # --- telling
+
+    def streams(self) -> Iterator[Followed]:
+        """Yield all, by name."""
+        return iter(sorted(self._streams.values(), key=lambda each: (each.model, each.tenant)))
+
+    @property
+    def parts(self) -> int:
+        """Among how many streams the rate of false alarms is divided."""
+        return self._parts
+
+    def _tell(self, followed: Followed) -> None:
+        self._store.counter(m.DRIFT_SIGNALS, (followed.model, followed.tenant)).add()
+        moved = "; ".join(told(effect) for effect in followed.effects()[:3])
+        _log.warning(
+            "drift model=%s tenant=%s evidence_weeks=%.3g since=%d moved=%s",
+            followed.model,
+            followed.tenant,
+            followed.weeks / self._parts,
+            followed.since_s,
+            moved,
+        )
+
+    def refresh(self) -> None:
+        """Set the gauges. Right before an exposition."""
+        # A little before the guard removes the series of a tenant: one set afterwards would stay for ever.
+        idle_s = (self._guard.limits.idle_s or DAY_S) - HIDE_BEFORE_S
+        shown = set()
+        for key, each in self._streams.items():
+            if self._now_s - each.seen_s <= idle_s:
+                shown.add(key)
+                self._show(key, each)
+        for key in self._shown - shown:
+            self._hide(key)
+        self._shown = shown
+
+    def _show(self, key: Key, each: Followed) -> None:
+        gauge = self._store.gauge
+        gauge(m.DRIFT_REFERENCE_VOTES, key).set(each.votes)
+        gauge(m.DRIFT_JUDGING, key).set(int(each.watched is not None))
+        if each.watched is None:
+            for direction in ("prompt", "answer", "pace"):
+                gauge(m.DRIFT_EVIDENCE, (*key, direction)).set(None)
+            gauge(m.DRIFT_DETECTED, key).set(None)
+            gauge(m.DRIFT_FEATURES_OFF, key).set(None)
+            return
+        for direction, weeks in each.watched.weeks_by_direction().items():
+            gauge(m.DRIFT_EVIDENCE, (*key, direction.value)).set(weeks / self._parts)
+        gauge(m.DRIFT_DETECTED, key).set(int(each.signalling))
+        gauge(m.DRIFT_FEATURES_OFF, key).set(len(each.watched.off))
+        for effect in each.effects():
+            gauge(m.DRIFT_PSI, (*key, effect.feature.name)).set(effect.psi)
+            gauge(m.DRIFT_WASSERSTEIN, (*key, effect.feature.name)).set(effect.wasserstein)
+
+    def _hide(self, key: Key) -> None:
+        for metric in (
+            m.DRIFT_REFERENCE_VOTES,
+            m.DRIFT_JUDGING,
+            m.DRIFT_EVIDENCE,
+            m.DRIFT_DETECTED,
+            m.DRIFT_FEATURES_OFF,
+            m.DRIFT_PSI,
+            m.DRIFT_WASSERSTEIN,
+        ):
+            for labels in self._store.series(metric):
+                if labels[:2] == key:
+                    self._store.gauge(metric, labels).set(None)

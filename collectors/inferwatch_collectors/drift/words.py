@@ -1,0 +1,147 @@
+"""Drift in words: what moved, by how much, since when, whose. For the log, the report and HTTP. Pure."""
+
+import datetime as dt
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import msgspec
+
+from inferwatch_collectors.drift.features import Kind
+from inferwatch_collectors.drift.following import Followed
+from inferwatch_collectors.drift.stream import Effect
+
+# Of each stream: what has less evidence than these did not move, or cannot be told from it.
+TOP: Final = 8
+
+SECONDS_PER_HOUR: Final = 3600
+
+
+class Moved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One feature, beside how it was."""
+
+    feature: str
+    direction: str
+    words: str
+    evidence_weeks: float
+    psi: float
+    wasserstein: float
+    before: float | None = None  # a flag's share, or the median
+    now: float | None = None
+
+
+class Stream(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One model for one tenant."""
+
+    model: str
+    tenant: str
+    state: str  # `learning`, `judging`, `drifted`
+    votes: int  # in the reference, or on the way to it
+    evidence_weeks: float | None = None  # after division by the number of streams
+    since: str = ""  # Unix time until which nothing was unusual, in UTC
+    reference: str = ""  # what it is of, in words
+    off: tuple[str, ...] = ()  # features that are not judged: hardly any request had them
+    moved: tuple[Moved, ...] = ()
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """All of them."""
+
+    weeks_per_false_alarm: float
+    text: bool
+    streams: tuple[Stream, ...]
+
+
+def told(effect: Effect) -> str:
+    """Return what moved, as people say it."""
+    feature = effect.feature
+    if feature.kind is Kind.FLAG:
+        return f"{feature.words}: {effect.before:.2%} before, {effect.now:.2%} now"
+    up = "more" if effect.now > effect.before else "less"
+    before, now = effect.median_before, effect.median_now
+    if before is None or now is None:
+        return f"{feature.words}: {up}"
+    return f"{feature.words}: median {before:.4g} before, {now:.4g} now"
+
+
+def stream_of(followed: Followed, parts: int) -> Stream:
+    """Return what there is to say of one."""
+    if followed.watched is None or followed.about is None:
+        return Stream(model=followed.model, tenant=followed.tenant, state="learning", votes=followed.votes)
+    about = followed.about
+    hours = (about.pinned_s - about.from_s) // SECONDS_PER_HOUR
+    of = " ".join(each for each in (about.engine_model, f"({about.engine})" if about.engine else "") if each)
+    moved = tuple(_moved(effect, parts) for effect in followed.effects()[:TOP])
+    return Stream(
+        model=followed.model,
+        tenant=followed.tenant,
+        state="drifted" if followed.signalling else "judging",
+        votes=followed.votes,
+        evidence_weeks=followed.weeks / parts,
+        since=_utc(followed.since_s) if followed.signalling else "",
+        reference=f"number {about.number}, pinned {_utc(about.pinned_s)} from {about.votes} votes in {hours} h of {of}",
+        off=tuple(feature.name for feature in followed.watched.off),
+        moved=moved,
+    )
+
+
+def _moved(effect: Effect, parts: int) -> Moved:
+    flag = effect.feature.kind is Kind.FLAG
+    return Moved(
+        feature=effect.feature.name,
+        direction=effect.feature.direction.value,
+        words=told(effect),
+        evidence_weeks=effect.weeks / parts,
+        psi=effect.psi,
+        wasserstein=effect.wasserstein,
+        before=effect.before if flag else effect.median_before,
+        now=effect.now if flag else effect.median_now,
+    )
+
+
+def as_text(report: Report) -> str:
+    """Return it for a terminal."""
+    return "\n".join(_lines(report)) + "\n"
+
+
+def _lines(report: Report) -> Iterator[str]:
+    yield (
+        f"Drift: at most one false signal in {report.weeks_per_false_alarm:g} weeks, over all of these; "
+        f"texts are {'looked at' if report.text else 'not looked at (drift.text)'}"
+    )
+    if not report.streams:
+        yield "Nothing is followed yet."
+    for stream in report.streams:
+        yield ""
+        yield from _of_stream(stream)
+
+
+def _of_stream(stream: Stream) -> Iterator[str]:
+    who = f"{_shown(stream.model)} for {_shown(stream.tenant)}"
+    if stream.evidence_weeks is None:
+        yield f"{who}: learning, {stream.votes} votes so far"
+        return
+    if stream.state == "drifted":
+        yield f"{who}: DRIFTED, evidence {stream.evidence_weeks:.3g} weeks, unlike before since {stream.since}"
+    else:
+        yield f"{who}: as in the reference, evidence {stream.evidence_weeks:.3g} weeks"
+    yield f"  reference {stream.reference}"
+    if stream.off:
+        yield f"  not judged, hardly any request had it: {', '.join(stream.off)}"
+    yield from (
+        f"  {moved.words} (evidence {moved.evidence_weeks:.3g} weeks, PSI {moved.psi:.2g}, "
+        f"Wasserstein {moved.wasserstein:.2g} sd)"
+        for moved in _notable(stream)
+    )
+
+
+def _notable(stream: Stream) -> Iterable[Moved]:
+    """Return what is worth a line: all that carries the signal, or the first three."""
+    return stream.moved if stream.state == "drifted" else stream.moved[:3]
+
+
+def _utc(unix_s: float) -> str:
+    return f"{dt.datetime.fromtimestamp(unix_s, dt.UTC):%Y-%m-%dT%H:%MZ}"
+
+
+def _shown(name: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in name) or "(none)"

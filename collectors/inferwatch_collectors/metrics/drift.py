@@ -1,0 +1,71 @@
+"""Drift: evidence that the traffic or the model is not what it was, and by how much."""
+
+from typing import Final
+
+from inferwatch_collectors.metrics.base import Group, Kind, Metric
+
+DRIFT_EVIDENCE: Final = Metric(
+    name="inferwatch_drift_evidence",
+    kind=Kind.GAUGE,
+    group=Group.DRIFT,
+    labels=("model", "tenant", "direction"),
+    help="Evidence that prompts, answers or their pace are unlike the reference, in weeks.",
+    measured="An alert at W or more is false at most once in W weeks, over all models, tenants and features together. "
+    "Absent while the reference is learnt.",
+)
+DRIFT_DETECTED: Final = Metric(
+    name="inferwatch_drift_detected",
+    kind=Kind.GAUGE,
+    group=Group.DRIFT,
+    labels=("model", "tenant"),
+    help="1 from when the evidence reached drift.weeks_per_false_alarm until it is gone, else 0.",
+    measured="Absent while the reference is learnt.",
+)
+DRIFT_SIGNALS: Final = Metric(
+    name="inferwatch_drift_signals_total",
+    kind=Kind.COUNTER,
+    group=Group.DRIFT,
+    labels=("model", "tenant"),
+    help="Times that the evidence reached drift.weeks_per_false_alarm.",
+    measured="Once for each episode, with a line in the log that says what moved.",
+)
+DRIFT_JUDGING: Final = Metric(
+    name="inferwatch_drift_judging",
+    kind=Kind.GAUGE,
+    group=Group.DRIFT,
+    labels=("model", "tenant"),
+    help="1 if there is a reference and requests are judged by it, 0 while it is learnt.",
+    measured="Absent for who is not followed: above drift.max_streams, or folded into `other`.",
+)
+DRIFT_REFERENCE_VOTES: Final = Metric(
+    name="inferwatch_drift_reference_votes",
+    kind=Kind.GAUGE,
+    group=Group.DRIFT,
+    labels=("model", "tenant"),
+    help="Requests in the reference, or so far on the way to it.",
+    measured="One of each session, at most drift.votes_per_hour.",
+)
+DRIFT_FEATURES_OFF: Final = Metric(
+    name="inferwatch_drift_features_off",
+    kind=Kind.GAUGE,
+    group=Group.DRIFT,
+    labels=("model", "tenant"),
+    help="Features that are not judged, because hardly any request in the reference had them.",
+    measured="Their names are in `inferwatch report --drift`.",
+)
+DRIFT_PSI: Final = Metric(
+    name="inferwatch_drift_psi",
+    kind=Kind.GAUGE,
+    group=Group.DRIFT,
+    labels=("model", "tenant", "drift_feature"),
+    help="Population stability index of the last thousand votes or so against the reference.",
+    measured="An effect size, not evidence: it is above 0 by chance alone, the more so with few votes.",
+)
+DRIFT_WASSERSTEIN: Final = Metric(
+    name="inferwatch_drift_wasserstein",
+    kind=Kind.GAUGE,
+    group=Group.DRIFT,
+    labels=("model", "tenant", "drift_feature"),
+    help="How far the last thousand votes or so are from the reference, in standard deviations.",
+    measured="Wasserstein distance of normal scores; of a yes-or-no the difference of its shares. An effect size.",
+)
