@@ -9,7 +9,7 @@ from math import ceil
 from typing import Any, Final, NamedTuple
 
 import numpy as np
-from bench.drift.streams import FEATURES, Stream
+from bench.drift.streams import Stream
 
 from inferwatch.settings.drift import Drift
 from inferwatch_collectors.drift.betting import CEILING_WEEKS, RATIOS, SHIFTS, SPREADS
@@ -72,15 +72,15 @@ class Outcome(NamedTuple):
     last_weeks: float
 
 
-def row_of(stream: Stream, tenant: int, features: Sequence[Feature], columns: Sequence[int]) -> Row | None:
+def row_of(stream: Stream, tenant: int, features: Sequence[Feature]) -> Row | None:
     """Return the detector of one tenant of a stream; None if it has too little to learn from."""
     chosen = (stream.tenant == tenant) & stream.votes
     learnt, judged = chosen & (stream.week == 0), chosen & (stream.week == 1)
     if learnt.sum() < DEFAULTS.reference_requests_min:
         return None
-    pinned = learn(stream.values[learnt][:, columns], stream.hour[learnt], features)
+    pinned = learn(stream.values[learnt], stream.hour[learnt], features)
     position = np.nonzero(judged)[0] / (len(stream.week) / 2) - 1.0
-    return Row(pinned, places_of(pinned, stream.values[judged][:, columns]), stream.hour[judged], position)
+    return Row(pinned, places_of(pinned, stream.values[judged]), stream.hour[judged], position)
 
 
 def places_of(pinned: Sequence[Pinned | None], values: Any) -> Any:
@@ -159,23 +159,18 @@ def _turn(table: Any, prices: Any, index: int, row: Row, hour: int, terms: Terms
         table[index, place, : found.shape[0], : found.shape[1]] = found
 
 
-def check(stream: Stream, features: Sequence[Feature], columns: Sequence[int], votes: int = 3_000) -> float:
+def check(stream: Stream, features: Sequence[Feature], votes: int = 3_000) -> float:
     """Return the largest relative difference between this and the product, over the evidence after some votes."""
-    row = row_of(stream, 0, features, columns)
+    row = row_of(stream, 0, features)
     assert row is not None
     pinned = {feature: each for feature, each in zip(features, row.pinned, strict=True) if each is not None}
     watched = Watched(pinned, features, terms_of(features), 0.0)
     chosen = np.nonzero((stream.tenant == 0) & stream.votes & (stream.week == 1))[0][:votes]
     worst = 0.0
     for number, request in enumerate(chosen):
-        values = {
-            each.name: float(stream.values[request, column]) for each, column in zip(features, columns, strict=True)
-        }
+        values = {each.name: float(stream.values[request, place]) for place, each in enumerate(features)}
         watched.vote(values, float(row.weeks[number]), int(stream.hour[request]))
         if number + 1 in (10, 100, ceil(votes / 2), votes):
             short = Row(row.pinned, row.places[: number + 1], row.hour[: number + 1], row.weeks[: number + 1])
             worst = max(worst, abs(watched.weeks / judge([short], [np.inf], features)[0].last_weeks - 1.0))
     return worst
-
-
-COLUMNS: Final = tuple(range(len(FEATURES)))

@@ -13,6 +13,7 @@ are 0 nearly always, and yes-or-no's of 1 to 5 %.
     churn     thirty tenants that come and go, for a day or so each time, each unlike the others
 """
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -42,6 +43,7 @@ FLAGS: Final = {
 }  # fmt: skip
 
 FEATURES: Final[tuple[Feature, ...]] = features(text=True)
+COLUMNS: Final = tuple(range(len(FEATURES)))
 
 
 class Stream(NamedTuple):
@@ -54,8 +56,8 @@ class Stream(NamedTuple):
     votes: Any  # bool: the first of its session
 
 
-def of_kind(kind: str, seed: int, requests: int = REQUESTS) -> Stream:
-    """Return the stream of this kind with this seed."""
+def of_kind(kind: str, seed: int, columns: Sequence[int] = COLUMNS, requests: int = REQUESTS) -> Stream:
+    """Return the stream of this kind with this seed, of these features alone."""
     rng = np.random.default_rng([KINDS.index(kind), seed])
     total = 2 * requests
     business = seed % 2 == 1
@@ -67,14 +69,14 @@ def of_kind(kind: str, seed: int, requests: int = REQUESTS) -> Stream:
         hour_of = np.tile(np.arange(requests) * HOURS_OF_WEEK // requests, (2, 1))
     hour = hour_of.reshape(-1)
     week = np.repeat([0, 1], requests)
-    latent = _latent(rng, total)
+    latent = latent_of(rng, total, columns)
     votes = np.ones(total, bool)
     tenant = np.zeros(total, int)
     if kind == "cycle":
-        latent += cycle[hour][:, None] * rng.uniform(-1, 1, len(FEATURES))[None, :].astype(np.float32)
+        latent += cycle[hour][:, None] * rng.uniform(-1, 1, len(columns))[None, :].astype(np.float32)
     elif kind == "sessions":
         session = np.arange(total) // SESSION
-        shared = _latent(rng, total // SESSION + 1)
+        shared = latent_of(rng, total // SESSION + 1, columns)
         latent = np.sqrt(1 - ALIKE) * latent + np.sqrt(ALIKE) * shared[session]
         votes = np.arange(total) % SESSION == 0
     elif kind == "dominant":
@@ -82,23 +84,24 @@ def of_kind(kind: str, seed: int, requests: int = REQUESTS) -> Stream:
     elif kind == "churn":
         tenant = _churn(rng, total)
     if kind in ("dominant", "churn"):
-        apart = rng.normal(0, TENANTS_APART, (tenant.max() + 1, len(FEATURES))).astype(np.float32)
+        apart = rng.normal(0, TENANTS_APART, (tenant.max() + 1, len(columns))).astype(np.float32)
         latent += apart[tenant]
-    return Stream(shaped(latent), hour, week, tenant, votes)
+    return Stream(shaped(latent, columns), hour, week, tenant, votes)
 
 
-def _latent(rng: Any, size: int) -> Any:
-    """Return standard normal variables, [size, features]: half of each is what nobody sees and all share."""
+def latent_of(rng: Any, size: int, columns: Sequence[int] = COLUMNS) -> Any:
+    """Return standard normal variables, [size, columns]: half of each is what nobody sees and all share."""
     mix = np.random.default_rng(7).normal(0, 1, (DRIVERS, len(FEATURES)))
     mix *= np.sqrt(0.5) / np.linalg.norm(mix, axis=0)
-    shared = rng.standard_normal((size, DRIVERS), dtype=np.float32) @ mix.astype(np.float32)
-    return shared + np.float32(np.sqrt(0.5)) * rng.standard_normal((size, len(FEATURES)), dtype=np.float32)
+    shared = rng.standard_normal((size, DRIVERS), dtype=np.float32) @ mix[:, list(columns)].astype(np.float32)
+    return shared + np.float32(np.sqrt(0.5)) * rng.standard_normal((size, len(columns)), dtype=np.float32)
 
 
-def shaped(latent: Any) -> Any:
+def shaped(latent: Any, columns: Sequence[int] = COLUMNS) -> Any:
     """Return the features that these normal variables stand for. Lengths stay logarithms: bins do not mind."""
     values = latent.copy()
-    for place, feature in enumerate(FEATURES):
+    for place, column in enumerate(columns):
+        feature = FEATURES[column]
         if feature.kind is Kind.FLAG:
             values[:, place] = latent[:, place] > norm.isf(FLAGS[feature.name])
         else:

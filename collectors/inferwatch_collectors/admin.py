@@ -20,6 +20,8 @@ from prometheus_client import ProcessCollector
 from inferwatch import __version__
 from inferwatch_collectors import exposition
 from inferwatch_collectors.booking import Link
+from inferwatch_collectors.drift.watch import DriftWatch
+from inferwatch_collectors.drift.words import as_text
 from inferwatch_collectors.exposition import Exposition
 from inferwatch_collectors.live.routes import LivePage
 from inferwatch_collectors.report.service import Answer
@@ -46,6 +48,8 @@ INDEX: Final = """Inferwatch admin port
   GET  /readyz     200 while new requests can be served
   GET  /config     the configuration in force, redacted
   GET  /usage      what was used and what it cost: ?from=&to=&by=&tenant=&top=&format=
+  GET  /drift      what is unlike before: ?format=json or text
+  POST /drift/pin  ?model=&tenant=: take what was learnt for the reference, or begin to learn another one
   POST /-/reload   read the configuration anew
   GET  /version
 """
@@ -70,6 +74,7 @@ class Service(NamedTuple):
     shown_config: Callable[[], Mapping[str, Any]]
     reload: Callable[[], Awaitable[str]]  # returns the fault, or ""
     usage: Callable[[Mapping[str, str], float], Awaitable[Answer]] | None = None  # parameters, Unix time
+    drift: DriftWatch | None = None
 
 
 def relay_stats(links: Iterable[Link]) -> list[int]:
@@ -126,6 +131,8 @@ class Admin:
                 web.get("/readyz", self._readyz),
                 web.get("/config", self._config),
                 web.get("/usage", self._usage),
+                web.get("/drift", self._drift),
+                web.post("/drift/pin", self._pin),
                 web.post("/-/reload", self._reload),
                 web.get("/version", self._version),
                 *(self._page.routes() if self._page is not None else ()),
@@ -191,6 +198,20 @@ class Admin:
             return web.Response(status=503, text="there is no ledger to report from\n")
         answer = await self._service.usage(dict(request.query), time.time())
         return web.Response(status=answer.status, text=answer.text, content_type=answer.content_type)
+
+    async def _drift(self, request: web.Request) -> web.Response:
+        if self._service.drift is None:
+            return web.Response(status=503, text="there is no drift to report of\n")
+        report = self._service.drift.report()
+        if request.query.get("format") == "text":
+            return web.Response(text=as_text(report))
+        return _json(200, report)
+
+    async def _pin(self, request: web.Request) -> web.Response:
+        if self._service.drift is None:
+            return web.Response(status=503, text="there is no drift to report of\n")
+        done, said = self._service.drift.pin(request.query.get("model", ""), request.query.get("tenant", ""))
+        return web.Response(status=200 if done else 409, text=f"{said}\n")
 
     async def _version(self, _: web.Request) -> web.Response:
         return _json(200, {"version": __version__})

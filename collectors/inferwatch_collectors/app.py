@@ -175,6 +175,7 @@ class Collector:
         self._parts.meter.restore(time.monotonic_ns(), time.time_ns())
         self._parts.budgets.restore()
         self._parts.anomalies.resume(time.monotonic())
+        self._parts.drift.resume(time.monotonic())
 
     async def _price(self) -> None:
         """Take up the price lists of the configuration; with a catalogue that cannot be read, the rules alone."""
@@ -254,6 +255,7 @@ class Collector:
             shown_config=lambda: self._supervision.shown_config,
             reload=self._supervision.ask_for_reload,
             usage=self._usage.answer,
+            drift=self._parts.drift,
         )
 
     def _condition(self) -> Condition:
@@ -276,6 +278,7 @@ class Collector:
         self._engine.refresh()
         self._parts.budgets.refresh()
         self._parts.anomalies.refresh()
+        self._parts.drift.refresh()
         vitals.gauge(m.LEDGER_PENDING, self._parts.journal.position - self._parts.journal.committed)
         vitals.gauge(m.LEDGER_DURABLE, int(self._ledger.durable and not self._parts.journal.failing))
         vitals.gauge(m.DRAINING, int(self._draining))
@@ -305,6 +308,7 @@ class Collector:
             self._parts.meter.tick(now_ns, time.time_ns(), self._parts.tap.links())
             self._parts.recorder.tick(now_s=now_s)
             self._parts.anomalies.tick(now_s, time.time())
+            self._parts.drift.tick(now_s, time.time())
             self._parts.vitals.refresh()
             self._live.tick(now_s, time.time())
 

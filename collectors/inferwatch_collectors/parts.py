@@ -1,11 +1,13 @@
 """What a collector is made of, in the order in which one part needs another. Nothing runs yet: that is `app`'s."""
 
+import secrets
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
-from inferwatch import __version__
+from inferwatch import __version__, host
 from inferwatch.record import Share
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.anomalies.watch import AnomalyWatch
@@ -15,6 +17,7 @@ from inferwatch_collectors.budgets.watch import BudgetWatch
 from inferwatch_collectors.cardinality import CardinalityGuard, Limits
 from inferwatch_collectors.dialects.base import CUT_REASONS
 from inferwatch_collectors.exchange import Exchange
+from inferwatch_collectors.drift.watch import DriftWatch
 from inferwatch_collectors.gpu.monitor import GpuMonitor
 from inferwatch_collectors.ledger.base import Ledger
 from inferwatch_collectors.ledger.journal import Journal
@@ -27,6 +30,8 @@ from inferwatch_collectors.spool import SpoolReader
 from inferwatch_collectors.start import CollectorSettings
 from inferwatch_collectors.tap_server import TapServer
 from inferwatch_collectors.vitals import Vitals
+
+SECRET_BYTES: Final = 32
 
 
 async def open_ledger(settings: CollectorSettings) -> Ledger:
@@ -43,6 +48,18 @@ async def open_ledger(settings: CollectorSettings) -> Ledger:
         day_retention_days=kept.day_retention_days,
         max_rows=kept.max_rows,
     )
+
+
+def _content_secret(settings: CollectorSettings) -> bytes:
+    """Return the secret behind hashes of content; without a state folder one that ends with this process.
+
+    Raises:
+        ConfigError: the key file is unreadable or too short.
+    """
+    if not settings.config.drift.text:
+        return b""
+    state_dir = settings.state_dir
+    return host.identity_secret(settings.config, Path(state_dir)) if state_dir else secrets.token_bytes(SECRET_BYTES)
 
 
 class Parts:
@@ -73,6 +90,13 @@ class Parts:
             energy=config.energy,
         )
         self.anomalies = AnomalyWatch(self.store, self.recorder.guard, config.anomalies)
+        self.drift = DriftWatch(
+            self.store,
+            self.recorder.guard,
+            config.drift,
+            secret=_content_secret(settings),
+            load=lambda: self.booking.open_requests,
+        )
         self.booking = Booking(
             self.recorder,
             self.journal.add,
@@ -80,8 +104,10 @@ class Parts:
                 ("budgets", self.budgets.meter.record),
                 ("attribution", self.meter.closed),
                 ("anomalies", self.anomalies.record),
+                ("drift", self.drift.record),
                 *watchers,
             ),
+            audiences=(("drift", self.drift),) if self.drift.listens else (),
             budgets=self.budgets.meter,
         )
         self.tap = TapServer(Path(settings.socket_path), self.booking, self.journal)
@@ -122,6 +148,8 @@ class Parts:
         vitals.cut("anomaly_tenants", lambda: self.anomalies.tenants_cut)
         vitals.cut("anomaly_runs", lambda: self.anomalies.runs_cut)
         vitals.cut("anomaly_late", lambda: self.anomalies.late)
+        vitals.cut("drift_streams", lambda: self.drift.streams_cut)
+        vitals.cut("drift_sessions", lambda: self.drift.sessions_cut)
         vitals.cut("orphan_frames", lambda: booking.orphans)
         vitals.cut("bad_peers", lambda: self.tap.bad_peers)
         vitals.cut("spool_torn", lambda: self.spool.torn)

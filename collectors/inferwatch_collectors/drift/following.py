@@ -41,7 +41,6 @@ class About(msgspec.Struct, array_like=True, frozen=True):
     """Of what a reference is."""
 
     engine_model: str  # as the engine calls it
-    engine: str  # and who that is
     number: int  # how many were pinned before it, plus one
     pinned_s: int  # Unix time
     votes: int
@@ -122,7 +121,7 @@ class Followed:
             words.freeze()
         return None
 
-    def pin(self, terms: Terms, engine: str, now_weeks: float, wall_s: float) -> bool:
+    def pin(self, terms: Terms, now_weeks: float, wall_s: float) -> bool:
         """Take what was learnt for the reference; False if no feature has been seen often enough."""
         if self.lesson is None:
             return False
@@ -131,7 +130,7 @@ class Followed:
             return False
         self._number += 1
         votes, self.lesson = self.lesson.votes, None
-        self.about = About(self.engine_model, engine, self._number, int(wall_s), votes, int(self.begun_s))
+        self.about = About(self.engine_model, self._number, int(wall_s), votes, int(self.begun_s))
         self.watched = Watched(pinned, self.of, terms, now_weeks)
         self.since_s, self.signalling = wall_s, False
         return True

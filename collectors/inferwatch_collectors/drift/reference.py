@@ -8,12 +8,13 @@ When it is pinned, `fit` makes of that the *profile* (see `profile`) and the *co
 of the reference by exponential tilts of p, it gives the counts.
 
 At any hour the distribution is then the core tilted to that hour's mean, and `prices` are the means of the bets' rows
-under it, made dearer by three things:
+under it, made dearer by four things:
 * The reference is a sample. With `z` by Bonferroni over all features and bets, the true mean is above
   mean + z sd / sqrt(m) + z² range / (3 m) with probability `risk` at most for all of them together. That is the normal
   approximation, and Bernstein's term with it for what is rare, with every bin counted once more than it was seen.
 * The profile is an estimate: by its standard error.
 * The tolerance: a shift of so many standard deviations is of no interest.
+* What was seen too rarely for a profile may come RARE_TIMES as often at some hours.
 
 Pure.
 """
@@ -37,13 +38,16 @@ from inferwatch_collectors.drift.betting import (
     quantity_row,
 )
 from inferwatch_collectors.drift.features import Kind
-from inferwatch_collectors.drift.profile import FLAT, HOURS_OF_WEEK, STEP, Profile, profile_of
+from inferwatch_collectors.drift.profile import EVENTS_PER_CELL, FLAT, HOURS, HOURS_OF_WEEK, STEP, Profile, profile_of
 
 # Values that make the edges: a 2 % quantile is then the fifth value. Edges need not be good, only fixed.
 EDGE_VOTES: Final = 256
 QUANTILES: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 # So much of one lowest value is a bin of its own, apart from what may come below it.
 ATOM_SHARE: Final = 0.05
+
+# Of what is too rare to tell its rhythm, so many times as often may be the rhythm.
+RARE_TIMES: Final = 3.0
 
 # Rounds of the deconvolution, which gains a digit in two or three.
 ROUNDS: Final = 12
@@ -303,6 +307,8 @@ class Pinned:
         if slack > 0:  # the mean may be so much higher or lower: whatever is dearer counts
             mean = sum(share * score for share, score in zip(shares, self.scores, strict=True))
             places += [tilt(shares, self.scores, mean + side * slack * self.unit) for side in (-1, 1)]
+        if self.votes - max(self._counts) < EVENTS_PER_CELL * HOURS:
+            places.append(_oftener(shares))
         found = tuple(
             max(_upper([row[bet] for row in self.rows], each, self.votes, terms.z) for each in places)
             for bet in range(self.bets)
@@ -330,6 +336,14 @@ class Pinned:
             raise ValueError("a reference that does not fit together")
         profile = Profile(state.profile, state.profile_error) if state.profile else FLAT
         return cls(Kind(state.kind), state.edges, state.scores, state.counts, profile, state.core)
+
+
+def _oftener(shares: Sequence[float]) -> tuple[float, ...]:
+    """Return the distribution with all but the commonest bin RARE_TIMES as often, but no more than half of the time."""
+    usual = max(range(len(shares)), key=lambda place: shares[place])
+    rest = 1 - shares[usual]
+    times = min(RARE_TIMES, 0.5 / rest) if rest < 0.5 else 1.0
+    return tuple(1 - times * rest if place == usual else times * share for place, share in enumerate(shares))
 
 
 def _upper(gets: Sequence[float], shares: Sequence[float], votes: int, z: float) -> float:

@@ -14,7 +14,7 @@ Time is given by the caller, who calls `tick` twice a second.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 from inferwatch.record import RequestRecord
@@ -33,7 +33,7 @@ from inferwatch_collectors.drift.reference import Terms
 from inferwatch_collectors.drift.signals import JUDGED
 from inferwatch_collectors.drift.trigrams import Codebook
 from inferwatch_collectors.drift.votes import Sessions
-from inferwatch_collectors.drift.words import told
+from inferwatch_collectors.drift.words import Report, stream_of, told
 from inferwatch_collectors.metric_store import MetricStore
 
 _log: Final = logging.getLogger(__name__)
@@ -63,7 +63,6 @@ class DriftWatch:
         *,
         secret: bytes,
         load: Callable[[], int] = lambda: 0,
-        engine: Callable[[], str] = lambda: "",
     ) -> None:
         """`load` tells how many requests are open, `engine` who the engine says it is; `secret` has 16 bytes or
         more."""
@@ -71,7 +70,6 @@ class DriftWatch:
         self._guard = guard
         self._settings = settings
         self._load = load
-        self._engine = engine
         self._features = features(text=settings.text)
         bets = sum(len(RATIOS) if each.kind is Kind.FLAG else len(SHIFTS) + len(SPREADS) for each in self._features)
         self._terms = Terms.of(bets, risk=settings.reference_risk, tolerance=settings.tolerance)
@@ -222,26 +220,26 @@ class DriftWatch:
 
     # --- commands
 
-    def pin(self, model: str, tenant: str) -> str:
+    def pin(self, model: str, tenant: str) -> tuple[bool, str]:
         """Take what was learnt for the reference, by command; or, if there is one, begin to learn another.
 
         Returns:
-            What was done, or why not.
+            Whether that was done, and what was done or why not.
         """
         each = self._streams.get((model, tenant))
         if each is None:
-            return "no such model and tenant is followed"
+            return False, "no such model and tenant is followed"
         if each.lesson is None:
             each.begin_anew(self._wall_s)
             self._memory.write(each)
-            return "the reference is forgotten, another one is being learnt"
+            return True, "the reference is forgotten, another one is being learnt"
         least = self._settings.reference_requests_min
         if each.lesson.votes < least:
-            return f"too few votes: {each.lesson.votes}, expected at least {least}"
-        return "pinned" if self._pin(each) else "no feature was seen often enough"
+            return False, f"too few votes: {each.lesson.votes}, expected at least {least}"
+        return (True, "pinned") if self._pin(each) else (False, "no feature was seen often enough")
 
     def _pin(self, each: Followed) -> bool:
-        if not each.pin(self._terms, self._engine(), self._now_s / WEEK_S, self._wall_s):
+        if not each.pin(self._terms, self._now_s / WEEK_S, self._wall_s):
             return False
         self._set_parts()
         self._memory.write(each)
@@ -259,14 +257,14 @@ class DriftWatch:
 
     # --- telling
 
-    def streams(self) -> Iterator[Followed]:
-        """Yield all, by name."""
-        return iter(sorted(self._streams.values(), key=lambda each: (each.model, each.tenant)))
-
-    @property
-    def parts(self) -> int:
-        """Among how many streams the rate of false alarms is divided."""
-        return self._parts
+    def report(self) -> Report:
+        """Return what there is to say of all, by name."""
+        streams = sorted(self._streams.values(), key=lambda each: (each.model, each.tenant))
+        return Report(
+            weeks_per_false_alarm=self._settings.weeks_per_false_alarm,
+            text=self.listens,
+            streams=tuple(stream_of(each, self._parts) for each in streams),
+        )
 
     def _tell(self, followed: Followed) -> None:
         self._store.counter(m.DRIFT_SIGNALS, (followed.model, followed.tenant)).add()

@@ -69,7 +69,7 @@ def stream_of(followed: Followed, parts: int) -> Stream:
         return Stream(model=followed.model, tenant=followed.tenant, state="learning", votes=followed.votes)
     about = followed.about
     hours = (about.pinned_s - about.from_s) // SECONDS_PER_HOUR
-    of = " ".join(each for each in (about.engine_model, f"({about.engine})" if about.engine else "") if each)
+    of = f" of {about.engine_model}" if about.engine_model else ""
     moved = tuple(_moved(effect, parts) for effect in followed.effects()[:TOP])
     return Stream(
         model=followed.model,
@@ -78,7 +78,7 @@ def stream_of(followed: Followed, parts: int) -> Stream:
         votes=followed.votes,
         evidence_weeks=followed.weeks / parts,
         since=_utc(followed.since_s) if followed.signalling else "",
-        reference=f"number {about.number}, pinned {_utc(about.pinned_s)} from {about.votes} votes in {hours} h of {of}",
+        reference=f"number {about.number}, pinned {_utc(about.pinned_s)} from {about.votes} votes in {hours} h{of}",
         off=tuple(feature.name for feature in followed.watched.off),
         moved=moved,
     )

@@ -1,0 +1,85 @@
+"""What is popular, on the same streams: one number a request, the logarithm of the answer's length, at their defaults.
+
+* **evidently**: its documented default for a reference of more than 1,000 rows, the Wasserstein distance over the
+  standard deviation of the reference, drift from 0.1 on, for each 500 requests. Written here by that description.
+* **ADWIN, PageHinkley, KSWIN** are river's own, with its defaults.
+* **3 sigma**: chunks of 500, the mean of a chunk outside three standard deviations of the reference's chunk means.
+* **PSI > 0.1**, ten bins by the reference's deciles, each 500 requests.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+from scipy.stats import wasserstein_distance
+
+CHUNK: Final = 500
+
+# (reference, watched) -> after how many requests it first alarms
+Peer = Callable[[Any, Any], int | None]
+
+
+def _chunks(values: Any) -> Any:
+    return values[: len(values) // CHUNK * CHUNK].reshape(-1, CHUNK)
+
+
+def _first(alarms: Any) -> int | None:
+    found = np.nonzero(alarms)[0]
+    return int((found[0] + 1) * CHUNK) if len(found) else None
+
+
+def evidently(reference: Any, watched: Any) -> int | None:
+    """The distance of each chunk to the whole reference."""
+    unit = reference.std() or 1.0
+    thinned = np.sort(reference)[:: max(1, len(reference) // 2_000)]  # the same to three digits, and fast
+    for place, chunk in enumerate(_chunks(watched)):
+        if wasserstein_distance(thinned, chunk) / unit >= 0.1:
+            return (place + 1) * CHUNK
+    return None
+
+
+def three_sigma(reference: Any, watched: Any) -> int | None:
+    """Means of chunks."""
+    means = _chunks(reference).mean(axis=1)
+    return _first(abs(_chunks(watched).mean(axis=1) - means.mean()) > 3 * means.std())
+
+
+def psi(reference: Any, watched: Any) -> int | None:
+    """Population stability index above 0.1."""
+    edges = np.quantile(reference, np.linspace(0.1, 0.9, 9))
+    before = np.bincount(np.searchsorted(edges, reference), minlength=10) / len(reference)
+    for place, chunk in enumerate(_chunks(watched)):
+        now = np.maximum(np.bincount(np.searchsorted(edges, chunk), minlength=10) / CHUNK, 1e-4)
+        if ((now - before) * np.log(now / np.maximum(before, 1e-4))).sum() > 0.1:
+            return (place + 1) * CHUNK
+    return None
+
+
+def river(make: Callable[[], Any]) -> Peer:
+    """A detector of river's, which has no reference: it is shown the last 5,000 of it, and only then counts."""
+
+    def run(reference: Any, watched: Any) -> int | None:
+        detector = make()
+        for value in reference[-5_000:].tolist():
+            detector.update(value)
+        for place, value in enumerate(watched.tolist()):
+            detector.update(value)
+            if detector.drift_detected:
+                return place + 1
+        return None
+
+    return run
+
+
+def peers() -> dict[str, Peer]:
+    """Return all, by name."""
+    from river import drift  # noqa: PLC0415 - slow to import
+
+    return {
+        "Evidently": evidently,
+        "ADWIN": river(drift.ADWIN),
+        "PageHinkley": river(drift.PageHinkley),
+        "KSWIN": river(lambda: drift.KSWIN(seed=1)),
+        "3 sigma": three_sigma,
+        "PSI > 0.1": psi,
+    }

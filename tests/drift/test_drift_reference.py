@@ -1,0 +1,140 @@
+"""reference: counts and prices that are safe whatever is learnt, and close to the truth where there is enough of it."""
+
+import math
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inferwatch_collectors.drift.features import Kind
+from inferwatch_collectors.drift.profile import HOURS_OF_WEEK
+from inferwatch_collectors.drift.reference import (
+    EDGE_VOTES,
+    Learning,
+    Pinned,
+    Terms,
+    bin_of,
+    cut,
+    psi,
+    tilt,
+    wasserstein,
+)
+
+TERMS = Terms.of(540, risk=0.01, tolerance=0.0)
+
+
+def learnt(values: list[float], kind: Kind = Kind.QUANTITY, hours: list[int] | None = None) -> Pinned:
+    """Return the reference of these values."""
+    learning = Learning(kind)
+    joint = [0] * HOURS_OF_WEEK
+    for place, value in enumerate(values):
+        hour = hours[place] if hours else place % HOURS_OF_WEEK
+        joint[hour] += 1
+        learning.take(value, hour)
+    pinned = learning.pin(joint)
+    assert pinned is not None
+    return pinned
+
+
+@given(st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=300))
+def test_edges_ascend_and_every_value_has_a_bin(values: list[float]) -> None:
+    """Whatever the values, constant ones and ties among them."""
+    edges, scores = cut(values)
+    assert list(edges) == sorted(set(edges))
+    assert len(scores) == len(edges) + 1
+    assert all(0 <= bin_of(edges, value) < len(scores) for value in values)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.one_of(st.just(0.0), st.floats(-1e6, 1e6)), min_size=EDGE_VOTES + 10, max_size=600))
+def test_prices_are_positive_and_finite_at_every_hour(values: list[float]) -> None:
+    """No reference makes a price that is no number."""
+    pinned = learnt(values)
+    for hour in (0, 50, 167):
+        assert all(0 < price < math.inf for price in pinned.prices(hour, TERMS))
+
+
+def test_a_constant_feature_has_bins_below_and_above() -> None:
+    """What never changed would be seen to change in either direction."""
+    pinned = learnt([3.0] * 1_000)
+    places = [bin_of(pinned.edges, value) for value in (2.0, 3.0, 4.0)]
+    assert places == sorted(set(places))
+
+
+def test_prices_hold_for_another_sample_of_the_same(rng: random.Random) -> None:
+    """A bet costs more than it brings on average, where nothing has changed: for all bets of 50 references."""
+    too_low = 0
+    for _ in range(50):
+        pinned = learnt([rng.gauss(0, 1) for _ in range(2_000 + EDGE_VOTES)])
+        fresh = [pinned.rows[bin_of(pinned.edges, rng.gauss(0, 1))] for _ in range(20_000)]
+        for bet, price in enumerate(pinned.prices(0, TERMS)):
+            too_low += sum(row[bet] for row in fresh) / len(fresh) > price
+    assert too_low == 0
+
+
+def test_a_flag_never_seen_is_no_alarm_at_its_first_time() -> None:
+    """One in ten thousand may be chance: what has never been seen is not taken for impossible."""
+    pinned = learnt([0.0] * 10_000, Kind.FLAG)
+    gains = [get / price for get, price in zip(pinned.rows[1], pinned.prices(0, TERMS), strict=True)]
+    assert max(gains) < 40
+    assert min(pinned.core) > 0
+
+
+def test_a_daily_rhythm_is_learnt_and_noise_is_not(rng: random.Random) -> None:
+    """What the hour explains is in the distribution of the hour; a reference without a rhythm has none."""
+    hours = [rng.randrange(HOURS_OF_WEEK) for _ in range(20_000)]
+    wave = learnt([math.sin(math.tau * hour / 24) + rng.gauss(0, 1) for hour in hours], hours=hours)
+    flat = learnt([rng.gauss(0, 1) for _ in hours], hours=hours)
+    assert not flat.has_profile
+    assert wave.has_profile
+    six, eighteen = (sum(a * b for a, b in zip(wave.shares(h), wave.scores, strict=True)) for h in (6, 18))
+    assert six - eighteen == pytest.approx(2 / math.sqrt(1.5), abs=0.35)
+
+
+def test_business_hours_are_a_rhythm_of_both_hour_and_day(rng: random.Random) -> None:
+    """Work from 8 to 18 on five days: Saturday's noon is like Saturday's night."""
+    hours = [rng.randrange(HOURS_OF_WEEK) for _ in range(40_000)]
+
+    def at_work(hour: int) -> bool:
+        return hour // 24 < 5 and 8 <= hour % 24 < 18
+
+    pinned = learnt([(0.5 if at_work(hour) else -0.5) + rng.gauss(0, 1) for hour in hours], hours=hours)
+
+    def mean(hour: int) -> float:
+        return sum(a * b for a, b in zip(pinned.shares(hour), pinned.scores, strict=True))
+
+    assert mean(12) - mean(2) == pytest.approx(0.9, abs=0.25)
+    assert mean(24 * 5 + 12) - mean(24 * 5 + 2) == pytest.approx(0.0, abs=0.25)
+
+
+@given(st.lists(st.floats(0.001, 1), min_size=2, max_size=14), st.floats(-3, 3))
+def test_a_tilt_has_the_mean_that_was_asked_for(weights: list[float], mean: float) -> None:
+    """Or the nearest that the scores allow; it sums to 1 and has no hole."""
+    shares = [weight / sum(weights) for weight in weights]
+    scores = [place - len(shares) / 2 for place in range(len(shares))]
+    tilted = tilt(shares, scores, mean)
+    assert sum(tilted) == pytest.approx(1)
+    assert all(share >= 0 for share in tilted)
+
+
+def test_what_is_written_down_is_read_back(rng: random.Random) -> None:
+    """A reference and one that is being learnt are the same after a restart."""
+    values = [rng.gauss(0, 1) for _ in range(1_000)]
+    pinned = learnt(values)
+    again = Pinned.of(pinned.state())
+    assert again.prices(5, TERMS) == pinned.prices(5, TERMS)
+    learning = Learning(Kind.QUANTITY, partial=True)
+    for value in values:
+        learning.take(value, 3)
+    other = Learning.of(learning.state())
+    for each in (learning, other):
+        each.take(0.25, 4)
+    assert other.state() == learning.state()
+
+
+def test_effect_sizes_are_0_for_the_same_and_known_for_a_known_shift() -> None:
+    """PSI of 50 and 50 against 60 and 40; Wasserstein of a tenth moved by two standard deviations."""
+    assert psi((0.5, 0.5), (0.5, 0.5)) == 0
+    assert psi((0.5, 0.5), (0.6, 0.4)) == pytest.approx(0.1 * math.log(1.5))
+    assert wasserstein((0.5, 0.5), (0.4, 0.6), (-1.0, 1.0)) == pytest.approx(0.2)
