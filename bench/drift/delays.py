@@ -12,8 +12,10 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from bench.drift.lockstep import BAR_WEEKS, Row, judge, learn, places_of
 from bench.drift.peers import peers
-from bench.drift.streams import COLUMNS, FEATURES, FLAGS, HOURS_OF_WEEK, latent_of, shaped
+from bench.drift.streams import COLUMNS, FEATURES, FLAGS, latent_of, shaped
 from scipy.stats import norm
+
+from inferwatch_collectors.drift.profile import HOURS_OF_WEEK
 
 PATIENCE: Final = 20_000
 WEEK: Final = 50_000

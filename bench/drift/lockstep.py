@@ -108,7 +108,7 @@ def judge(
     for place in range(size):
         counted[place, : bets[place]] = weight[place] / bets[place]
     held = np.zeros((count, size, BETS), np.float32)
-    now_hour = np.full(count, -1)
+    now_hour = [-1] * count
     last = np.zeros(count)
     alarm = np.full(count, -1)
     peak = np.zeros(count)
@@ -125,9 +125,9 @@ def judge(
     bar = np.array(bars)
     for step in range(longest):
         voting = hours[step] >= 0
-        for index in np.nonzero(voting & (hours[step] != now_hour))[0]:
-            _turn(table, prices, int(index), rows[index], int(hours[step, index]), terms, first=now_hour[index] < 0)
-            now_hour[index] = hours[step, index]
+        for index in map(int, np.nonzero(voting & (hours[step] != np.array(now_hour)))[0]):
+            _turn(table, prices, index, rows[index], int(hours[step, index]), terms, first=now_hour[index] < 0)
+            now_hour[index] = int(hours[step, index])
         get = table[index_row, index_feature, places[step]]
         passed = np.where(voting, weeks[step] - last, 0.0).astype(np.float32)
         get[~voting] = 1.0

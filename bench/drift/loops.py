@@ -50,21 +50,30 @@ def streamed(text: str) -> Iterator[str]:
 
 
 def false_loops(most: int, say: Callable[[str], None] = print) -> None:
-    """Print how many chunks of real text are taken for loops, anywhere in them."""
+    """Print how many chunks of real text are taken for loops, at their end and on the way there."""
     seen: dict[str, int] = {}
-    taken: dict[str, list[str]] = {}
+    ends: dict[str, set[str]] = {}
+    passing: dict[str, set[str]] = {}
+    at_end = on_the_way = 0
     for name, text in chunks(most):
         seen[name] = seen.get(name, 0) + 1
-        cycle = TailCycle()
+        cycle, suspected = TailCycle(), None
         for piece in streamed(text):
-            if cycle.take(piece):
-                break
+            if cycle.take(piece) and suspected is None:
+                suspected = cycle.period
         if cycle.finish():
-            taken.setdefault(name, []).append(cycle.period or "")
-    say(f"\nReal text taken for a loop: {sum(map(len, taken.values()))} of {sum(seen.values()):,} chunks.\n")
+            at_end += 1
+            ends.setdefault(name, set()).add(" ".join((cycle.period or "").split())[:60])
+        if suspected is not None:
+            on_the_way += 1
+            passing.setdefault(name, set()).add(" ".join(suspected.split())[:60])
+    say(
+        f"\nReal text that ends in a loop: {at_end} of {sum(seen.values()):,} chunks; that was suspected of one on "
+        f"the way: {on_the_way}.\n"
+    )
     for name, count in seen.items():
         say(
-            f"- {name}: {len(taken.get(name, []))} of {count:,} {[each[:60] for each in taken.get(name, [])[:3]] or ''}"
+            f"- {name}: {count:,} chunks {sorted(ends.get(name, ())) or ''} {sorted(passing.get(name, ())) or ''}".rstrip()
         )
 
 

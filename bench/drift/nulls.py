@@ -20,8 +20,8 @@ def false_alarms(streams: int, *, text: bool, kinds: Sequence[str] = KINDS, say:
     columns = [place for place, each in enumerate(FEATURES) if text or not each.text]
     names = [OURS, *(() if text else peers())]
     say(
-        f"\nStreams with any alarm, of {streams} of each kind, {len(columns)} features; 50,000 requests to learn from and "
-        "50,000 to judge.\n"
+        f"\nStreams with any alarm, of {streams} of each kind, {len(columns)} features; 50,000 requests to learn "
+        "from and 50,000 to judge.\n"
     )
     say(f"| kind | {' | '.join(names)} |")
     say(f"|---|{'---|' * len(names)}")

@@ -73,7 +73,8 @@ def of_kind(kind: str, seed: int, columns: Sequence[int] = COLUMNS, requests: in
     votes = np.ones(total, bool)
     tenant = np.zeros(total, int)
     if kind == "cycle":
-        latent += cycle[hour][:, None] * rng.uniform(-1, 1, len(columns))[None, :].astype(np.float32)
+        loads = rng.uniform(-1, 1, len(columns)) * [_hazard(FEATURES[column]) for column in columns]
+        latent += cycle[hour][:, None] * loads[None, :].astype(np.float32)
     elif kind == "sessions":
         session = np.arange(total) // SESSION
         shared = latent_of(rng, total // SESSION + 1, columns)
@@ -109,6 +110,14 @@ def shaped(latent: Any, columns: Sequence[int] = COLUMNS) -> Any:
             if atom is not None:
                 values[:, place] = np.maximum(0, latent[:, place] - norm.ppf(atom))
     return values
+
+
+def _hazard(feature: Feature) -> float:
+    """Return what a shift must be divided by so that what is rare comes exp(shift) times as often, not more."""
+    rare = FLAGS[feature.name] if feature.kind is Kind.FLAG else 1 - ATOMS.get(feature.name.split("_", 1)[-1], 0.0)
+    if not 0 < rare < 0.5:
+        return 1.0
+    return float(min(1.0, rare / norm.pdf(norm.isf(rare))))
 
 
 def _cycle(business: bool) -> Any:

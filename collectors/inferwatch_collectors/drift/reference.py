@@ -14,7 +14,7 @@ under it, made dearer by four things:
   approximation, and Bernstein's term with it for what is rare, with every bin counted once more than it was seen.
 * The profile is an estimate: by its standard error.
 * The tolerance: a shift of so many standard deviations is of no interest.
-* What was seen too rarely for a profile may come RARE_TIMES as often at some hours.
+* What was seen too rarely for a profile may come up to RARE_TIMES as often at some hours.
 
 Pure.
 """
@@ -46,7 +46,7 @@ QUANTILES: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.9
 # So much of one lowest value is a bin of its own, apart from what may come below it.
 ATOM_SHARE: Final = 0.05
 
-# Of what is too rare to tell its rhythm, so many times as often may be the rhythm.
+# Of what was never seen, so many times as often may be its rhythm; of what was seen nearly often enough, hardly more.
 RARE_TIMES: Final = 3.0
 
 # Rounds of the deconvolution, which gains a digit in two or three.
@@ -73,7 +73,7 @@ class PinnedState(msgspec.Struct, array_like=True):
 
     kind: str
     edges: tuple[float, ...]
-    scores: tuple[float, ...]
+    scores: tuple[int, ...]  # in eighths
     counts: tuple[int, ...]
     profile: bytes
     profile_error: float
@@ -85,7 +85,7 @@ class LearningState(msgspec.Struct, array_like=True):
 
     kind: str
     edges: tuple[float, ...]
-    scores: tuple[float, ...]
+    scores: tuple[int, ...]  # in eighths
     counts: tuple[int, ...]
     sums: bytes
     votes: bytes  # empty: in every vote
@@ -160,7 +160,9 @@ class Learning:
     def state(self) -> LearningState:
         """Return it to be written down."""
         votes = b"" if self._votes is None else self._votes.tobytes()
-        return LearningState(self.kind.value, self.edges, self.scores, tuple(self.counts), self._sums.tobytes(), votes)
+        return LearningState(
+            self.kind.value, self.edges, _eighths(self.scores), tuple(self.counts), self._sums.tobytes(), votes
+        )
 
     @classmethod
     def of(cls, state: LearningState) -> "Learning":
@@ -173,10 +175,15 @@ class Learning:
         if state.edges:
             if len({len(state.edges) + 1, len(state.scores), len(state.counts)}) != 1:
                 raise ValueError("a reference that does not fit together")
-            found.edges, found.scores, found.counts = state.edges, state.scores, list(state.counts)
+            found.edges, found.counts = state.edges, list(state.counts)
+            found.scores = tuple(score / STEPS for score in state.scores)
             found._sums = _hours("i", state.sums)
             found._votes = _hours("I", state.votes) if state.votes else None
         return found
+
+
+def _eighths(scores: Sequence[float]) -> tuple[int, ...]:
+    return tuple(round(score * STEPS) for score in scores)
 
 
 def _hours(kind: str, data: bytes) -> "array[int]":
@@ -307,8 +314,9 @@ class Pinned:
         if slack > 0:  # the mean may be so much higher or lower: whatever is dearer counts
             mean = sum(share * score for share, score in zip(shares, self.scores, strict=True))
             places += [tilt(shares, self.scores, mean + side * slack * self.unit) for side in (-1, 1)]
-        if self.votes - max(self._counts) < EVENTS_PER_CELL * HOURS:
-            places.append(_oftener(shares))
+        unknown = 1 - (self.votes - max(self._counts)) / (EVENTS_PER_CELL * HOURS)
+        if unknown > 0:
+            places.append(_oftener(shares, 1 + (RARE_TIMES - 1) * unknown))
         found = tuple(
             max(_upper([row[bet] for row in self.rows], each, self.votes, terms.z) for each in places)
             for bet in range(self.bets)
@@ -320,8 +328,9 @@ class Pinned:
 
     def state(self) -> PinnedState:
         """Return it to be written down."""
+        scores = _eighths(self.scores)
         return PinnedState(
-            self.kind.value, self.edges, self.scores, self._counts, self.profile.steps, self.profile.error, self.core
+            self.kind.value, self.edges, scores, self._counts, self.profile.steps, self.profile.error, self.core
         )
 
     @classmethod
@@ -335,14 +344,15 @@ class Pinned:
         if len(sizes) != 1 or len(state.profile) not in (0, HOURS_OF_WEEK):
             raise ValueError("a reference that does not fit together")
         profile = Profile(state.profile, state.profile_error) if state.profile else FLAT
-        return cls(Kind(state.kind), state.edges, state.scores, state.counts, profile, state.core)
+        scores = tuple(score / STEPS for score in state.scores)
+        return cls(Kind(state.kind), state.edges, scores, state.counts, profile, state.core)
 
 
-def _oftener(shares: Sequence[float]) -> tuple[float, ...]:
-    """Return the distribution with all but the commonest bin RARE_TIMES as often, but no more than half of the time."""
+def _oftener(shares: Sequence[float], times: float) -> tuple[float, ...]:
+    """Return the distribution with all but the commonest bin `times` as often, but no more than half of the time."""
     usual = max(range(len(shares)), key=lambda place: shares[place])
     rest = 1 - shares[usual]
-    times = min(RARE_TIMES, 0.5 / rest) if rest < 0.5 else 1.0
+    times = min(times, 0.5 / rest) if rest < 0.5 else 1.0
     return tuple(1 - times * rest if place == usual else times * share for place, share in enumerate(shares))
 
 

@@ -15,7 +15,8 @@ from inferwatch_collectors.drift.features import TEXT_NAMES
 MAX_CHARS: Final = 2_048
 MAX_WORDS: Final = 400  # a word of one letter and a blank each would be 1,024
 
-# Frequent words by language. A word of several languages counts for each of them: shares are compared with shares.
+# Frequent words by language. One that is English, too, counts for English alone: elsewhere it would be noise. One of
+# several other languages counts for each of them.
 _WORDS: Final = {
     "english": "the of and to a in is it you that he was for on are with as i his they be at one have this from or had "
     "by not but what all were we when your can said there use an each which she do how their if will",
@@ -34,8 +35,17 @@ _WORDS: Final = {
 }
 
 _LANGUAGES: Final = tuple(_WORDS)
+# English, though not among its most frequent.
+_ALSO_ENGLISH: Final = frozenset(
+    ("me", "no", "so", "come", "do", "an", "die", "over", "per", "den", "am", "war", "hat")
+)
+_ENGLISH: Final = frozenset(_WORDS["english"].split())
 _LANGUAGES_OF: Final[dict[str, tuple[int, ...]]] = {
-    word: tuple(place for place, name in enumerate(_LANGUAGES) if word in _WORDS[name].split())
+    word: tuple(
+        place
+        for place, name in enumerate(_LANGUAGES)
+        if word in _WORDS[name].split() and (name == "english" or word not in _ENGLISH | _ALSO_ENGLISH)
+    )
     for words in _WORDS.values()
     for word in words.split()
 }

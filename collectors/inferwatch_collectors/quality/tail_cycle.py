@@ -1,6 +1,6 @@
 """Degenerate loops: an answer whose end is the same words again and again. Exact, live, and O(1) a piece of text.
 
-The tail is a loop if it consists of three or more whole repeats of one period, and is long enough not to be meant so:
+The tail is a loop if it consists of more than three repeats of one period, and is long enough not to be meant so:
 MIN_CHARS or MIN_PIECES of it (pieces as they were streamed, one token or more each). What has no letter in it, rows of
 figures and rulers, is often meant so, and must be longer.
 
@@ -15,62 +15,63 @@ from typing import Final
 # Some 250 tokens. vLLM's own detection and others look for no more than 128.
 MAX_PERIOD_CHARS: Final = 1024
 REPEATS: Final = 3
-# 48 tokens of English, and 48 pieces where the tokens are shorter.
-MIN_CHARS: Final = 192
+# 56 tokens of English, and 48 pieces where the tokens are shorter.
+MIN_CHARS: Final = 224
 MIN_PIECES: Final = 48
+# Code and lists say one line three times over. Of a short period a fourth repeat is waited for, of a long one 40 tokens
+# of it.
+MORE_CHARS: Final = 160
 # Without a letter: longer than a line of a table or a row of an array.
-MIN_PLAIN_CHARS: Final = 1536
+MIN_PLAIN_CHARS: Final = 2560
 
-KEEP_CHARS: Final = REPEATS * MAX_PERIOD_CHARS
+KEEP_CHARS: Final = REPEATS * MAX_PERIOD_CHARS + MORE_CHARS
 NEEDLE_CHARS: Final = 24
 # Looked at once for so many new characters or pieces, so that a loop is known well within 64 tokens.
-EVERY_CHARS: Final = 64
-EVERY_PIECES: Final = 16
+EVERY_CHARS: Final = 32
+EVERY_PIECES: Final = 8
 # A needle may stand several times in one period, and candidates are as many; nobody's prose has more.
 MAX_CANDIDATES: Final = 16
 
 
 class TailCycle:
-    """Takes one choice of an answer as it comes. `period` is set when its tail was found to be a loop, and stays."""
+    """Takes one choice of an answer as it comes. `period` is what it repeats now; None: it does not, or no longer."""
 
-    __slots__ = ("_new_chars", "_new_pieces", "_pieces", "_tail", "period")
+    __slots__ = ("_fresh", "_fresh_chars", "_pieces", "_tail", "period")
 
     def __init__(self) -> None:
         self._tail = ""
-        self._pieces: list[int] = []  # the lengths of the last MIN_PIECES pieces
-        self._new_chars = 0
-        self._new_pieces = 0
+        self._fresh: list[str] = []  # since the last look
+        self._fresh_chars = 0
+        self._pieces: list[int] = []  # the lengths of the last pieces
         self.period: str | None = None
 
     def take(self, text: str) -> bool:
-        """Take the next piece; tell whether it is now known to be a loop."""
-        if self.period is not None:
-            return True
-        for start in range(0, len(text), EVERY_CHARS):
-            piece = text[start : start + EVERY_CHARS]
-            self._tail += piece
-            self._new_chars += len(piece)
-            if self._new_chars >= EVERY_CHARS and self._look():
-                return True
-        self._pieces.append(len(text))
-        if len(self._pieces) > 2 * MIN_PIECES:
-            del self._pieces[:-MIN_PIECES]
-        self._new_pieces += 1
-        return self._new_pieces >= EVERY_PIECES and self._look()
+        """Take the next piece; tell whether it repeats itself now, as far as was looked."""
+        size = len(text)
+        if size > EVERY_CHARS:  # a plain reply, whole: what repeats itself in the midst of it is over
+            text = text[-KEEP_CHARS:]
+        self._fresh.append(text)
+        self._pieces.append(size)
+        self._fresh_chars += size
+        if self._fresh_chars < EVERY_CHARS and len(self._fresh) < EVERY_PIECES:
+            return self.period is not None
+        return self.finish()
 
     def missing(self) -> None:
         """Some of it was not seen: begin anew."""
-        self._tail = ""
+        self._tail, self._fresh_chars = "", 0
+        self._fresh.clear()
         self._pieces.clear()
 
     def finish(self) -> bool:
-        """Tell whether it ended in a loop."""
-        return self.period is not None or self._look()
-
-    def _look(self) -> bool:
-        self._new_chars = self._new_pieces = 0
-        self._tail = self._tail[-KEEP_CHARS:]
-        self.period = cycle(self._tail, sum(self._pieces[-MIN_PIECES:]) if len(self._pieces) >= MIN_PIECES else None)
+        """Tell whether it repeats itself at the end of what was taken."""
+        self._tail = (self._tail + "".join(self._fresh))[-KEEP_CHARS:]
+        self._fresh.clear()
+        self._fresh_chars = 0
+        pieces = self._pieces
+        if len(pieces) > 2 * MIN_PIECES:
+            del pieces[:-MIN_PIECES]
+        self.period = cycle(self._tail, sum(pieces[-MIN_PIECES:]) if len(pieces) >= MIN_PIECES else None)
         return self.period is not None
 
 
@@ -89,7 +90,9 @@ def cycle(tail: str, pieces_chars: int | None = None) -> str | None:
         if at < 0 or length > MAX_PERIOD_CHARS:
             return None
         period = tail[-length:]
-        covered = max(REPEATS * length, least if any(map(str.isalpha, period)) else MIN_PLAIN_CHARS)
+        covered = max(
+            REPEATS * length + min(length, MORE_CHARS), least if any(map(str.isalpha, period)) else MIN_PLAIN_CHARS
+        )
         if covered <= size and tail[-covered:-length] == tail[length - covered :]:
             return period
     return None
