@@ -80,6 +80,7 @@ def cycle(tail: str, pieces_chars: int | None = None) -> str | None:
     long."""
     size = len(tail)
     least = MIN_CHARS if pieces_chars is None else min(MIN_CHARS, pieces_chars)
+    more = MORE_CHARS if pieces_chars is None else min(MORE_CHARS, pieces_chars)
     if size < max(least, NEEDLE_CHARS + 1):
         return None
     needle = tail[-NEEDLE_CHARS:]
@@ -91,7 +92,7 @@ def cycle(tail: str, pieces_chars: int | None = None) -> str | None:
             return None
         period = tail[-length:]
         covered = max(
-            REPEATS * length + min(length, MORE_CHARS), least if any(map(str.isalpha, period)) else MIN_PLAIN_CHARS
+            REPEATS * length + min(length, more), least if any(map(str.isalpha, period)) else MIN_PLAIN_CHARS
         )
         if covered <= size and tail[-covered:-length] == tail[length - covered :]:
             return period

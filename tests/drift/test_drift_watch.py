@@ -1,0 +1,176 @@
+"""watch: who votes, when a reference is pinned, what is exported, and what bounds do."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from inferwatch.record import Outcome, RequestRecord
+from inferwatch.settings.drift import Drift
+from inferwatch_collectors import metrics as m
+from inferwatch_collectors.cardinality import CardinalityGuard, Limits
+from inferwatch_collectors.drift.votes import SESSION_S, Sessions
+from inferwatch_collectors.drift.watch import DriftWatch
+from inferwatch_collectors.drift.words import as_text
+from inferwatch_collectors.metric_store import MetricStore
+
+Make = Callable[..., RequestRecord]
+MONDAY_S = 1_760_313_600.0
+KEY = ("m", "acme")
+QUICK = Drift(votes_per_hour=36_000, reference_requests_min=2_000, reference_hours=1)
+
+
+class Site:
+    """A watch with a clock that goes on by a second for each ten requests."""
+
+    def __init__(
+        self, make: Make, settings: Drift = QUICK, store: MetricStore | None = None, now_s: float = 0.0
+    ) -> None:
+        self.store = store or MetricStore()
+        self.watch = DriftWatch(self.store, CardinalityGuard(Limits()), settings, secret=b"")
+        self.make = make
+        self.now_s = now_s
+        self.rng = random.Random(1)
+        self.watch.resume(now_s)
+        self.watch.tick(now_s, MONDAY_S + now_s)
+
+    def send(self, count: int, longer: float = 0.0, step_s: float = 0.1, **fields: object) -> None:
+        """Let so many requests finish; answers are exp(longer) times as long."""
+        for _ in range(count):
+            self.now_s += step_s
+            self.watch.tick(self.now_s, MONDAY_S + self.now_s)
+            known: dict[str, object] = {"completion_tokens": int(self.rng.lognormvariate(5 + longer, 1))}
+            self.watch.record(self.make(**(known | fields)))
+
+    def gauge(self, metric: m.Metric, *labels: str) -> float | None:
+        """Return what is exported."""
+        self.watch.refresh()
+        return self.store.gauge(metric, labels).value
+
+
+def test_a_reference_pins_itself_and_drift_is_told(request_of: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """Learning says so; then judging, silent; then twice as long answers are a signal, a gauge, a count and a line."""
+    site = Site(request_of)
+    site.send(2_500)
+    assert site.gauge(m.DRIFT_JUDGING, *KEY) == 0
+    assert site.gauge(m.DRIFT_EVIDENCE, *KEY, "answer") is None
+    site.send(100, step_s=36)
+    assert site.gauge(m.DRIFT_JUDGING, *KEY) == 1
+    site.send(2_000)
+    assert site.gauge(m.DRIFT_DETECTED, *KEY) == 0
+    assert "drift model=" not in caplog.text
+    site.send(600, longer=0.7)
+    assert site.gauge(m.DRIFT_DETECTED, *KEY) == 1
+    assert (site.gauge(m.DRIFT_EVIDENCE, *KEY, "answer") or 0) >= QUICK.weeks_per_false_alarm
+    assert (site.gauge(m.DRIFT_EVIDENCE, *KEY, "prompt") or 0) < 1
+    assert site.store.counter(m.DRIFT_SIGNALS, KEY).value == 1
+    assert "drift model=m tenant=acme" in caplog.text
+    assert "length of answers in tokens: median" in caplog.text
+    assert (site.gauge(m.DRIFT_PSI, *KEY, "completion_tokens") or 0) > 0.1
+    assert "m for acme: DRIFTED" in as_text(site.watch.report())
+
+
+def test_a_restart_goes_on_where_it_was(request_of: Make) -> None:
+    """The reference is written when it is pinned."""
+    site = Site(request_of)
+    site.send(2_500)
+    site.send(100, step_s=36)
+    rows = site.store.take_dirty()
+    store = MetricStore()
+    store.restore(rows)
+    again = Site(request_of, store=store, now_s=site.now_s)
+    assert again.watch.report().streams[0].state == "judging"
+    again.send(600, longer=0.7)
+    assert again.gauge(m.DRIFT_DETECTED, *KEY) == 1
+
+
+def test_pinning_by_command(request_of: Make) -> None:
+    """Refused with too few votes, or for whom nobody knows; a second time it begins anew."""
+    site = Site(request_of, Drift(votes_per_hour=36_000, reference_requests_min=2_000))
+    assert site.watch.pin("m", "acme") == (False, "no such model and tenant is followed")
+    site.send(500)
+    assert site.watch.pin("m", "acme") == (False, "too few votes: 500, expected at least 2000")
+    site.send(2_000)
+    assert site.watch.pin("m", "acme") == (True, "pinned")
+    assert site.gauge(m.DRIFT_JUDGING, *KEY) == 1
+    done, said = site.watch.pin("m", "acme")
+    assert done
+    assert "another one" in said
+    assert site.gauge(m.DRIFT_JUDGING, *KEY) == 0
+
+
+def test_one_vote_a_session_and_no_more_than_so_many_an_hour(request_of: Make) -> None:
+    """A session's ten requests are one vote; without sessions the interval bounds them."""
+    site = Site(request_of)
+    for session in range(20):
+        site.send(10, session=f"s{session}")
+    assert site.gauge(m.DRIFT_REFERENCE_VOTES, *KEY) == 20
+    slow = Site(request_of, Drift(votes_per_hour=360))
+    slow.send(1_000)  # a hundred seconds
+    assert slow.gauge(m.DRIFT_REFERENCE_VOTES, *KEY) == pytest.approx(10, abs=1)
+
+
+def test_requests_that_failed_do_not_vote(request_of: Make) -> None:
+    """They are another alert's."""
+    site = Site(request_of)
+    site.send(10, outcome=Outcome.UPSTREAM_ERROR)
+    site.send(10, operation="other")
+    assert site.gauge(m.DRIFT_REFERENCE_VOTES, *KEY) is None
+
+
+def test_streams_are_bounded_and_the_idle_make_room(request_of: Make) -> None:
+    """A model name that comes for one request takes a place for an hour, and never that of a reference."""
+    site = Site(
+        request_of, Drift(max_streams=2, votes_per_hour=36_000, reference_requests_min=2_000, reference_hours=1)
+    )
+    site.send(2_500)
+    site.send(40, step_s=100)
+    site.send(1, model="once")
+    site.send(1, model="third")
+    assert site.watch.streams_cut == 1
+    site.send(40, step_s=100)
+    site.send(1, model="third")
+    assert {each.model for each in site.watch.report().streams} == {"m", "third"}
+
+
+def test_a_clock_that_jumps_is_no_alarm(request_of: Make) -> None:
+    """Wall time goes to another week and back: nothing crashes, nothing is told."""
+    site = Site(request_of)
+    site.send(2_500)
+    site.send(100, step_s=36)
+    for wall_s in (0.0, 4e9, MONDAY_S):
+        site.watch.tick(site.now_s, wall_s)
+        site.send(50)
+    assert site.gauge(m.DRIFT_DETECTED, *KEY) == 0
+
+
+def test_switched_off_it_does_nothing(request_of: Make) -> None:
+    """No stream, no gauge."""
+    site = Site(request_of, Drift(enabled=False))
+    site.send(100)
+    assert site.gauge(m.DRIFT_JUDGING, *KEY) is None
+    assert not site.watch.listens
+
+
+def test_evidence_is_divided_among_all_that_were_ever_judged(request_of: Make) -> None:
+    """With two tenants each needs twice as much, so that together they hold the rate."""
+    site = Site(request_of)
+    for _ in range(2_500):
+        site.send(1)
+        site.send(1, tenant="other-inc")
+    site.send(100, step_s=36)
+    assert site.watch.bar_weeks == 2 * QUICK.weeks_per_false_alarm
+
+
+def test_sessions_are_remembered_while_they_last_and_bounded() -> None:
+    """After half an hour of silence it is another conversation."""
+    sessions = Sessions(most=2)
+    assert sessions.first("t", "a", 0.0)
+    assert not sessions.first("t", "a", 1.0)
+    assert not sessions.first("t", "a", SESSION_S)
+    assert sessions.first("t", "a", 3 * SESSION_S)
+    assert sessions.first("u", "a", 3 * SESSION_S)
+    assert sessions.cut == 0
+    assert sessions.first("t", "b", 3 * SESSION_S)
+    assert sessions.cut == 1
+    assert sessions.first("t", "", 0.0)
