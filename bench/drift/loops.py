@@ -72,9 +72,8 @@ def false_loops(most: int, say: Callable[[str], None] = print) -> None:
         f"the way: {on_the_way}.\n"
     )
     for name, count in seen.items():
-        say(
-            f"- {name}: {count:,} chunks {sorted(ends.get(name, ())) or ''} {sorted(passing.get(name, ())) or ''}".rstrip()
-        )
+        which = [*ends.get(name, ()), *passing.get(name, ())]
+        say(f"- {name}: {count:,} chunks{f', {sorted(which)}' if which else ''}")
 
 
 def true_loops(say: Callable[[str], None] = print) -> None:

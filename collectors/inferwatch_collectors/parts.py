@@ -16,8 +16,8 @@ from inferwatch_collectors.booking import Booking, Watcher
 from inferwatch_collectors.budgets.watch import BudgetWatch
 from inferwatch_collectors.cardinality import CardinalityGuard, Limits
 from inferwatch_collectors.dialects.base import CUT_REASONS
-from inferwatch_collectors.exchange import Exchange
 from inferwatch_collectors.drift.watch import DriftWatch
+from inferwatch_collectors.exchange import Exchange
 from inferwatch_collectors.gpu.monitor import GpuMonitor
 from inferwatch_collectors.ledger.base import Ledger
 from inferwatch_collectors.ledger.journal import Journal

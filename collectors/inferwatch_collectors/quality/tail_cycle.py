@@ -91,9 +91,7 @@ def cycle(tail: str, pieces_chars: int | None = None) -> str | None:
         if at < 0 or length > MAX_PERIOD_CHARS:
             return None
         period = tail[-length:]
-        covered = max(
-            REPEATS * length + min(length, more), least if any(map(str.isalpha, period)) else MIN_PLAIN_CHARS
-        )
+        covered = max(REPEATS * length + min(length, more), least if any(map(str.isalpha, period)) else MIN_PLAIN_CHARS)
         if covered <= size and tail[-covered:-length] == tail[length - covered :]:
             return period
     return None
