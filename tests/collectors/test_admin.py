@@ -11,9 +11,12 @@ import pytest
 from aiohttp import web
 
 from inferwatch import __version__
+from inferwatch.settings.drift import Drift
 from inferwatch_collectors import admin as admin_module
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.admin import MAX_SCRAPES, RELAY_SILENT_NS, Admin, Condition, Service, not_healthy, not_ready
+from inferwatch_collectors.cardinality import CardinalityGuard
+from inferwatch_collectors.drift.watch import DriftWatch
 from inferwatch_collectors.exposition import Exposition
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_collectors.report.service import Answer
@@ -85,6 +88,7 @@ class Port:
             shown_config=lambda: {"upstream": {"url": "http://***@engine"}},
             reload=self._reload,
             usage=self._usage,
+            drift=DriftWatch(self.store, CardinalityGuard(), Drift(), secret=b""),
         )
 
     async def _usage(self, parameters: Mapping[str, str], now_s: float) -> Answer:
@@ -217,6 +221,15 @@ async def test_usage(port: Port) -> None:
         b"asked for [('by', 'tenant,day'), ('from', '2026-03-01')]",
         "text/markdown; charset=utf-8",
     )
+
+
+async def test_drift(port: Port) -> None:
+    """As JSON, in words, and pinned by command."""
+    status, body, content_type = await port.get("/drift")
+    assert (status, content_type.partition(";")[0]) == (200, "application/json")
+    assert json.loads(body) == {"weeks_per_false_alarm": 20.0, "text": False, "streams": []}
+    assert b"Nothing is followed yet" in (await port.get("/drift?format=text"))[1]
+    assert await port.post("/drift/pin?model=m&tenant=t") == (409, "no such model and tenant is followed\n")
 
 
 async def test_version(port: Port) -> None:

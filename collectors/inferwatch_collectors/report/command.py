@@ -13,6 +13,8 @@ from inferwatch_collectors.ledger.sqlite import FILE_NAME
 from inferwatch_collectors.ledger.usage import DAY, LEVELS
 from inferwatch_collectors.report import export
 from inferwatch_collectors.report.building import PriceBasis, build
+from inferwatch_collectors.report.drift import FORMATS as DRIFT_FORMATS
+from inferwatch_collectors.report.drift import DriftError, asked
 from inferwatch_collectors.report.export import ExportError
 from inferwatch_collectors.report.query import DIMENSIONS, PARAMETERS, Query, QueryError
 from inferwatch_collectors.report.reading import ReadError, reading, usage
@@ -32,6 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--top", metavar="N", help="lines per table, 0 for all (default 20)")
     formats = (*FORMATS, *(name for name in export.EXPORT_FORMATS if name not in FORMATS))
     parser.add_argument("--format", choices=formats, help="default: table, for an export csv")
+    parser.add_argument("--drift", action="store_true", help="what is unlike before, as the running collector sees it")
     parser.add_argument("--export", choices=export.EXPORTS, help="rows in place of a report")
     parser.add_argument(
         "--level", choices=[level.name for level in LEVELS], default=DAY.name, help="of --export usage (default day)"
@@ -45,6 +48,8 @@ def run(arguments: argparse.Namespace, loaded: Config) -> int:
     ledger = host.state_path(loaded) / FILE_NAME
     try:
         query = Query.of(parameters, time.time())
+        if arguments.drift:
+            return _drift(arguments, loaded)
         if arguments.export:
             return _export(arguments, ledger, query)
         text = _report(arguments.format or "table", ledger, query, loaded)
@@ -54,13 +59,25 @@ def run(arguments: argparse.Namespace, loaded: Config) -> int:
             arguments.out.write_text(text, encoding="utf-8")
     except QueryError as error:
         return _failed(f"report: {error}", EXIT_USAGE)
-    except (ReadError, ExportError) as error:
+    except (ReadError, ExportError, DriftError) as error:
         return _failed(f"report: {error}", EXIT_RUNTIME)
     except BrokenPipeError:
         sys.stderr.close()  # or Python complains of stdout at its end
         return EXIT_RUNTIME
     except OSError as error:
         return _failed(f"report: {error.filename or arguments.out}: {error.strerror}", EXIT_RUNTIME)
+    return EXIT_OK
+
+
+def _drift(arguments: argparse.Namespace, loaded: Config) -> int:
+    name = arguments.format or "table"
+    if arguments.export or name not in DRIFT_FORMATS:
+        raise QueryError(f"drift: --format is one of {', '.join(DRIFT_FORMATS)}, and there is no export of it")
+    text = asked(loaded, name)
+    if arguments.out is None:
+        sys.stdout.write(text)
+    else:
+        arguments.out.write_text(text, encoding="utf-8")
     return EXIT_OK
 
 

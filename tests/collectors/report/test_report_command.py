@@ -1,6 +1,7 @@
 """`inferwatch report`: what people and scripts get of it."""
 
 import json
+import socket
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -101,3 +102,20 @@ def test_a_file_that_is_no_ledger(tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "ledger.sqlite3").write_bytes(b"no database at all" * 100)
     assert cli.main(["report", "--state-dir", str(tmp_path)]) == 1
     assert "file is not a database" in capsys.readouterr().err
+
+
+def test_drift_is_asked_of_the_running_collector(state: list[str], capsys: Any) -> None:
+    """Nobody answers: one line that says where, and no report of the ledger in its place."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, not listening
+        port = taken.getsockname()[1]
+        assert cli.main(["report", *state, "--drift", "--admin", f"127.0.0.1:{port}"]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"inferwatch: report: no answer on the admin port 127.0.0.1:{port}: ")
+
+
+def test_drift_has_two_formats(state: list[str], capsys: Any) -> None:
+    """Words or JSON."""
+    assert cli.main(["report", *state, "--drift", "--format", "csv"]) == 2
+    assert "drift: --format is one of table, json" in capsys.readouterr().err

@@ -1,0 +1,39 @@
+"""`inferwatch report --drift`: what is unlike before, asked of the running collector. Evidence lives there, not in
+the file."""
+
+import http.client
+from typing import Final
+
+from inferwatch.config import Config, parse_address
+
+TIMEOUT_S: Final = 10.0
+
+FORMATS: Final = {"table": "text", "json": "json"}
+
+# A host that is listened on is not one that can be connected to.
+_LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+class DriftError(Exception):
+    """There is no report to be had."""
+
+
+def asked(loaded: Config, name: str) -> str:
+    """Return the report in the format `name`, one of FORMATS. Blocking.
+
+    Raises:
+        DriftError: nobody answers on the admin port, or not with a report.
+    """
+    host, port = parse_address("admin", loaded.admin)
+    connection = http.client.HTTPConnection(_LOOPBACK.get(host, host), port, timeout=TIMEOUT_S)
+    try:
+        connection.request("GET", f"/drift?format={FORMATS[name]}")
+        response = connection.getresponse()
+        text = response.read().decode("utf-8", "replace")
+    except (OSError, http.client.HTTPException) as error:
+        raise DriftError(f"no answer on the admin port {host}:{port}: {error}") from None
+    finally:
+        connection.close()
+    if response.status != http.client.OK:
+        raise DriftError(f"{host}:{port}/drift answered {response.status}")
+    return text
