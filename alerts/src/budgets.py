@@ -29,6 +29,10 @@ def _spending(spent: str, *, period_s: int = _MONTH_S, limit: str = "720x500") -
     }
 
 
+# A budget of a day is ordinarily used up in its busy hours; its notices come in time.
+_SHORTEST_S: Final = 604_800
+
+
 def _burn(window: str) -> str:
     """Return how many times faster than evenly an account spent, in any unit."""
     hours_s = {"5m": 300, "30m": 1_800, "1h": 3_600, "6h": 21_600}[window]
@@ -41,7 +45,7 @@ def _burn(window: str) -> str:
           / inferwatch_budget_limit
         )
         * on (job, instance, budget) group_left ()
-        inferwatch_budget_period_seconds
+        (inferwatch_budget_period_seconds >= {_SHORTEST_S})
         / {hours_s}
     """
 
@@ -56,11 +60,11 @@ def _burn_alert(long: str, short: str, factor: str, for_: str, within: str) -> A
     fast = factor == "14.4"
     per_minute = (20 if fast else 8) / 60
     minutes = 90 if fast else 420
+    runaway = f"100+{per_minute:.6f}x500"
     return Alert(
         name="InferwatchBudgetBurn",
         severity="page",
         team="finance",
-        # A budget of an hour or a day cannot burn 14.4 times faster for an hour; its notices come in time.
         expr=f"""
             {_BURN}:{long} > {factor}
             and
@@ -75,7 +79,7 @@ def _burn_alert(long: str, short: str, factor: str, for_: str, within: str) -> A
         labels={"window": long},
         fires=(
             Case(
-                series=_spending(f"100+{per_minute:.6f}x500"),
+                series=_spending(runaway),
                 at=f"{minutes}m",
                 labels=_LABELS,
                 value="20 times the even rate" if fast else "8 times the even rate",
@@ -83,6 +87,9 @@ def _burn_alert(long: str, short: str, factor: str, for_: str, within: str) -> A
             ),
         ),
         silent=(
+            Case(
+                series=_spending(f"100+{per_minute:.6f}x500", period_s=86_400), at=f"{minutes}m", says="a day's budget"
+            ),
             Case(series=_spending("100+0.05x500"), at=f"{minutes}m", says="three times, as on a Monday morning"),
             Case(series=_spending(f"100+{per_minute:.6f}x60 _x0 120+0x400"), at="420m", says="it was, hours ago"),
             Case(
@@ -187,6 +194,43 @@ SPENT: Final = Alert(
         ),
     ),
     silent=(Case(series=_spending("700+1x15 715x60"), at="30m", says="nearly"),),
+)
+
+REFUSING: Final = Alert(
+    name="InferwatchBudgetRefusing",
+    severity="ticket",
+    team="finance",
+    # Not the same as spent: what is left may be too little for the next request.
+    expr="""
+        sum by (job, instance, budget) (
+          increase(inferwatch_budget_decisions_total{decision=~"rejected|cut"}[15m])
+        ) > 0
+    """,
+    for_="0s",
+    keep="15m",
+    summary="Users are refused, or cut off, by the budget {{ $labels.budget }}: it has no room for them",
+    value="{{ $value | humanize }} requests in 15 minutes",
+    dashboard="inferwatch-tenants",
+    fires=(
+        Case(
+            series={
+                f'inferwatch_budget_decisions_total{{{_HOST}, budget="acme-month", decision="rejected"}}': "0+2x40"
+            },
+            at="30m",
+            labels={"job": "inferwatch", "instance": "host1:9480", "budget": "acme-month"},
+            value="30 requests in 15 minutes",
+        ),
+    ),
+    silent=(
+        Case(
+            series={
+                f'inferwatch_budget_decisions_total{{{_HOST}, budget="acme-month", decision="would_reject"}}': "0+2x40",
+                f'inferwatch_budget_decisions_total{{{_HOST}, budget="acme-month", decision="admitted"}}': "0+2x40",
+            },
+            at="30m",
+            says="a budget that only observes",
+        ),
+    ),
 )
 
 UNCHECKED: Final = Alert(
@@ -313,6 +357,7 @@ def group() -> Group:
             FORECAST,
             NOTICE,
             SPENT,
+            REFUSING,
             UNCHECKED,
             UNPRICED,
             ANOMALY,

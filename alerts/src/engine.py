@@ -13,21 +13,17 @@ _SERVED: Final = {f'inferwatch_requests_total{{{_HOST}, model="m", operation="ch
 DOWN: Final = Alert(
     name="InferwatchEngineDown",
     severity="page",
-    # With the models that it serves, so that it can silence their symptoms; without, if it has never served any.
+    # With the models that it serves, so that it can silence their symptoms. An engine that has not served anybody yet
+    # is still loading; if users are sent there all the same, their errors page.
     expr=f"""
         (
           inferwatch_upstream_up == 0
           unless on (job, instance) inferwatch_draining == 1
         )
         * on (job, instance) group_right (upstream) {SERVES}
-        or on (job, instance)
-        (
-          inferwatch_upstream_up == 0
-          unless on (job, instance) inferwatch_draining == 1
-        )
     """,
-    for_="3m",
-    within="5m",
+    for_="2m",
+    within="4m",
     summary="The engine behind {{ $labels.instance }} is down: every request to {{ $labels.model }} there fails",
     dashboard="inferwatch-oncall",
     fires=(
@@ -37,14 +33,9 @@ DOWN: Final = Alert(
             labels={**_LABELS, "model": "m"},
             says="an engine that served a model",
         ),
-        Case(
-            series={f"inferwatch_upstream_up{{{_ENGINE}}}": "0x30"},
-            at="20m",
-            labels=_LABELS,
-            says="one that never came up",
-        ),
     ),
     silent=(
+        Case(series={f"inferwatch_upstream_up{{{_ENGINE}}}": "0x30"}, at="20m", says="it loads its model"),
         Case(
             series={f"inferwatch_upstream_up{{{_ENGINE}}}": "1x10 0x1 1x20", **_SERVED},
             at="13m",

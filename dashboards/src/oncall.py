@@ -131,7 +131,7 @@ _US: Final = Row(
             "s",
             "Near one CPU second a second, a relay is full.",
             width=12,
-            height=4,
+            height=6,
         ),
     ),
 )
@@ -171,7 +171,7 @@ _ENGINE: Final = Row(
             "reqps",
             "connect_*: away; *_timeout: it hangs; upstream_reset: it dies; engine_5xx, engine_event: it says so itself.",
             width=12,
-            height=4,
+            height=6,
         ),
     ),
 )
@@ -209,7 +209,7 @@ _GPU: Final = Row(
             "percentunit",
             "Share of tokens that came later than promised. One host apart from the others: its card or its engine.",
             width=12,
-            height=4,
+            height=6,
         ),
     ),
 )
@@ -248,7 +248,7 @@ _CLIENT: Final = Row(
             "short",
             "Prompt tokens a second. One far above its habit is the first to call.",
             width=12,
-            height=4,
+            height=6,
         ),
     ),
 )

@@ -217,9 +217,13 @@ _TIME: Final = Row(
         ),
         stack(
             "Seconds of tenants, by phase",
-            total("inferwatch_tenant_phase_seconds_total", TENANT, "tenant, phase"),
+            Query(
+                "topk(12, sum by (tenant, phase) "
+                f"(rate(inferwatch_tenant_phase_seconds_total{{{TENANT}}}[$__rate_interval])))",
+                "{{tenant}} · {{phase}}",
+            ),
             "s",
-            "Whose requests wait where.",
+            "Whose requests wait where: the twelve largest.",
             links=_TO_TENANT,
         ),
         series(

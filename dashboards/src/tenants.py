@@ -158,11 +158,9 @@ _BUDGETS: Final = Row(
                 Query(
                     f'max by ({_BY_ACCOUNT}) (inferwatch_budget_forecast_ratio{{{_ACCOUNT}, bound="high"}})', "at most"
                 ),
-                Query(f"max by ({_BY_ACCOUNT}) (account:inferwatch_budget_burn_rate:1h{{{_ACCOUNT}}})", "burn, 1 h"),
             ),
             "percentunit",
-            "What is used of each limit, and what will be at the end of the period (80 % of the time between these). "
-            "burn: how many times faster than evenly it was spent within the hour (100 % is evenly).",
+            "What is used of each limit, and what will be at the end of the period (80 % of the time between these).",
             steps=_USED_STEPS,
         ),
         series(
@@ -244,12 +242,14 @@ _BUDGETS: Final = Row(
             "1 where so many percent are spent.",
             width=12,
         ),
-        rows_of(
-            "Periods",
-            (Query(f"max by (budget) (inferwatch_budget_period_seconds{{{HOST}}})", "length"),),
-            "s",
-            "After which each budget begins anew.",
+        series(
+            "Burn rate",
+            value("account:inferwatch_budget_burn_rate:1h", _ACCOUNT, "budget, tenant", how="max"),
+            "none",
+            "How many times faster than evenly the limit was spent within the hour, of budgets of a week and more. The "
+            "dashed lines are where a page is sent: 14.4, or 6 for six hours.",
             width=12,
+            steps=((0, GOOD), (6, FAIR), (14.4, BAD)),
         ),
     ),
 )
@@ -350,9 +350,11 @@ _USE: Final = Row(
         ),
         bars(
             "CO2e by tenant",
-            counted("inferwatch_co2e_grams_total", REQUEST, "tenant"),
+            Query(
+                f"topk(5, sum by (tenant) (increase(inferwatch_co2e_grams_total{{{REQUEST}}}[$__range])))", "{{tenant}}"
+            ),
             "massg",
-            "Grams in the time shown.",
+            "Grams in the time shown, the five largest.",
             width=12,
             height=4,
         ),

@@ -1,0 +1,75 @@
+"""A day in the life of three hosts, in two minutes: ordinary traffic, and everything that can befall them."""
+
+import asyncio
+import contextlib
+import time
+
+import aiohttp
+import fleet
+from fleet import Watched, traffic
+from stack import chat, client, send, wait_until
+
+
+def live(watched: Watched) -> None:
+    """A day in the life of three hosts, in two minutes."""
+    first, second, third = watched.fleet.hosts.values()
+    urls = [host.stack.url for host in watched.fleet.hosts.values()]
+    asyncio.run(traffic(urls, 12))
+    asyncio.run(fleet.misfortune(urls))
+    asyncio.run(fleet.storm(urls[0]))
+    asyncio.run(fleet.impatience(urls[0]))
+    asyncio.run(_with_a_crowd(urls))
+    fleet.while_the_collector_is_away(first.stack, lambda: asyncio.run(fleet.crowd(first.stack.url, 40)))
+    fleet.restart_a_relay(first.stack)
+    first.stack.kill("inferwatch_collectors")
+    first.card.lay_over({"0/nvmlDeviceGetFieldValues/83": {"error": 999}}, [{"who": "0", "type": 8, "data": 79}])
+    second.card.lay_over({"0/nvmlDeviceGetPowerUsage": {"hang_ms": 2500, "value": 90_000}})
+    third.config.write_text("budgets: nonsense\n", "utf-8")
+    with contextlib.suppress(OSError):
+        _reload(third.stack.admin)
+    asyncio.run(_hung_up_plain(urls))
+    asyncio.run(_read_slowly(urls[0]))
+    wait_until(lambda: first.stack.total("inferwatch_requests_total") > 0, "the collector's return")
+    asyncio.run(traffic(urls, 15))
+    kill_engine(second)
+    time.sleep(4)
+
+
+async def _with_a_crowd(urls: list[str]) -> None:
+    await asyncio.gather(fleet.crowd(urls[0], 50), traffic(urls, 14))
+
+
+async def _hung_up_plain(urls: list[str]) -> None:
+    """Plain requests whose client leaves: what they cost only the engine knows."""
+    async with client() as session:
+        for url in urls:
+            for _ in range(3):
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                    body = chat("nobody waits", stream=False, max_tokens=200)
+                    await asyncio.wait_for(send(session, url, body, headers=fleet.TENANT), 0.4)
+
+
+async def _read_slowly(url: str) -> None:
+    """A client that takes a large answer in small sips."""
+    body = chat("sip", max_tokens=50)
+    async with client(read_bufsize=1024) as session:
+        headers = fleet.TENANT | {"x-sim-fault": "big_event:8000000"}
+        async with session.post(f"{url}/v1/chat/completions", json=body, headers=headers) as reply:
+            await asyncio.sleep(2)
+            async for _ in reply.content.iter_any():
+                await asyncio.sleep(0)
+
+
+def _reload(admin: str) -> None:
+    async def post() -> None:
+        async with client() as session, session.post(f"{admin}/-/reload") as reply:
+            await reply.read()
+
+    asyncio.run(post())
+
+
+def kill_engine(host: fleet.Host) -> None:
+    """The engine is gone, and comes back as another process."""
+    assert host.stack.simulator is not None
+    host.stack.simulator.kill()
+    host.stack.simulator.wait()
