@@ -21,8 +21,13 @@ ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "dashboards").glob("*.json"))
 RECORDED = {record.record for group in rules.groups() for record in group.records}
 
-# Metrics that no panel and no rule uses, each with the reason.
-UNUSED: dict[str, str] = {}
+# Metrics that no panel and no rule uses yet, by the beginning of their names, each with the reason.
+UNUSED = {
+    "inferwatch_drift_": "drift brings its own panels and rules",
+    "inferwatch_budget_redis_": "shared budgets bring their own panels and rules",
+    "inferwatch_budget_elsewhere": "shared budgets bring their own panels and rules",
+    "inferwatch_budget_lease": "shared budgets bring their own panels and rules",
+}
 
 # Grafana's names of units, as far as they are used here: a wrong one is shown as text behind each number.
 UNITS = {
@@ -106,7 +111,8 @@ def test_every_metric_is_used_or_has_a_reason() -> None:
         for rule in (*group.records, *group.alerts):
             used |= {found.metric for found in selectors(rule.expr)}
     unused = {metric.name for metric in TABLE if metric.name not in used}
-    assert unused == set(UNUSED)
+    assert not {name for name in unused if not name.startswith(tuple(UNUSED))}
+    assert all(any(name.startswith(prefix) for name in unused) for prefix in UNUSED)  # a reason that is past goes
     assert used >= RECORDED
 
 

@@ -7,6 +7,7 @@ clock, with some seconds for processes to start and for a busy machine.
 
 import asyncio
 import contextlib
+import itertools
 import re
 import threading
 import time
@@ -75,15 +76,21 @@ class World:
         self._threads: list[threading.Thread] = []
 
     def send(
-        self, body: dict[str, Any], *, at_once: int, pause_s: float = 0.1, headers: dict[str, str] | None = None
+        self,
+        body: dict[str, Any] | Callable[[], dict[str, Any]],
+        *,
+        at_once: int,
+        pause_s: float = 0.1,
+        headers: dict[str, str] | None = None,
     ) -> None:
-        """Begin to send this, so many at once, until the end."""
+        """Begin to send this, or what is made each time, so many at once, until the end."""
+        made = body if callable(body) else lambda: body
 
         async def one() -> None:
             async with client() as session:
                 while not self._enough.is_set():
                     with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                        await asyncio.wait_for(send(session, self.host.stack.url, body, headers=headers or {}), 45)
+                        await asyncio.wait_for(send(session, self.host.stack.url, made(), headers=headers or {}), 45)
                     await asyncio.sleep(pause_s)
 
         async def all_of_them() -> None:
@@ -218,8 +225,8 @@ def test_slow_prefill(make_world: Callable[..., World]) -> None:
     """Prompts take seconds to be read: users wait for the first token."""
     world = make_world("--prefill-tokens-per-s", "100")
     began_s = time.time()
-    for number in range(3):
-        world.send(chat(f"{number} " + "word " * 300, max_tokens=1), at_once=1)
+    prompts = itertools.count()  # each another one, or the prefix cache has it
+    world.send(lambda: chat(f"{next(prompts)} " + "word " * 300, max_tokens=1), at_once=3)
     expect(world, began_s, {("InferwatchFirstTokenBurn", MODEL)})
 
 

@@ -97,6 +97,7 @@ class Prometheus(Server):
                 f"--storage.tsdb.path={self.folder / 'data'}",
                 f"--web.listen-address=127.0.0.1:{self.port}",
                 "--enable-feature=exemplar-storage",
+                "--rules.alert.resend-delay=2s",  # what fires before Alertmanager is known is lost, until it is sent again
             ]
         )
 
