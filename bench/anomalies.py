@@ -193,7 +193,7 @@ def _wrong(name: str, kind: str, tenants: int) -> str:
     """Return how many requests, and seconds, it takes until `kind` is told."""
     took: list[tuple[int, float]] = []
     for seed in range(tenants):
-        begin_s = 15 * asking.DAY_S + seed * 7919 % 86_400
+        begin_s = 18 * asking.DAY_S + seed * 7919 % 86_400
         usual = asking.ORDINARY[name](random.Random(f"{name}{seed}"), begin_s + 7200)
         asked, wrong, before = Asked(), 0, 0
         for record, is_wrong in _both(usual, asking.WRONG[kind](begin_s)):

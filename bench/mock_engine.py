@@ -31,6 +31,7 @@ PROMPT_TOKENS = 11
 # Odd and even lengths: byte totals that agree by chance are then unlikely.
 TOKENS = (b" the", b" clauses", b"DATA", b" end", b" of", b" a", b" protocol", b",", b" streams", b" in", b" order")
 PLAIN_TEXT = b"".join(TOKENS) * 13  # makes the plain reply about 1 kB long
+PLAIN_TOKENS = 156
 
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\nserver: uvicorn\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
@@ -78,21 +79,31 @@ class ChatRequest(msgspec.Struct):
 
 
 class Pace(msgspec.Struct):
-    """How fast streams run: events per second, seconds from request to first event, time stamps as content."""
+    """How fast streams run: events per second, seconds from request to first event, time stamps as content.
+
+    And how long answers are, of which each event is a token, and how long plain ones take.
+    """
 
     events_per_s: float = 50.0
     first_s: float = 0.05
     stamped: bool = False
+    stream_tokens: int = 0  # 0: as many as the request's max_tokens
+    plain_s: float = 0.0
 
 
 class Totals(msgspec.Struct):
-    """What clients should have seen: SSE events and body bytes of finished streams, and plain replies."""
+    """What clients should have seen: SSE events and body bytes of finished streams, and plain replies.
+
+    And what was generated: tokens of all requests, also of streams that were hung up on.
+    """
 
     streams: int = 0
     events: int = 0
     stream_bytes: int = 0
     replies: int = 0
     reply_bytes: int = 0
+    requests: int = 0
+    tokens: int = 0
 
 
 class Stream:
@@ -101,7 +112,7 @@ class Stream:
     def __init__(self, connection: "Connection", request: ChatRequest, pace: Pace, arrived_ns: int) -> None:
         self.connection = connection
         self.seed = request.seed
-        self.limit = request.max_tokens
+        self.limit = pace.stream_tokens or request.max_tokens
         self.options = request.stream_options
         self.interval_ticks = max(1, round(1e9 / pace.events_per_s / TICK_NS))
         self.stamped = pace.stamped
@@ -209,6 +220,7 @@ class Engine:
     def _emit(self, stream: Stream, tick: int) -> None:
         if stream.connection.stream is not stream:
             self.open_streams -= 1  # the client has gone
+            self._count(stream.sent)
             return
         stream.connection.write(stream.next_frames())
         if stream.sent < stream.limit:
@@ -218,7 +230,25 @@ class Engine:
         self.totals.streams += 1
         self.totals.events += stream.limit + 2  # role chunk and [DONE]
         self.totals.stream_bytes += stream.body_bytes
+        self._count(stream.sent)
         stream.connection.finished()
+
+    def _count(self, tokens: int) -> None:
+        self.totals.requests += 1
+        self.totals.tokens += tokens
+
+    def answer(self, connection: "Connection", body: bytes) -> None:
+        """Send a plain reply when it is due."""
+        if self.pace.plain_s:
+            asyncio.get_running_loop().call_later(self.pace.plain_s, self._answer, connection, body)
+        else:
+            self._answer(connection, body)
+
+    def _answer(self, connection: "Connection", body: bytes) -> None:
+        self.totals.replies += 1
+        self.totals.reply_bytes += len(body)
+        self._count(PLAIN_TOKENS)
+        connection.reply(body)
 
 
 class Connection(asyncio.Protocol):
@@ -259,16 +289,16 @@ class Connection(asyncio.Protocol):
                 self._chat(msgspec.json.decode(self.body, type=ChatRequest))
             case b"/bench/pace":
                 self.engine.pace = msgspec.json.decode(self.body, type=Pace)
-                self._reply(b"{}")
+                self.reply(b"{}")
             case b"/bench/totals":
                 totals, self.engine.totals = self.engine.totals, Totals()
-                self._reply(msgspec.json.encode(totals))
+                self.reply(msgspec.json.encode(totals))
             case b"/health" | b"/ping":
-                self._reply(b"{}")
+                self.reply(b"{}")
             case b"/v1/models":
-                self._reply(b'{"object":"list","data":[{"id":"bench","object":"model","owned_by":"bench"}]}')
+                self.reply(b'{"object":"list","data":[{"id":"bench","object":"model","owned_by":"bench"}]}')
             case _:
-                self._reply(b'{"detail":"Not Found"}', 404, b"Not Found")
+                self.reply(b'{"detail":"Not Found"}', 404, b"Not Found")
 
     def _chat(self, request: ChatRequest) -> None:
         if request.stream:
@@ -276,12 +306,9 @@ class Connection(asyncio.Protocol):
             self.stream = Stream(self, request, self.engine.pace, self.arrived_ns)
             self.engine.open(self.stream)
             return
-        body = PLAIN % (request.seed, PLAIN_TEXT)
-        self.engine.totals.replies += 1
-        self.engine.totals.reply_bytes += len(body)
-        self._reply(body)
+        self.engine.answer(self, PLAIN % (request.seed, PLAIN_TEXT))
 
-    def _reply(self, body: bytes, status: int = 200, reason: bytes = b"OK") -> None:
+    def reply(self, body: bytes, status: int = 200, reason: bytes = b"OK") -> None:
         self.write(JSON_HEAD % (status, reason, len(body)) + body)
         self.finished()
 

@@ -1,5 +1,6 @@
 #!/bin/sh
 # Install what is compared, then compare. Usage: bench/run.sh [--quick] [--only nginx,ours] (`--help` for the rest)
+# `--install litellm` installs and does nothing else.
 set -eu
 cd "$(dirname "$0")/.."
 bin=.venv/bin
@@ -13,7 +14,7 @@ work=bench/.work
 only=
 previous=
 for argument in "$@"; do
-  case $previous in --only) only=$argument ;; esac
+  case $previous in --only | --install) only=$argument ;; esac
   case $argument in --only=*) only=${argument#--only=} ;; esac
   previous=$argument
 done
@@ -59,6 +60,8 @@ fi
 if wanted vllm-router; then install venv-router vllm-router==0.1.17; fi
 # The second is for an index that lacks a dependency of the first.
 if wanted litellm; then install venv-litellm 'litellm[proxy]==1.109.1' 'litellm[proxy]>=1.100,<=1.109.1'; fi
+
+if [ "${1:-}" = --install ]; then exit; fi
 
 "$bin/python" -m bench.compare "$@"
 

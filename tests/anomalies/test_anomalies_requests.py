@@ -63,6 +63,17 @@ def test_some_huge_prompts_in_a_row_are_one_signal() -> None:
     assert sizes.signalling
 
 
+def test_before_a_tenant_is_known_its_batches_are_learnt_and_not_told() -> None:
+    """Thousands of prompts are a day; in what rows huge ones come is seen in weeks."""
+    sizes = Sizes()
+    usual(sizes, 2000)
+    for _ in range(20):
+        assert all(sizes.take(60_000, 1e-6, BAR, known=False) is None for _ in range(8))
+        usual(sizes, 1000)
+    assert huge(sizes, 12) == []
+    assert len(huge(sizes, 500)) == 1
+
+
 def test_a_signal_ends_and_comes_again() -> None:
     """After enough usual prompts it is over; the like of it is told again, but it takes more."""
     sizes = Sizes()

@@ -33,6 +33,7 @@ METERED = Cost(hourly_dollars=Decimal(2), dollars_per_kwh=Decimal("0.3"))
         (budgets(rule(unit="tokens", limit="1.5")), Cost(), "budgets.rules[0].limit: expected at most 0 decimals"),
         (budgets(rule(tenant="")), Cost(), "budgets.rules[0].tenant: expected 1 to"),
         (budgets(rule(per=("user", "user"))), Cost(), "budgets.rules[0].per: a word is written twice"),
+        (budgets(rule(unit="tokens", basis="gpu")), Cost(), "budgets.rules[0].basis: `gpu` is for `unit: dollars`"),
         (budgets(rule(period="rolling")), Cost(), "budgets.rules[0].window_s: goes together"),
         (budgets(rule(window_s=60)), Cost(), "budgets.rules[0].window_s: goes together"),
         (budgets(rule(period="rolling", window_s=59)), Cost(), "budgets.rules[0].window_s: expected at least 60"),

@@ -9,7 +9,8 @@ that huge ones come oftener than
 
 and about five in a row are enough. Documents come in batches: what share of huge prompts was followed by another is
 learnt when a batch is over (of one that became a signal, only up to there), so from who has sent batches before it
-takes more.
+takes more. Until somebody was seen for as long as its spending must be before that is judged, huge ones are learnt and
+not bet on: prompts come by the thousand in a day, but batches once in some, and they are what must be known.
 
 Pure. About 600 bytes a tenant.
 """
@@ -102,8 +103,11 @@ class Sizes:
         """Whether there is enough history."""
         return self._prompts >= JUDGED_PROMPTS
 
-    def take(self, tokens: int, weeks: float, bar_weeks: float) -> Signal | None:
-        """Take a prompt, `weeks` after the one before. Return a signal that begins with it."""
+    def take(self, tokens: int, weeks: float, bar_weeks: float, *, known: bool = True) -> Signal | None:
+        """Take a prompt, `weeks` after the one before. Return a signal that begins with it.
+
+        `known`: its tenant was seen for long enough.
+        """
         tokens = min(tokens, _MAX_TOKENS)
         self._counts[step_of(tokens)] += 1
         self._prompts += 1
@@ -117,13 +121,13 @@ class Sizes:
             if self._row or self._calm:
                 self._ordinary()
             return None
-        return self._take_huge(tokens, weeks, bar_weeks)
+        return self._take_huge(tokens, weeks, bar_weeks, known=known)
 
-    def _take_huge(self, tokens: int, weeks: float, bar_weeks: float) -> Signal | None:
+    def _take_huge(self, tokens: int, weeks: float, bar_weeks: float, *, known: bool) -> Signal | None:
         self._row += 1
         self._row_tokens += tokens
         self._calm = CALM_PROMPTS
-        if not self.judged:
+        if not (known and self.judged):
             return None
         chance = (self._huge + 1) / (self._prompts + PRIOR_PROMPTS)
         most = TOLERANCE * chance

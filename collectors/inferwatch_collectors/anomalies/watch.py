@@ -100,7 +100,8 @@ class AnomalyWatch:
         if prompt is not None:
             weeks = (now_s - tenant.last_request_s) / WEEK_S
             tenant.last_request_s = now_s
-            if signal := tenant.sizes.take(prompt, weeks, bar_weeks):
+            known = tenant.spend.rhythm.hours >= self._settings.min_history_hours
+            if signal := tenant.sizes.take(prompt, weeks, bar_weeks, known=known):
                 self._tell(tenant, signal)
         if signal := self._storms.take(record, tenant.label, tenant.storms, now_s, bar_weeks):
             self._tell(tenant, signal)
@@ -215,7 +216,7 @@ class AnomalyWatch:
         for kind, weeks in (
             (HOUR, spend.hourly.evidence.weeks if judged else None),
             (FIVE_MINUTES, spend.fast.evidence.weeks if judged else None),
-            (HUGE_PROMPTS, tenant.sizes.evidence.weeks if tenant.sizes.judged else None),
+            (HUGE_PROMPTS, tenant.sizes.evidence.weeks if judged and tenant.sizes.judged else None),
             (RETRY_STORM, tenant.storms.weeks),
             (AGENT_LOOP, tenant.lengths.habit.weeks if tenant.lengths.judged else None),
         ):

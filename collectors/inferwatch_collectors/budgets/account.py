@@ -7,7 +7,7 @@ from inferwatch_collectors.budgets.expected import Expected
 from inferwatch_collectors.budgets.forecast import Forecast
 from inferwatch_collectors.budgets.holds import NOTHING, Holds
 from inferwatch_collectors.budgets.leases import Lease, Standing
-from inferwatch_collectors.budgets.spending import Spending
+from inferwatch_collectors.budgets.spending import Spending, SpendingState
 
 # A measurement that has not come by then will not: the attribution waits for two minutes at most.
 PENDING_S: Final = 600.0
@@ -68,6 +68,12 @@ class Account:
         self.written_newest = 0
         self.forecast: Forecast | None = None
         self.forecast_s = 0.0
+
+    def begin(self, state: SpendingState, past: list[tuple[int, int]], now_s: float) -> None:
+        """Have spent what was read from the ledger, in place of what was known."""
+        self.spending = Spending(self.rule, now_s)
+        self.spending.restore(state, past, self.spending.bucket_s, now_s)
+        self.dirty = self.past_dirty = True
 
     @property
     def spent(self) -> int:

@@ -37,6 +37,7 @@ from inferwatch_collectors.budgets.lending import Lending
 from inferwatch_collectors.budgets.memory import Memory, Remembered
 from inferwatch_collectors.budgets.publication import COUNTED, UNCHECKED, Publication
 from inferwatch_collectors.budgets.spending import Spending
+from inferwatch_collectors.budgets.uncounted import Uncounted
 from inferwatch_collectors.exchange import Progress
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_collectors.relay_recorder import LOCK
@@ -89,13 +90,6 @@ class _Awaited(NamedTuple):
     completion: int
 
 
-class _Uncounted(NamedTuple):
-    """An ended request without a count, of which something was seen."""
-
-    arrival_s: float
-    charged: dict[str, int]  # by budget
-
-
 class BudgetMeter:
     """Give it what happens as it happens, and a tick each TICK_S."""
 
@@ -121,7 +115,7 @@ class BudgetMeter:
         self._accounts: dict[Digest, Account] = {}
         self._running: dict[str, _Running] = {}
         self._awaited: dict[str, _Awaited] = {}  # ended requests that the attribution will measure
-        self._uncounted: dict[str, _Uncounted] = {}  # ended ones that had no count, and may get one
+        self._uncounted = Uncounted()
         self._calm_look_ns = self._chores_ns = 0
         self._now_s = 0.0
         self._now_ns = 0
@@ -207,11 +201,9 @@ class BudgetMeter:
         for begun in self.beginnings.accounts(rule, past, existing):
             account = self._account(Match(rule, begun.values, digest_of(name, begun.values)))
             if account is not None:
-                account.spending = Spending(rule, self._now_s)
-                account.spending.restore(begun.spending, begun.past, account.spending.bucket_s, self._now_s)
+                account.begin(begun.spending, begun.past, self._now_s)
                 for charge in begun.charges:
                     account.charge(charge.arrival_s, charge.amount, self._now_s)
-                account.dirty = account.past_dirty = True
                 self._memory.write(account)
             yield
             rule = self.beginnings.rule(name, since)
@@ -281,7 +273,7 @@ class BudgetMeter:
             booked = amount is not None
             if amount is None:
                 amount = seen.get(match.rule.name, 0)
-                self._note_uncounted(record, match.rule.name, amount)
+                self._uncounted.note(record, match.rule.name, amount, arrival_s)
             if match.rule.measured in MEASURED:
                 account.estimate(record.request_id, arrival_s, amount, self._now_s)
                 measured.append(account)
@@ -295,15 +287,15 @@ class BudgetMeter:
 
     def late(self, late: LateCount) -> None:
         """What the engine had counted for a request that was booked without counts. In one step with the booking."""
-        known = self._uncounted.pop(late.request_id, None)
+        seen = self._uncounted.take(late.request_id)
         for match in self._book.matching(Names(late.tenant, late.user, late.feature, late.model)):
             amount = self._tariff.of_late(match.rule.measured, late)
             account = self._account(match) if amount is not None else None
             if account is None or amount is None:
                 continue
             self._charge(account, late.wall_ns / NS_PER_S, amount)
-            if known is not None:
-                self._charge(account, late.wall_ns / NS_PER_S, -known.charged.get(match.rule.name, 0), booked=False)
+            if before := seen.get(match.rule.name):
+                self._charge(account, late.wall_ns / NS_PER_S, -before, booked=False)
             self._memory.write(account)
 
     def share(self, share: Share) -> None:
@@ -333,13 +325,6 @@ class BudgetMeter:
         account.charge(arrival_s, amount, self._now_s)
         if self.beginnings:
             self.beginnings.charged(account.rule, account.values, arrival_s, amount, booked=booked)
-
-    def _note_uncounted(self, record: RequestRecord, budget: str, charged: int) -> None:
-        if charged and record.prompt_tokens is None and record.completion_tokens is None:
-            if record.request_id not in self._uncounted and len(self._uncounted) >= MAX_AWAITED:
-                return
-            fresh = _Uncounted(record.wall_ns / NS_PER_S, {})
-            self._uncounted.setdefault(record.request_id, fresh).charged[budget] = charged
 
     def _learn(self, account: Account, record: RequestRecord) -> None:
         completion, prompt = record.completion_tokens, record.prompt_tokens
@@ -445,8 +430,9 @@ class BudgetMeter:
             scarce = account.lease is not None and account.lease.is_tight(account.rule.limit, now_ns)
             if account.is_idle and not scarce and self._now_s - account.used_s > IDLE_S:
                 self._retire(digest)
-        self._forget_late(self._awaited)
-        self._forget_late(self._uncounted)
+        for request_id in [each for each, known in self._awaited.items() if self._now_s - known.arrival_s > PENDING_S]:
+            del self._awaited[request_id]
+        self._uncounted.forget_before(self._now_s - PENDING_S)
         self._exported.forecast_one(self._accounts.values(), self._now_s)
         if self._publication is not None:
             for account, decision, growth in self._publication.chores(self._accounts.values(), now_ns):
@@ -454,11 +440,6 @@ class BudgetMeter:
                 self._memory.write(account)
             for reason, growth in self._publication.unchecked():
                 store.counter(m.BUDGET_UNCHECKED, (reason,)).add(growth)
-
-    def _forget_late(self, waiting: "dict[str, _Awaited] | dict[str, _Uncounted]") -> None:
-        """Let go of requests that nothing more will be told of."""
-        for request_id in [each for each, known in waiting.items() if self._now_s - known.arrival_s > PENDING_S]:
-            del waiting[request_id]
 
     def _publish(self, now_ns: int) -> None:
         if self._publication is not None:

@@ -24,8 +24,8 @@ class Anomalies(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
         Meta(
             ge=72,
             le=2016,
-            description="Spending of a tenant is judged when so many whole hours of it were seen. The rate of "
-            "false signals was measured with two weeks; less makes more of them.",
+            description="Spending and the sizes of prompts of a tenant are judged when so many whole hours of it were "
+            "seen. The rate of false signals was measured with two weeks; less makes more of them.",
         ),
     ] = 336
     tolerance: Annotated[

@@ -199,6 +199,8 @@ def _rule_faults(rule: BudgetRule) -> Iterator[str]:
         yield "per: a word is written twice"
     if problem := _limit_fault(rule):
         yield f"limit: {problem}"
+    if rule.basis != "price" and rule.unit != "dollars":
+        yield f"basis: `{rule.basis}` is for `unit: dollars`, got `{rule.unit}`"
     if (rule.period == "rolling") != bool(rule.window_s):
         yield "window_s: goes together with `period: rolling`"
     elif rule.window_s and rule.window_s < MIN_WINDOW_S:
