@@ -22,7 +22,16 @@ from bench.spending import BUCKETS_PER_WEEK, MONDAY, TENANTS, Spender
 from inferwatch.record import RequestRecord
 from inferwatch.settings.anomalies import Anomalies
 from inferwatch_collectors import metrics as m
-from inferwatch_collectors.anomalies.spend import BUCKETS_PER_HOUR, FIVE_MINUTES, HOUR, Pace, Spend, Surprise, Terms
+from inferwatch_collectors.anomalies.spend import (
+    BUCKET_S,
+    BUCKETS_PER_HOUR,
+    FIVE_MINUTES,
+    HOUR,
+    Pace,
+    Spend,
+    Surprise,
+    Terms,
+)
 from inferwatch_collectors.anomalies.watch import KINDS, AnomalyWatch
 from inferwatch_collectors.budgets.forecast import HOURS_OF_WEEK
 from inferwatch_collectors.cardinality import CardinalityGuard
@@ -151,6 +160,9 @@ class Asked:
     def take(self, record: RequestRecord) -> None:
         """Let it end, and the time until then pass."""
         end_s = record.wall_ns / asking.NS_PER_S + record.duration_s
+        while 0 <= self._ticked < end_s - BUCKET_S:  # a collector sees every bucket, whether anybody asks or not
+            self._ticked += BUCKET_S
+            self._watch.tick(self._ticked, self._ticked)
         if int(end_s) != self._ticked:
             self._ticked = int(end_s)
             self._watch.tick(end_s, end_s)

@@ -20,6 +20,7 @@ import socket
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -223,6 +224,8 @@ def started(entry: Entry, cap: float, core: int | None = None) -> Iterator[tuple
             env = entry.env | {"PYTHONPATH": str(folder)}
             with procs.running(entry.command(place, cap), core=core, log=folder / "proxy.log", cwd=folder, env=env):
                 await_port(port, entry.timeout_s)
+                if entry.key.startswith("ours"):
+                    await_ready(place.spare[0], entry.timeout_s)
                 yield port, engine
 
 
@@ -246,6 +249,19 @@ def await_port(port: int, timeout_s: float) -> None:
         else:
             return
     sys.exit(f"nobody listened on port {port} after {timeout_s:.0f} s")
+
+
+def await_ready(admin: int, timeout_s: float) -> None:
+    """Return when our collector is there: until then nothing that ends is settled."""
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s:
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{admin}/metrics", timeout=2.0).close()
+        except OSError:
+            time.sleep(0.1)
+        else:
+            return
+    sys.exit(f"no collector at port {admin} after {timeout_s:.0f} s")
 
 
 async def run(entry: Entry, situation: str) -> Outcome:
