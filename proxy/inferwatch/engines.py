@@ -93,7 +93,7 @@ TGI: Final = Profile(
     exact="plain replies (head, `details`); streams that end",
     estimated=(
         "completions of streams that are cut: an event is a token, and with its own API that is exact. Of a chat with "
-        "tools that answers in text, TGI generates twice and reports the second alone"
+        "tools that answers in text, TGI generates twice and reports the second alone (`partial_usage`)"
     ),
     metrics="tgi",
 )

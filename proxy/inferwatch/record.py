@@ -50,6 +50,7 @@ class TokenSource(enum.StrEnum):
     TIMINGS = "timings"
     DETAILS = "details"
     HEADERS = "headers"
+    PARTIAL_USAGE = "partial_usage"  # the engine's count of a part of what it is known to have generated
     ENGINE_COUNTERS = "engine_counters"  # the engine's own counters, shared among requests that were hung up on
     CHUNK_ESTIMATE = "chunk_estimate"
     NONE = "none"

@@ -51,11 +51,13 @@ class RequestFacts(NamedTuple):
         choices_per_prompt: a choice's prompt is index // this; None if the request does not tell.
         echo_only: the text that comes back is the prompt, nothing is to be generated.
         prompts: how many there are; 0 if the request does not tell.
+        offers_tools: the model may call tools, and need not.
     """
 
     choices_per_prompt: int | None = ONE_PROMPT
     echo_only: bool = False
     prompts: int = 1
+    offers_tools: bool = False
 
 
 class Choice:

@@ -1,13 +1,16 @@
 """OpenAI chat completions: `choices[].delta`."""
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
 
-from inferwatch_collectors.dialects.base import ANSWER, REASONING, TOOL_CALL
-from inferwatch_collectors.dialects.content import SETTINGS, Piece, load, messages, settings, strings, texts
+from inferwatch.record import TokenClass, TokenSource
+from inferwatch_collectors.dialects.base import ANSWER, REASONING, TOOL_CALL, Observation, RequestFacts
+from inferwatch_collectors.dialects.content import BAD_JSON, SETTINGS, Piece, load, messages, settings, strings, texts
 from inferwatch_collectors.dialects.openai_common import OpenAIStreams, WireChoice, WireReply
+from inferwatch_collectors.dialects.usage import Totals
 
 
 class Function(msgspec.Struct, gc=False):
@@ -87,19 +90,70 @@ def generated_texts(choice: ChatChoice) -> Iterator[tuple[int, str]]:
         yield TOOL_CALL, text
 
 
+class _Body(msgspec.Struct, gc=False):
+    tools: list[Any] | None = None
+    tool_choice: Any = None
+
+
+_decode_body: Final = msgspec.json.Decoder(_Body).decode
+
+# Inside a string the quotes would be escaped.
+_CALLS: Final = re.compile(rb'"tool_calls"\s*:\s*\[')
+
+_NO_TOOLS: Final = RequestFacts()
+_TOOLS: Final = RequestFacts(offers_tools=True)
+
+
 class OpenAIChat(OpenAIStreams):
-    """`/v1/chat/completions`. One prompt, whatever the number of choices."""
+    """`/v1/chat/completions`. One prompt, whatever the number of choices.
+
+    TGI, offered tools, first generates a call, be it of `no_tool`; then it answers in text by a second generation, and
+    its usage and head are those of the second alone. What the first took nobody tells, so such a count is marked.
+    """
 
     operation = "chat"
 
     def __init__(self) -> None:
         super().__init__(ChatChunk, generated_classes, generated_texts)
 
+    def facts(self, body: bytes, choices: int) -> RequestFacts:
+        """Read whether tools are offered; few requests do, so most bodies are not decoded."""
+        if b'"tools"' not in body:
+            return _NO_TOOLS
+        try:
+            asked = _decode_body(body)
+        except BAD_JSON:
+            return _NO_TOOLS
+        return _TOOLS if asked.tools and asked.tool_choice != "none" else _NO_TOOLS
+
+    def read_reply(self, observation: Observation, body: bytes) -> None:
+        """Take a plain reply."""
+        super().read_reply(observation, body)
+        if observation.facts.offers_tools and _CALLS.search(body) is None:
+            observation.own = _IN_TEXT
+
+    def totals(self, observation: Observation, choices: int) -> Totals:
+        """Return the counts; of TGI's second generation as a part."""
+        totals = super().totals(observation, choices)
+        if observation.facts.offers_tools and totals.source is TokenSource.FINAL_USAGE and _is_second(observation):
+            return totals._replace(source=TokenSource.PARTIAL_USAGE)
+        return totals
+
     def prompt(self, body: bytes) -> Iterator[Piece]:
         """Yield the messages, then the settings."""
         loaded = load(body)
         yield from messages(loaded.get("messages"))
         yield from settings(loaded, SETTINGS)
+
+
+# What a plain reply leaves in `Observation.own`: it was offered tools, and answered in text.
+_IN_TEXT: Final = "text"
+
+
+def _is_second(observation: Observation) -> bool:
+    """Return whether an answer to a request with tools is TGI's, known by an id that is always empty, and in text."""
+    in_text = observation.first_class is TokenClass.ANSWER or observation.own is _IN_TEXT
+    return in_text and not observation.engine_id and bool(observation.engine_model) and not observation.lossy
 
 
 OPENAI_CHAT: Final = OpenAIChat()

@@ -25,7 +25,9 @@ TEMPLATE_TOKENS: Final = 1_024
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 # Running counts of an answer that ended well: the last of them was missed.
-_NOT_FINAL: Final = frozenset({TokenSource.CONTINUOUS_USAGE, TokenSource.CHUNK_ESTIMATE, TokenSource.NONE})
+_NOT_FINAL: Final = frozenset(
+    {TokenSource.PARTIAL_USAGE, TokenSource.CONTINUOUS_USAGE, TokenSource.CHUNK_ESTIMATE, TokenSource.NONE}
+)
 
 CUT: Final = "cut"
 UNREPORTED: Final = "unreported"
