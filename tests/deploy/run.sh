@@ -1,6 +1,6 @@
 #!/bin/sh
 # The image, the compose stack, the chart, the unit and the scale-out, as far as one machine can run them (5 minutes, and 3
-# more the first time). Arguments go to pytest, instead of the whole folder.
+# more the first time). Arguments go to pytest; without a path among them it is the whole folder.
 set -eu
 cd "$(dirname "$0")/../.."
 if [ "$(id -u)" != 0 ]; then
@@ -11,5 +11,5 @@ if [ "$(id -u)" != 0 ]; then
   exec sudo --preserve-env "$0" "$@"
 fi
 tests/deploy/provision "${PYTHON:-python3}"
-[ $# -gt 0 ] || set -- tests/deploy
+case "$*" in *tests/deploy*) ;; *) set -- tests/deploy "$@" ;; esac
 exec .venv/bin/python -m pytest -q -p no:cacheprovider "$@"

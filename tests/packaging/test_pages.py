@@ -91,9 +91,7 @@ def test_ci_runs_what_contributors_run() -> None:
     script = ROOT / ".ci/run"
 
     assert script.stat().st_mode & 0o100
-    assert re.findall(r"^step \S+ make (\S+)$", script.read_text(encoding="utf-8"), flags=re.MULTILINE) == [
-        "test",
-        "check",
-        "test-services",
-        "test-engines",
-    ]
+    (steps,) = re.findall(r"^steps=\((.*)\)$", script.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert steps.split() == ["test", "check", "test-services", "test-image", "test-engines"]
+    told = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert "runs test, check, test-services, test-image and test-engines in this order" in told
