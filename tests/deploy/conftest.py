@@ -40,7 +40,7 @@ def _docker() -> Iterator[Docker]:
     log = (folder / "log").open("wb")
     daemon = subprocess.Popen(
         ["dockerd", "--host", host, "--data-root", str(folder / "data"), "--exec-root", str(folder / "exec"),
-         "--pidfile", str(folder / "pid"), "--shutdown-timeout", "5"],
+         "--pidfile", str(folder / "pid"), "--shutdown-timeout", "5", "--bridge", "none"],
         stdout=log, stderr=log,
     )  # fmt: skip
     docker = Docker(host)
@@ -57,6 +57,9 @@ def _docker() -> Iterator[Docker]:
         daemon.terminate()
         daemon.wait(60)
         log.close()
+        subprocess.run(
+            ["umount", str(folder / "exec/netns/default")], capture_output=True, check=False
+        )  # dockerd forgets
         shutil.rmtree(folder, ignore_errors=True)
 
 
