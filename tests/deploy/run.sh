@@ -12,4 +12,5 @@ if [ "$(id -u)" != 0 ]; then
 fi
 tests/deploy/provision "${PYTHON:-python3}"
 case "$*" in *tests/deploy*) ;; *) set -- tests/deploy "$@" ;; esac
-exec .venv/bin/python -m pytest -q -p no:cacheprovider "$@"
+# The first test of a file may have to build the image, on a machine that has other work.
+exec .venv/bin/python -m pytest -q -p no:cacheprovider -o timeout=400 "$@"

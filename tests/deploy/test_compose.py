@@ -38,8 +38,6 @@ STAND_INS = {
 # Debian's Alertmanager reads its own templates from here; the public one has them inside.
 SHARED = Path("/usr/share/prometheus/alertmanager")
 
-pytestmark = pytest.mark.timeout(400)  # building stand-ins and waiting for health checks
-
 
 def compose(*words: str, env: dict[str, str] | None = None, timeout_s: float = 120) -> str:
     """Run Compose with the repository's file, and nothing of the developer's own .env."""
