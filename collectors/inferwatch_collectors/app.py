@@ -309,6 +309,7 @@ class Collector:
             self._parts.recorder.tick(now_s=now_s)
             self._parts.anomalies.tick(now_s, time.time())
             self._parts.drift.tick(now_s, time.time())
+            self._parts.quality.tick(now_s)
             self._parts.vitals.refresh()
             self._live.tick(now_s, time.time())
 

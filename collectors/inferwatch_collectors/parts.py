@@ -24,6 +24,7 @@ from inferwatch_collectors.ledger.journal import Journal
 from inferwatch_collectors.ledger.sqlite import FILE_NAME, SqliteLedger
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_collectors.metrics import TABLE
+from inferwatch_collectors.quality.watch import QualityWatch
 from inferwatch_collectors.recorder import Recorder
 from inferwatch_collectors.request_log import LineWriter
 from inferwatch_collectors.spool import SpoolReader
@@ -56,7 +57,7 @@ def _content_secret(settings: CollectorSettings) -> bytes:
     Raises:
         ConfigError: the key file is unreadable or too short.
     """
-    if not settings.config.drift.text:
+    if not (settings.config.drift.text or settings.config.quality.listen):
         return b""
     state_dir = settings.state_dir
     return host.identity_secret(settings.config, Path(state_dir)) if state_dir else secrets.token_bytes(SECRET_BYTES)
@@ -90,11 +91,13 @@ class Parts:
             energy=config.energy,
         )
         self.anomalies = AnomalyWatch(self.store, self.recorder.guard, config.anomalies)
+        secret = _content_secret(settings)
+        self.quality = QualityWatch(self.store, self.recorder.guard, config.quality, secret=secret)
         self.drift = DriftWatch(
             self.store,
             self.recorder.guard,
             config.drift,
-            secret=_content_secret(settings),
+            secret=secret,
             load=lambda: self.booking.open_requests,
         )
         self.booking = Booking(
@@ -105,9 +108,12 @@ class Parts:
                 ("attribution", self.meter.closed),
                 ("anomalies", self.anomalies.record),
                 ("drift", self.drift.record),
+                ("quality", self.quality.record),
                 *watchers,
             ),
-            audiences=(("drift", self.drift),) if self.drift.listens else (),
+            audiences=tuple(
+                (name, each) for name, each in (("drift", self.drift), ("quality", self.quality)) if each.listens
+            ),
             budgets=self.budgets.meter,
         )
         self.tap = TapServer(Path(settings.socket_path), self.booking, self.journal)
@@ -149,6 +155,7 @@ class Parts:
         vitals.cut("anomaly_runs", lambda: self.anomalies.runs_cut)
         vitals.cut("anomaly_late", lambda: self.anomalies.late)
         vitals.cut("drift_streams", lambda: self.drift.streams_cut)
+        vitals.cut("quality_prompts", lambda: self.quality.prompts_cut)
         vitals.cut("drift_sessions", lambda: self.drift.sessions_cut)
         vitals.cut("orphan_frames", lambda: booking.orphans)
         vitals.cut("bad_peers", lambda: self.tap.bad_peers)

@@ -25,6 +25,7 @@ from inferwatch.settings.engine_metrics import EngineMetrics
 from inferwatch.settings.gpu import Gpu
 from inferwatch.settings.observing import Identity, Ledger, Log, Metrics, Trace
 from inferwatch.settings.prices import Prices
+from inferwatch.settings.quality import Quality
 from inferwatch.settings.tenants import Tenants
 from inferwatch.settings.traffic import Drain, Limits, Tap, Tls, Upstream, Usage
 
@@ -70,6 +71,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     budgets: Budgets = Budgets()
     anomalies: Anomalies = Anomalies()
     drift: Drift = Drift()
+    quality: Quality = Quality()
     cost: Cost = Cost()
     attribution: Attribution = Attribution()
     energy: Energy = Energy()

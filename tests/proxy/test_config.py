@@ -489,7 +489,7 @@ def test_what_reload_takes_up_is_a_part_of_the_configuration() -> None:
     sections = set(Config.__struct_fields__)
 
     restart = {"listen", "admin", "workers", "state_dir", "tls", "tap", "metrics", "ledger", "anomalies", "gpu"}
-    restart |= {"cost", "attribution", "energy", "drift"}
+    restart |= {"cost", "attribution", "energy", "drift", "quality"}
     assert restart == sections - config.RELOADABLE
     assert sections >= config.RELOADABLE
 

@@ -1,0 +1,157 @@
+"""Counts signs that an answer was of no use: from the record of each request, and with `listen` from what is said.
+
+A prompt that is sent again is known by a keyed hash of the request's body, kept for a minute. Names go through the
+cardinality guard.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Final
+
+from inferwatch.record import Outcome, RequestRecord
+from inferwatch.settings.quality import Quality
+from inferwatch.tap import Open
+from inferwatch_collectors import metrics as m
+from inferwatch_collectors.cardinality import OTHER, CardinalityGuard
+from inferwatch_collectors.dialects.base import ANSWER, Dialect
+from inferwatch_collectors.metric_store import MetricStore
+from inferwatch_collectors.quality.refusals import OPENING_CHARS, is_refusal
+from inferwatch_collectors.quality.tail_cycle import TailCycle
+from inferwatch_collectors.recorder import LENGTH_REASONS
+
+# vLLM's own detection ends an answer so.
+REPETITION_REASON: Final = "repetition"
+
+# Who asks the same within a minute was not content, or did not get anything.
+AGAIN_NS: Final = 60 * 1_000_000_000
+# Prompts remembered: 2 MB. Above it the oldest are forgotten, and counted.
+MAX_PROMPTS: Final = 16_384
+# Of a longer body the beginning and the length are compared.
+MAX_HASHED_BYTES: Final = 65_536
+DIGEST_BYTES: Final = 16
+_KEY_USE: Final = b"iw-same-prompt"  # blake2b's `person`: two uses of one secret give unrelated hashes
+
+
+def signs(record: RequestRecord, stall_s: float) -> Iterator[str]:
+    """Yield what the record of a generating request shows."""
+    reasons = record.finish_reasons
+    if not LENGTH_REASONS.isdisjoint(reasons):
+        yield "truncated"
+    if REPETITION_REASON in reasons:
+        yield "repetition"
+    if record.outcome is Outcome.OK and record.completion_tokens == 0:
+        yield "empty"
+    if record.outcome is Outcome.CLIENT_ABORT:
+        yield "unheard" if record.ttft_s is None else "abandoned"
+    if record.gap_max_s >= stall_s:
+        yield "stalled"
+
+
+class _Prompt:
+    """A prompt that was sent."""
+
+    __slots__ = ("answered", "stamp_ns")
+
+    def __init__(self, stamp_ns: int) -> None:
+        self.stamp_ns = stamp_ns
+        self.answered = False
+
+
+class QualityWatch:
+    """All requests."""
+
+    def __init__(self, store: MetricStore, guard: CardinalityGuard, settings: Quality, *, secret: bytes) -> None:
+        """`secret` has 16 bytes or more if it listens."""
+        self._store = store
+        self._guard = guard
+        self._settings = settings
+        self._secret = secret[:64]
+        self._prompts: dict[bytes, _Prompt] = {}
+        self._now_s = 0.0
+        self.prompts_cut = 0
+
+    def tick(self, now_s: float) -> None:
+        """Let time pass, twice a second; CLOCK_MONOTONIC."""
+        self._now_s = now_s
+
+    @property
+    def listens(self) -> bool:
+        """Whether texts are heard."""
+        return self._settings.enabled and self._settings.listen
+
+    def record(self, record: RequestRecord) -> None:
+        """Take a request, after it was counted."""
+        if self._settings.enabled and record.operation != OTHER:
+            for sign in signs(record, self._settings.stall_s):
+                self.count(record.model, record.tenant, record.operation, sign)
+
+    def opened(self, opened: Open, dialect: Dialect) -> "_Hearing | None":
+        """Listen to whatever generates."""
+        if not dialect.generates or opened.resumed:
+            return None
+        prompt = self._sent(opened, dialect.operation) if opened.body else None
+        return _Hearing(self, opened, dialect.operation, prompt)
+
+    def count(self, model: str, tenant: str, operation: str, sign: str) -> None:
+        """Count a sign; "": a request that was heard."""
+        labels = self._guard.labels(model, tenant, operation, now_s=self._now_s)
+        if sign:
+            self._store.counter(m.QUALITY_SIGNS, (labels.model, labels.tenant, sign)).add()
+        else:
+            self._store.counter(m.QUALITY_HEARD, (labels.model, labels.tenant)).add()
+
+    def _sent(self, opened: Open, operation: str) -> _Prompt:
+        who = f"{opened.tenant}\0{opened.user}\0{opened.body_bytes}\0".encode()
+        key = hashlib.blake2b(
+            who + opened.body[:MAX_HASHED_BYTES], digest_size=DIGEST_BYTES, key=self._secret, person=_KEY_USE
+        ).digest()
+        before = self._prompts.pop(key, None)
+        if before is not None and 0 <= opened.arrival_ns - before.stamp_ns <= AGAIN_NS:
+            again = "regeneration" if before.answered else "retry"
+            self.count(opened.model, opened.tenant, operation, again)
+        if len(self._prompts) >= MAX_PROMPTS:
+            oldest = self._prompts.pop(next(iter(self._prompts)))
+            self.prompts_cut += opened.arrival_ns - oldest.stamp_ns <= AGAIN_NS
+        prompt = self._prompts[key] = _Prompt(opened.arrival_ns)
+        return prompt
+
+
+class _Hearing:
+    """Listens to the first choice of one answer."""
+
+    __slots__ = ("_cycle", "_looped", "_opened", "_opening", "_operation", "_prompt", "_watch", "_whole")
+
+    def __init__(self, watch: QualityWatch, opened: Open, operation: str, prompt: _Prompt | None) -> None:
+        self._watch = watch
+        self._opened = (opened.model, opened.tenant)
+        self._operation = operation
+        self._prompt = prompt
+        self._cycle = TailCycle()
+        self._opening = ""
+        self._looped = False
+        self._whole = True
+
+    def text(self, stamp_ns: int, choice: int, classes: int, text: str) -> None:
+        """Take a piece of the answer."""
+        if choice or not classes & ANSWER:
+            return
+        if len(self._opening) < OPENING_CHARS:
+            self._opening += text[:OPENING_CHARS]
+        if self._cycle.take(text) and not self._looped:
+            self._looped = True
+            self._watch.count(*self._opened, self._operation, "loop_suspected")
+
+    def missing(self) -> None:
+        """Some of the answer was not seen."""
+        self._cycle.missing()
+        self._whole = bool(self._opening)
+
+    def closed(self, record: RequestRecord) -> None:
+        """Say what it was."""
+        if self._prompt is not None:
+            self._prompt.answered = record.outcome is Outcome.OK
+        self._watch.count(*self._opened, self._operation, "")
+        if self._looped and self._cycle.finish():
+            self._watch.count(*self._opened, self._operation, "loop")
+        if self._whole and is_refusal(self._opening):
+            self._watch.count(*self._opened, self._operation, "refusal")

@@ -1,0 +1,23 @@
+"""Quality without labels: what is looked for in answers."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+
+class Quality(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Signs that an answer was of no use."""
+
+    enabled: Annotated[bool, Meta(description="Count the signs that records show.")] = True
+    listen: Annotated[
+        bool,
+        Meta(
+            description="Look at the texts of all requests, too, for loops while they stream, refusals, and prompts "
+            "that are sent again. In memory only; it costs the collector about a microsecond for each piece of "
+            "an answer."
+        ),
+    ] = False
+    stall_s: Annotated[
+        float, Meta(gt=0, le=3600, description="A pause between two tokens of so many seconds is a stall.")
+    ] = 10.0

@@ -1,0 +1,130 @@
+"""watch: signs that an answer was of no use, each counted where it is due and nowhere else."""
+
+from typing import Any
+
+import pytest
+
+from inferwatch.record import Outcome, RequestRecord
+from inferwatch.settings.quality import Quality
+from inferwatch.tap import Open
+from inferwatch_collectors import metrics as m
+from inferwatch_collectors.cardinality import CardinalityGuard
+from inferwatch_collectors.dialects.base import ANSWER, REASONING
+from inferwatch_collectors.dialects.openai_chat import OPENAI_CHAT
+from inferwatch_collectors.metric_store import MetricStore
+from inferwatch_collectors.quality.watch import AGAIN_NS, MAX_PROMPTS, QualityWatch, signs
+
+SECRET = b"a secret of the installation"
+
+
+def record(**fields: object) -> RequestRecord:
+    """Return a request that was answered, but for these fields."""
+    known: dict[str, object] = {
+        "request_id": "r", "wall_ns": 0, "tenant": "acme", "model": "m", "operation": "chat", "route": "/", "method": "POST",
+        "stream": True, "outcome": Outcome.OK, "status": 200, "completion_tokens": 9, "duration_s": 1.0, "ttft_s": 0.1,
+        "finish_reasons": ("stop",),
+    }  # fmt: skip
+    return RequestRecord(**(known | fields))  # type: ignore[arg-type]
+
+
+def opened(body: bytes = b"{}", stamp_ns: int = 0, **fields: Any) -> Open:
+    """Return the beginning of a request."""
+    known: dict[str, Any] = {
+        "id": 1, "request_id": "r", "wall_ns": 0, "arrival_ns": stamp_ns, "sent_ns": 0, "method": "POST", "path": "/",
+        "tenant": "acme", "model": "m", "stream": True, "asked_usage": False, "choices": 1, "headers": {}, "body": body,
+        "body_bytes": len(body),
+    }  # fmt: skip
+    return Open(**(known | fields))
+
+
+class Site:
+    """A watch that listens."""
+
+    def __init__(self) -> None:
+        self.store = MetricStore()
+        self.watch = QualityWatch(self.store, CardinalityGuard(), Quality(listen=True), secret=SECRET)
+
+    def say(self, *texts: str, outcome: Outcome = Outcome.OK, classes: int = ANSWER, **fields: Any) -> None:
+        """Let one request be answered so."""
+        hearing = self.watch.opened(opened(**fields), OPENAI_CHAT)
+        assert hearing is not None
+        for text in texts:
+            hearing.text(0, 0, classes, text)
+        hearing.closed(record(outcome=outcome))
+
+    def count(self, sign: str) -> float:
+        """Return what is counted."""
+        return self.store.counter(m.QUALITY_SIGNS, ("m", "acme", sign)).value
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, []),
+        ({"finish_reasons": ("stop", "length")}, ["truncated"]),
+        ({"finish_reasons": ("repetition",)}, ["repetition"]),
+        ({"completion_tokens": 0}, ["empty"]),
+        ({"completion_tokens": None}, []),
+        ({"outcome": Outcome.CLIENT_ABORT, "ttft_s": None}, ["unheard"]),
+        ({"outcome": Outcome.CLIENT_ABORT, "completion_tokens": 0}, ["abandoned"]),
+        ({"outcome": Outcome.REJECTED, "completion_tokens": 0}, []),
+        ({"gap_max_s": 10.0}, ["stalled"]),
+        ({"gap_max_s": 9.9}, []),
+    ],
+)
+def test_what_a_record_shows(fields: dict[str, object], expected: list[str]) -> None:
+    """Unknown is no sign."""
+    assert list(signs(record(**fields), 10.0)) == expected
+
+
+def test_records_are_counted_if_they_generate() -> None:
+    """And not at all if it is switched off."""
+    site = Site()
+    site.watch.record(record(completion_tokens=0))
+    site.watch.record(record(completion_tokens=0, operation="other"))
+    assert site.count("empty") == 1
+    off = QualityWatch(site.store, CardinalityGuard(), Quality(enabled=False, listen=True), secret=SECRET)
+    off.record(record(completion_tokens=0))
+    assert site.count("empty") == 1
+    assert not off.listens
+
+
+def test_a_loop_is_suspected_while_it_streams_and_counted_if_it_ends_so() -> None:
+    """What goes on with other words was none."""
+    site = Site()
+    loop = ["and so on, "] * 60
+    site.say("Well, ", *loop)
+    site.say("Well, ", *loop, "but then it came to an end after all, ", "with quite another sentence. " * 2)
+    assert (site.count("loop_suspected"), site.count("loop")) == (2, 1)
+    assert site.store.counter(m.QUALITY_HEARD, ("m", "acme")).value == 2
+
+
+def test_refusals_are_counted_by_the_answer_not_by_what_was_thought() -> None:
+    """Reasoning is not shown."""
+    site = Site()
+    site.say("I'm sorry, ", "but I can't help with that.")
+    site.say("I'm sorry, but I can't help with that.", classes=REASONING)
+    site.say("Sure.")
+    assert site.count("refusal") == 1
+
+
+def test_the_same_prompt_again_within_a_minute() -> None:
+    """After a failure it is a retry, after an answer a regeneration; later, from others, or another prompt it is nothing."""
+    site = Site()
+    site.say(outcome=Outcome.UPSTREAM_ERROR, stamp_ns=1)
+    site.say("Yes.", stamp_ns=AGAIN_NS)
+    assert (site.count("retry"), site.count("regeneration")) == (1, 0)
+    site.say("Yes.", stamp_ns=2 * AGAIN_NS)
+    assert (site.count("retry"), site.count("regeneration")) == (1, 1)
+    site.say("Yes.", stamp_ns=4 * AGAIN_NS)
+    site.say("Yes.", stamp_ns=4 * AGAIN_NS, user="u2")
+    site.say("Yes.", body=b'{"a": 1}', stamp_ns=4 * AGAIN_NS)
+    assert (site.count("retry"), site.count("regeneration")) == (1, 1)
+
+
+def test_prompts_are_bounded_and_what_is_cut_is_counted() -> None:
+    """The oldest goes."""
+    site = Site()
+    for number in range(MAX_PROMPTS + 5):
+        site.watch.opened(opened(body=str(number).encode()), OPENAI_CHAT)
+    assert site.watch.prompts_cut == 5
