@@ -65,6 +65,8 @@ RETENTION_PAUSE_S: Final = 0.05
 STOP_DRAIN_S: Final = 3.0
 STOP_COMMIT_S: Final = 4.0
 STOP_LOG_S: Final = 0.5
+# Whoever takes longer has lost it; the supervisor counts the seconds.
+STOP_EXPORT_S: Final = 1.0
 
 
 async def run(settings: CollectorSettings, channel: Channel | None = None) -> int:
@@ -78,7 +80,12 @@ async def run(settings: CollectorSettings, channel: Channel | None = None) -> in
     except LedgerInUseError as error:
         _log.error("ledger_in_use %s", error)
         return 1
-    collector = Collector(settings, ledger, channel)
+    try:
+        collector = Collector(settings, ledger, channel)
+    except ConfigError as error:  # the supervisor has checked it; keys or environment were changed since
+        _log.error("cannot_export reason=%s", error)
+        await ledger.close()
+        return 1
     try:
         return await collector.run()
     finally:
@@ -98,7 +105,9 @@ class Collector:
         self._supervised = channel is not None
         self._supervision = Supervision(channel, self, settings.shown_config)
         watchers = (("engine", self._compare), ("live", self._show), ("log", self._write_line))
-        self._parts = Parts(settings, ledger, watchers)
+        self._parts = Parts(
+            settings, ledger, watchers, in_force=lambda: self._config, engine=lambda: self._engine.engine
+        )
         self._live = LiveService(self._parts.store, self._refresh, self._parts.open_exchanges, self._health)
         self._request_log = RequestLog(self._parts.writer) if settings.config.log.requests else None
         self._probe = UpstreamProbe(settings.config.upstream.url)
@@ -129,6 +138,8 @@ class Collector:
         await self._price()
         committing = self._tasks.start(self._parts.journal.run(), "journal")
         self._parts.follow_counts()
+        if self._parts.otlp is not None:
+            self._parts.otlp.start()
         await self._parts.tap.start()
         await self._admin.start(self._site)
         self._tasks.spawn(self._parts.spool.run(), "spool")
@@ -157,6 +168,8 @@ class Collector:
         if self._request_log is not None:
             self._request_log.flush()
         await asyncio.to_thread(self._parts.writer.close, STOP_LOG_S)
+        if self._parts.otlp is not None:
+            await asyncio.to_thread(self._parts.otlp.close, STOP_EXPORT_S)
         self._parts.budgets.close()
         self._usage.close()
         self._supervision.close()
@@ -282,6 +295,8 @@ class Collector:
         vitals.gauge(m.LEDGER_PENDING, self._parts.journal.position - self._parts.journal.committed)
         vitals.gauge(m.LEDGER_DURABLE, int(self._ledger.durable and not self._parts.journal.failing))
         vitals.gauge(m.DRAINING, int(self._draining))
+        if self._parts.otlp is not None:
+            self._parts.otlp.refresh(vitals)
         vitals.gauge(m.UPSTREAM_UP, None if self._probe.up is None else int(self._probe.up), (self._probe.name,))
 
     # --- what is open: `engine.monitor.Traffic`
@@ -312,6 +327,12 @@ class Collector:
             self._parts.quality.tick(now_s)
             self._parts.vitals.refresh()
             self._live.tick(now_s, time.time())
+            if self._parts.otlp is not None:
+                self._export(now_s)
+
+    def _export(self, now_s: float) -> None:
+        assert self._parts.otlp is not None
+        self._parts.otlp.tick(now_s, self._parts.recorder.open_ids, self._refresh)
 
     async def _retain(self) -> None:
         while True:

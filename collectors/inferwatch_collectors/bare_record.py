@@ -39,6 +39,7 @@ def bare_record(opened: Open, close: Close) -> RequestRecord:
         trace_id=opened.trace_id,
         span_id=opened.span_id,
         parent_span_id=opened.parent_span_id,
+        trace_sampled=opened.trace_sampled,
         user=opened.user,
         feature=opened.feature,
         session=opened.session,

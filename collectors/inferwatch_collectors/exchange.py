@@ -395,6 +395,7 @@ class Exchange:
             more["gap_count"] = seen.gap_count
             more["gap_sum_s"] = seen.gap_sum_ns / 1e9
             more["gap_max_s"] = seen.gap_max_s
+            more["gap_max_at_s"] = self._since_arrival(seen.stall_from_ns)
         if close.stalled_ns or close.dropped_bytes or close.retried:
             more["stalled_s"] = close.stalled_ns / 1e9
             more["dropped_bytes"] = close.dropped_bytes
@@ -411,6 +412,7 @@ class Exchange:
             more["trace_id"] = opened.trace_id
             more["span_id"] = opened.span_id
             more["parent_span_id"] = opened.parent_span_id
+            more["trace_sampled"] = opened.trace_sampled
         if opened.user or opened.feature or opened.session:
             more["user"] = opened.user
             more["feature"] = opened.feature

@@ -3,11 +3,12 @@
 import secrets
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from inferwatch import __version__, host
+from inferwatch.config import Config
 from inferwatch.record import Share
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.anomalies.watch import AnomalyWatch
@@ -31,6 +32,9 @@ from inferwatch_collectors.spool import SpoolReader
 from inferwatch_collectors.start import CollectorSettings
 from inferwatch_collectors.tap_server import TapServer
 from inferwatch_collectors.vitals import Vitals
+
+if TYPE_CHECKING:
+    from inferwatch_collectors.otlp.export import OtlpExport
 
 SECRET_BYTES: Final = 32
 
@@ -66,12 +70,31 @@ def _content_secret(settings: CollectorSettings) -> bytes:
 class Parts:
     """The parts that live as long as the collector."""
 
-    def __init__(self, settings: CollectorSettings, ledger: Ledger, watchers: Sequence[Watcher]) -> None:
-        """`watchers` see each booked record after those that are made here."""
+    def __init__(
+        self,
+        settings: CollectorSettings,
+        ledger: Ledger,
+        watchers: Sequence[Watcher],
+        *,
+        in_force: Callable[[], Config],
+        engine: Callable[[], str],
+    ) -> None:
+        """`watchers` see each booked record after those that are made here.
+
+        `in_force` returns the configuration as reloads have left it, `engine` the name of the engine or "".
+
+        Raises:
+            ConfigError: what is needed for OTLP cannot be used.
+        """
         config = settings.config
         self.store = MetricStore(TABLE)
         limits = Limits(models=config.metrics.max_models, tenants=config.metrics.max_tenants)
         self.recorder = Recorder(self.store, CardinalityGuard(limits))
+        self.otlp = _otlp(in_force, self.store, engine) if config.otlp.exports() else None
+        if self.otlp is not None:
+            watchers = (*watchers, ("otlp", self.otlp.record))
+            if config.otlp.traces:
+                self.recorder.traced = self.otlp.takes
         self.journal = Journal(ledger, self.store)
         self.budgets = BudgetWatch(
             config,
@@ -111,8 +134,9 @@ class Parts:
                 ("quality", self.quality.record),
                 *watchers,
             ),
-            audiences=tuple(
-                (name, each) for name, each in (("drift", self.drift), ("quality", self.quality)) if each.listens
+            audiences=(
+                *((name, each) for name, each in (("drift", self.drift), ("quality", self.quality)) if each.listens),
+                *((("otlp", self.otlp),) if self.otlp is not None else ()),
             ),
             budgets=self.budgets.meter,
         )
@@ -161,3 +185,12 @@ class Parts:
         vitals.cut("bad_peers", lambda: self.tap.bad_peers)
         vitals.cut("spool_torn", lambda: self.spool.torn)
         vitals.cut("spool_bad", lambda: self.spool.bad)
+        if self.otlp is not None:
+            self.otlp.follow(vitals)
+
+
+def _otlp(config: Callable[[], Config], store: MetricStore, engine: Callable[[], str]) -> "OtlpExport":
+    """Return what exports. Without it nothing of OpenTelemetry is imported."""
+    from inferwatch_collectors.otlp.export import OtlpExport  # noqa: PLC0415
+
+    return OtlpExport(config, store, engine, instance=secrets.token_hex(8))

@@ -15,7 +15,7 @@ dozen of them.
 A value that is not known is not counted: None adds nothing and creates no series.
 """
 
-from collections.abc import Iterable, KeysView
+from collections.abc import Callable, Iterable, KeysView
 from typing import Final
 
 from inferwatch.record import ErrorType, LateCount, Outcome, RequestRecord, TokenClass, TokenSource
@@ -55,6 +55,8 @@ class Recorder:
         self.phases = PhaseRecorder(store)
         self.pricing = Pricing(store)
         guard.on_fold = self._folded
+        # Whether an exemplar may name the trace of a request: only one that somebody can look up. None: all.
+        self.traced: Callable[[RequestRecord], bool] | None = None
         self._in_flight: dict[str, RequestSeries] = {}
         self._series: dict[
             tuple[str, str, str], RequestSeries
@@ -172,7 +174,9 @@ class Recorder:
 
     def _count_latency(self, record: RequestRecord, series: RequestSeries) -> None:
         histograms = series.histograms
-        exemplar = (record.trace_id, record.wall_ns / 1e9 + record.duration_s) if record.trace_id else None
+        exemplar = None
+        if record.trace_id and (self.traced is None or self.traced(record)):
+            exemplar = (record.trace_id, record.wall_ns / 1e9 + record.duration_s)
         if record.outcome is _OK:
             histograms[m.REQUEST_DURATION.name].observe(record.duration_s, 1, exemplar)
         if record.ttft_s is not None:

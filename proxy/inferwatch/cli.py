@@ -77,6 +77,14 @@ def _load(arguments: argparse.Namespace) -> Config:
         from inferwatch_collectors.cost import catalogue  # noqa: PLC0415
 
         catalogue.comparisons(loaded.prices)  # refused here, by the name of the key, rather than in the collector
+    if loaded.privacy.keeps_content():
+        from inferwatch_collectors.privacy import start  # noqa: PLC0415
+
+        start.redactor(loaded.privacy)  # as above
+    if loaded.otlp.exports():
+        from inferwatch_collectors.otlp import extras  # noqa: PLC0415
+
+        extras.check(loaded.otlp)  # as above
     return loaded
 
 
@@ -231,6 +239,10 @@ def _doctor_flags(parser: argparse.ArgumentParser) -> None:
     command.configure(parser)
     parser.add_argument("--capture", metavar="FILE", help="only record what the GPU driver says into FILE")
     parser.add_argument("--readings", metavar="N", type=_count, default=5, help="of a capture (default 5)")
+    parser.add_argument(
+        "--privacy", metavar="FILE", help="only show what `privacy.content: hashed` would keep of a text (-: stdin)"
+    )
+    parser.add_argument("--tenant", default="anonymous", help="whose text: pseudonyms differ (default anonymous)")
 
 
 def _count(text: str) -> int:
@@ -243,6 +255,10 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from inferwatch.doctor import command  # noqa: PLC0415
     from inferwatch_collectors.gpu import capture  # noqa: PLC0415
 
+    if arguments.privacy:
+        from inferwatch_collectors.privacy import audit  # noqa: PLC0415
+
+        return audit.show(_load(arguments), arguments.privacy, arguments.tenant)
     if not arguments.capture:
         return command.run(arguments, lambda: _load(arguments))
     gpu = _load(arguments).gpu
@@ -291,6 +307,7 @@ COMMANDS: Final = {
         (
             ("inferwatch doctor --upstream http://127.0.0.1:8000", "before or beside `serve`; changes nothing"),
             ("inferwatch doctor --capture gpus.json", "what the GPU driver says, to attach to a report"),
+            ("inferwatch doctor --privacy prompt.txt", "what would be kept of a text, and what was found in it"),
         ),
     ),
     "report": Command(

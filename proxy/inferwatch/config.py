@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from inferwatch.settings import budgets, cost, energy, engine_metrics, observing, prices, tenants
+from inferwatch.settings import budgets, cost, energy, engine_metrics, observing, otlp, prices, privacy, tenants
 from inferwatch.settings.anomalies import Anomalies
 from inferwatch.settings.budgets import Budgets
 from inferwatch.settings.cost import Attribution, Cost
@@ -24,7 +24,9 @@ from inferwatch.settings.energy import Energy
 from inferwatch.settings.engine_metrics import EngineMetrics
 from inferwatch.settings.gpu import Gpu
 from inferwatch.settings.observing import Identity, Ledger, Log, Metrics, Trace
+from inferwatch.settings.otlp import Otlp
 from inferwatch.settings.prices import Prices
+from inferwatch.settings.privacy import Privacy
 from inferwatch.settings.quality import Quality
 from inferwatch.settings.tenants import Tenants
 from inferwatch.settings.traffic import Drain, Limits, Tap, Tls, Upstream, Usage
@@ -76,6 +78,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     attribution: Attribution = Attribution()
     energy: Energy = Energy()
     trace: Trace = Trace()
+    otlp: Otlp = Otlp()
+    privacy: Privacy = Privacy()
     gpu: Gpu = Gpu()
     engine_metrics: EngineMetrics = EngineMetrics()
     metrics: Metrics = Metrics()
@@ -263,7 +267,7 @@ def _check(config: Config) -> None:
     _check_upstream(config.upstream.url)
     if bool(config.tls.cert_file) != bool(config.tls.key_file):
         raise ConfigError("tls.key_file: `tls.cert_file` and `tls.key_file` go together")
-    for key in ("tls.cert_file", "tls.key_file", "upstream.tls_ca_file", "identity.key_file"):
+    for key in ("tls.cert_file", "tls.key_file", "upstream.tls_ca_file", "identity.key_file", "privacy.key_file"):
         section, name = key.split(".")
         file = getattr(getattr(config, section), name)
         if file and not os.access(file, os.R_OK):
@@ -288,6 +292,8 @@ def _section_fault(config: Config) -> str:
         or engine_metrics.fault(config.engine_metrics)
         or observing.ledger_fault(config.ledger)
         or budgets.fault(config.budgets, config.cost)
+        or otlp.fault(config.otlp)
+        or privacy.fault(config.privacy, traced=config.otlp.traces)
     )
 
 

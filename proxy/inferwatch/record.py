@@ -110,6 +110,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     gap_count: int = 0  # tokens after the first of each choice, with a measured gap
     gap_sum_s: float = 0.0
     gap_max_s: float = 0.0
+    gap_max_at_s: float | None = None  # when the largest gap began
     stalled_s: float = 0.0  # the client read too slowly
 
     # The engine's own times, by its own clock. They are no phases of `duration_s`: `phases.of` makes those.
@@ -136,6 +137,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     trace_id: str = ""
     span_id: str = ""
     parent_span_id: str = ""
+    trace_sampled: bool = True  # False: the client's trace context says that nobody keeps this trace
     user: str = ""
     feature: str = ""
     session: str = ""

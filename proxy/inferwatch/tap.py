@@ -74,6 +74,7 @@ class Open(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
     # What it holds on the board, a row for each budget: slot, expected, worst, and the sum of all that was ever taken
     # there after this was: whether it came before or after a given moment.
     reserved: tuple[tuple[int, int, int, int], ...] = ()
+    trace_sampled: bool = True  # False: the client's trace context says that nobody keeps this trace
 
 
 class Head(msgspec.Struct, array_like=True, frozen=True):

@@ -132,6 +132,7 @@ def test_a_streamed_request() -> None:
         gap_count=2,
         gap_sum_s=0.03,
         gap_max_s=0.02,
+        gap_max_at_s=0.02,
         stalled_s=0.003,
         events=5,
         request_bytes=2,

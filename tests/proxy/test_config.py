@@ -108,6 +108,12 @@ FILE_MISTAKES = {
     "invalid-ledger-days": "ledger.retention_days: expected `int` >= 1",
     "invalid-metrics-models": "metrics.max_models: expected `int`, got `str`",
     "invalid-trace-mint": "trace.mint: expected `bool`, got `int`",
+    "invalid-otlp-endpoint": "otlp.endpoint: expected `http://host:port` or `https://host:port`",
+    "invalid-otlp-tenant-twice": "otlp.tenants[1].tenant: written twice",
+    "invalid-privacy-untraced": "privacy.content: is kept in traces, and `otlp.traces` is off",
+    "invalid-privacy-no-key": "privacy.key_file: needed where `privacy.content` keeps any",
+    "invalid-privacy-key-file-missing": "privacy.key_file: cannot read `/nonexistent/privacy.keys`",
+    "invalid-privacy-custom-name": "privacy.custom[0].name: expected capital letters, digits and `_`, at most 40",
 }
 
 ENVIRONMENT_MISTAKES = [
@@ -489,7 +495,7 @@ def test_what_reload_takes_up_is_a_part_of_the_configuration() -> None:
     sections = set(Config.__struct_fields__)
 
     restart = {"listen", "admin", "workers", "state_dir", "tls", "tap", "metrics", "ledger", "anomalies", "gpu"}
-    restart |= {"cost", "attribution", "energy", "drift", "quality"}
+    restart |= {"cost", "attribution", "energy", "drift", "quality", "otlp", "privacy"}
     assert restart == sections - config.RELOADABLE
     assert sections >= config.RELOADABLE
 

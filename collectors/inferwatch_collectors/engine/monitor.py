@@ -195,6 +195,11 @@ class EngineMonitor:
         self._store.gauge(m.ENGINE_SCRAPE_DURATION, (self._upstream,)).set(took_s)
         return met
 
+    @property
+    def engine(self) -> str:
+        """What the engine is, "" before it was met."""
+        return "" if self._capture.names is None else self._capture.names.engine
+
     def _meet(self, engine: str) -> None:
         """Meet an engine for the first time, or another one in its place."""
         self._capture = self._fresh(BY_ENGINE[engine])

@@ -53,6 +53,11 @@ class EngineWatch:
             self._monitor = None
         self._watch(plan)
 
+    @property
+    def engine(self) -> str:
+        """What the engine is, "" before it was met."""
+        return "" if self._monitor is None else self._monitor.engine
+
     def record(self, record: RequestRecord) -> None:
         """Take a request, in the step that adds it to the journal."""
         if self._monitor is not None:

@@ -25,6 +25,7 @@ from inferwatch_collectors.metrics.energy import *  # noqa: F403
 from inferwatch_collectors.metrics.engine import *  # noqa: F403
 from inferwatch_collectors.metrics.gpu import *  # noqa: F403
 from inferwatch_collectors.metrics.latency import *  # noqa: F403
+from inferwatch_collectors.metrics.otlp import *  # noqa: F403
 from inferwatch_collectors.metrics.prices import *  # noqa: F403
 from inferwatch_collectors.metrics.quality import *  # noqa: F403
 from inferwatch_collectors.metrics.requests import *  # noqa: F403

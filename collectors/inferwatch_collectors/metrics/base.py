@@ -31,6 +31,7 @@ class Group(enum.StrEnum):
     ENGINE = "Engine"
     RELAY = "Relay (data plane)"
     TAP = "Tap (relay to collector)"
+    OTLP = "OTLP export and content"
     COLLECTOR = "Collector and service"
 
 
@@ -108,6 +109,9 @@ LABELS: Final[dict[str, str]] = {
     "state": "a closed set, listed with the metric",
     "decision": "`admitted`, `rejected`, `would_reject`, `cut`",
     "catalogue_entry": "the name of a configured entry of the price catalogue, as `groq/gpt-oss-120b`",
+    "signal": "`traces`, `metrics`, `logs`",
+    "result": "a closed set, listed with the metric",
+    "entity": "the name of an entity of `privacy.entities`, or of one of `privacy.custom`",
     "stage": "the part of the collector in which an error was caught",
     "kind": "`hour`, `five_minutes`: spending in such buckets; `huge_prompts`, `retry_storm`, `agent_loop`",
     "label": "the label whose value became `other`; `combination` when the number of label combinations was the limit",

@@ -137,7 +137,6 @@ GPU_POWER_LIMIT: Final = Metric(
     unit="watts",
     help="Power limit in force.",
     measured="The lowest of all that limit it.",
-    semconv="hw.power.limit",
 )
 GPU_ENERGY: Final = Metric(
     name="inferwatch_gpu_energy_joules_total",

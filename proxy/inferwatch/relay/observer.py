@@ -52,6 +52,7 @@ class Subject:
         "span_id",
         "tenant",
         "trace_id",
+        "trace_sampled",
         "user",
         "wall_ns",
     )
@@ -64,6 +65,7 @@ class Subject:
         self.tenant = tenant
         self.headers = headers
         self.trace_id = self.span_id = self.parent_span_id = ""
+        self.trace_sampled = True
         self.user = self.feature = self.session = ""
 
 
@@ -175,6 +177,7 @@ class Observer:
             trace_id=subject.trace_id,
             span_id=subject.span_id,
             parent_span_id=subject.parent_span_id,
+            trace_sampled=subject.trace_sampled,
             user=subject.user,
             feature=subject.feature,
             session=subject.session,

@@ -61,7 +61,7 @@ class Relay:
             subject.session = self.identity.pseudonym(b"session", head.ours.get(b"session"))
         traceparent = head.named.get(b"traceparent")
         context = trace_context.join(traceparent) if traceparent else None
-        if context is None and not traceparent and self.config.trace.mint:
+        if context is None and not traceparent and (self.config.trace.mint or self.config.otlp.traces):
             context = trace_context.mint()
         if context is not None:
             head.without(b"traceparent")
@@ -69,6 +69,7 @@ class Relay:
             subject.trace_id = context.trace_id
             subject.span_id = context.span_id
             subject.parent_span_id = context.parent_span_id
+            subject.trace_sampled = context.sampled
         return subject
 
     def is_readable(self, head: heads.RequestHead) -> bool:

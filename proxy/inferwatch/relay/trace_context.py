@@ -19,6 +19,7 @@ class TraceContext(NamedTuple):
     span_id: str
     parent_span_id: str
     header: bytes
+    sampled: bool = True
 
 
 def join(traceparent: bytes) -> TraceContext | None:
@@ -39,6 +40,5 @@ def mint() -> TraceContext:
 
 def _context(trace_id: str, parent: str, flags: bytes) -> TraceContext:
     span_id = secrets.token_hex(8)
-    return TraceContext(
-        trace_id, span_id, parent, f"traceparent: 00-{trace_id}-{span_id}-{flags.decode()}\r\n".encode()
-    )
+    header = f"traceparent: 00-{trace_id}-{span_id}-{flags.decode()}\r\n".encode()
+    return TraceContext(trace_id, span_id, parent, header, sampled=bool(int(flags, 16) & 1))

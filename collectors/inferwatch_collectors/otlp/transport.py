@@ -1,0 +1,65 @@
+"""OpenTelemetry's exporters by protocol, and what all signals say about themselves. Imports the SDK."""
+
+import logging
+import os
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, Final
+
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+from inferwatch import __version__
+from inferwatch.settings.otlp import Otlp
+from inferwatch_collectors.otlp.extras import HTTP, protocol
+
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.41.0"
+
+# Logs are where the SDK still has an underscore: stable on the wire, not yet in Python.
+_CLASSES: Final = {
+    "traces": ("trace_exporter", "OTLPSpanExporter"),
+    "metrics": ("metric_exporter", "OTLPMetricExporter"),
+    "logs": ("_log_exporter", "OTLPLogExporter"),
+}
+
+
+def exporter(settings: Otlp, signal: str) -> Any:
+    """Return the exporter of `signal`; addresses, headers, time-outs are the environment's unless configured."""
+    # What they log names addresses and quotes answers; failures are counted and logged by us.
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
+    chosen = protocol(settings, signal)
+    folder, name = _CLASSES[signal]
+    module = import_module(f"opentelemetry.exporter.otlp.proto.{'http' if chosen == HTTP else 'grpc'}.{folder}")
+    if not settings.endpoint:
+        return getattr(module, name)()
+    address = settings.endpoint.rstrip("/")
+    return getattr(module, name)(endpoint=f"{address}/v1/{signal}" if chosen == HTTP else address)
+
+
+def resource(instance: str) -> Resource:
+    """Return who sends: OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say more or otherwise."""
+    named = "OTEL_SERVICE_NAME" in os.environ or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    about = {"service.version": __version__, "service.instance.id": instance}
+    return Resource.create(about if named else {"service.name": "inferwatch", **about})
+
+
+def scope() -> InstrumentationScope:
+    """Return what made it."""
+    return InstrumentationScope("inferwatch", __version__, SCHEMA_URL)
+
+
+def delivered(export: Callable[[Any], Any]) -> Callable[[Any], bool]:
+    """Return `export` with its answer as a truth: each signal has an enum of its own, of which SUCCESS is 0."""
+
+    def send(batch: Any) -> bool:
+        return bool(export(batch).name == "SUCCESS")
+
+    return send
+
+
+def number(name: str, default: int, least: int = 1) -> int:
+    """Return a number from the environment; one that makes no sense is left aside, as the SDK does."""
+    try:
+        return max(least, int(os.environ.get(name, "") or default))
+    except ValueError:
+        return default

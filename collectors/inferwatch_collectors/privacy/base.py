@@ -1,0 +1,72 @@
+"""What an entity is: a row of the tables in `general`, `secrets_table` and `national`, and of the operator's own."""
+
+import enum
+import re
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+# A word further away says little about a number: some six words before it, and three behind ("… är mitt pnr").
+BEFORE_CHARS: Final = 50
+BEHIND_CHARS: Final = 30
+
+
+class Tier(enum.StrEnum):
+    """How much a match tells by itself."""
+
+    CHECKED = "checked"  # a check digit, a library or a fixed prefix confirms it
+    SHAPED = "shaped"  # its form is unlikely to be anything else
+    CONTEXT = "context"  # it needs a word beside it, or to stand alone
+
+
+def always(_: str) -> bool:
+    """Whatever the form."""
+    return True
+
+
+def never(_: str) -> bool:
+    """In no form."""
+    return False
+
+
+class Entity(NamedTuple):
+    """One kind of personal data."""
+
+    name: str
+    pattern: str  # RE2; its first group, if it has one, is what is replaced
+    check: Callable[[str], str | None]  # the canonical form, None: it is none. Never raises on what `pattern` matches
+    tier: Tier
+    words: tuple[str, ...] = ()  # in lower case; a match needs one beside it unless it is `sure`
+    sure: Callable[[str], bool] | None = None  # which written forms need no word; None: by `tier`
+    # Which forms need no word where they are all there is, as the value of a form's field is.
+    alone: Callable[[str], bool] = always
+    joined: bool = False  # it may hang on to something by a dot, a dash or an underline, as numbers of parts do
+    rescan: bool = False  # after a false match, look again behind its first run of letters and digits
+    default: bool = True  # False: only if the configuration names it
+    rank: int = 0  # where two overlap, the higher one gives its name
+
+
+class Finding(NamedTuple):
+    """One place in a text; `start` and `end` are characters."""
+
+    start: int
+    end: int
+    entity: str
+    canonical: str  # written differently it is the same: blanks, dashes and upper case are gone
+
+
+def squeezed(value: str) -> str:
+    """Return letters and digits alone, in upper case."""
+    return "".join(char for char in value if char.isalnum()).upper()
+
+
+def taken(value: str) -> str:
+    """Accept whatever the pattern matched."""
+    return squeezed(value)
+
+
+def word_pattern(words: tuple[str, ...]) -> re.Pattern[str] | None:
+    """Return what finds one of `words` at the beginning of a word. Only ever used on a window of a few words."""
+    if not words:
+        return None
+    # A word may be one of many ("taxpayer number"), and go on ("phones", "Telefonnummer").
+    return re.compile(r"(?<![^\W_])(?:" + "|".join(re.escape(word) for word in words) + ")")

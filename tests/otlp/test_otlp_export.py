@@ -1,0 +1,212 @@
+"""All signals, to real receivers over HTTP and gRPC, and what happens when those are not well."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import semconv
+from otlp_receiver import Received, attributes, grpc_receiver, http_receiver
+from otlp_records import Make
+
+from inferwatch.config import Config
+from inferwatch.record import Outcome
+from inferwatch.settings.otlp import Otlp
+from inferwatch.settings.traffic import Upstream
+from inferwatch_collectors import metrics as m
+from inferwatch_collectors.cardinality import CardinalityGuard
+from inferwatch_collectors.metric_store import MetricStore
+from inferwatch_collectors.otlp.export import OtlpExport
+from inferwatch_collectors.recorder import Recorder
+from inferwatch_collectors.vitals import Vitals
+
+Open = Callable[..., OtlpExport]
+
+
+@pytest.fixture(params=["http/protobuf", "grpc"])
+def receiver(request: pytest.FixtureRequest) -> Iterator[tuple[str, str, Received]]:
+    """(protocol, URL, what came)."""
+    with (grpc_receiver if request.param == "grpc" else http_receiver)() as (url, received):
+        yield request.param, url, received
+
+
+@pytest.fixture
+def export(monkeypatch: pytest.MonkeyPatch) -> Iterator[Open]:
+    """Start an export that sends at once; it is closed in the end."""
+    made: list[OtlpExport] = []
+    for name in ("OTEL_BSP_SCHEDULE_DELAY", "OTEL_BLRP_SCHEDULE_DELAY"):
+        monkeypatch.setenv(name, "10")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+
+    def make(store: MetricStore | None = None, **settings: Any) -> OtlpExport:
+        config = Config(otlp=Otlp(**settings), upstream=Upstream(url="http://engine.internal:8000"))
+        made.append(OtlpExport(lambda: config, store or MetricStore(), lambda: "vllm", instance="i1"))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close(2.0)
+
+
+def test_spans_arrive(receiver: tuple[str, str, Received], export: Open, record: Make) -> None:
+    """With who sent them."""
+    protocol, url, received = receiver
+    exported = export(traces=True, endpoint=url, protocol=protocol)
+
+    for number in range(10):
+        exported.record(record(request_id=f"r{number}"))
+
+    spans = received.wait("spans", 10)
+    assert [attributes(span)["inferwatch.request_id"] for span in spans] == [f"r{number}" for number in range(10)]
+    (resource,) = {
+        str(attributes(each.resource)["service.name"]) for each in received.requests["/v1/traces"][0].resource_spans
+    }
+    assert resource == "inferwatch"
+
+
+def test_logs_arrive(receiver: tuple[str, str, Received], export: Open, record: Make) -> None:
+    """One for each request, in its trace; and the lines of the operational log, but not what exporters say."""
+    protocol, url, received = receiver
+    exported = export(logs=True, endpoint=url, protocol=protocol)
+
+    exported.record(record(outcome=Outcome.UPSTREAM_ERROR))
+    logging.getLogger("inferwatch_collectors.app").warning("something_happened count=%d", 3)
+    logging.getLogger("urllib3").warning("not ours")
+
+    request, line = sorted(received.wait("logs", 2), key=lambda each: each.body.string_value)
+    assert request.trace_id.hex() == record().trace_id
+    assert (request.severity_text, request.event_name) == ("WARN", "inferwatch.request")
+    assert attributes(request)["gen_ai.request.model"] == "qwen"
+    assert line.body.string_value == "something_happened count=3"
+    time.sleep(0.1)
+    assert len(received.logs) == 2
+
+
+def test_metrics_arrive(receiver: tuple[str, str, Received], export: Open, record: Make) -> None:
+    """Under OpenTelemetry's names where there is a twin, cumulative, with the values of the store."""
+    protocol, url, received = receiver
+    store = MetricStore()
+    recorder = Recorder(store, CardinalityGuard())
+    recorder.finished(record(), now_s=1.0)
+    exported = export(store, metrics=True, endpoint=url, protocol=protocol)
+    refreshed: list[bool] = []
+
+    exported.tick(1.0, set, lambda: refreshed.append(True))
+
+    due_s = time.monotonic() + 10
+    while not received.metrics and time.monotonic() < due_s:
+        time.sleep(0.02)
+    assert refreshed == [True]
+    assert not [name for name in received.metrics if not name.startswith("inferwatch.") and name not in semconv.METRICS]
+    (ttft,) = received.metrics["gen_ai.server.time_to_first_token"].histogram.data_points
+    assert (ttft.count, ttft.sum, sum(ttft.bucket_counts)) == (1, 0.25, 1)
+    assert not ttft.HasField("min")
+    assert list(ttft.explicit_bounds) == list(m.TIME_TO_FIRST_TOKEN.buckets.bounds)  # type: ignore[union-attr]
+    assert attributes(ttft) == {
+        "gen_ai.request.model": "qwen",
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "vllm",
+        "inferwatch.tenant": "acme",
+        "server.address": "engine.internal",
+        "server.port": 8000,
+    }
+    usage = received.metrics["gen_ai.client.token.usage"].histogram.data_points
+    assert {attributes(point)["gen_ai.token.type"]: point.sum for point in usage} == {"input": 7, "output": 3}
+    requests = received.metrics["inferwatch.requests"].sum
+    assert requests.is_monotonic
+    assert {attributes(p)["inferwatch.outcome"]: p.as_int or p.as_double for p in requests.data_points}["ok"] == 1
+
+
+def test_newer_names_by_the_standard_variable(
+    receiver: tuple[str, str, Received], export: Open, record: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only if it asks for them."""
+    monkeypatch.setenv("OTEL_SEMCONV_STABILITY_OPT_IN", "http/dup, gen_ai_latest_experimental")
+    protocol, url, received = receiver
+    store = MetricStore()
+    Recorder(store, CardinalityGuard()).finished(record(), now_s=1.0)
+
+    export(store, metrics=True, endpoint=url, protocol=protocol).tick(1.0, set, lambda: None)
+
+    due_s = time.monotonic() + 10
+    while not received.metrics and time.monotonic() < due_s:
+        time.sleep(0.02)
+    assert "gen_ai.client.inference.operation.input_tokens" in received.metrics
+    assert "gen_ai.client.token.usage" not in received.metrics
+
+
+def test_the_standard_variables_name_the_endpoint(export: Open, record: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Address, headers, compression, service and resource."""
+    with http_receiver() as (url, received):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=ops")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+        monkeypatch.setenv("OTEL_SERVICE_NAME", "edge")
+        export(traces=True).record(record())
+
+        received.wait("spans", 1)
+        assert received.headers[0]["x-tenant"] == "ops"
+        assert received.headers[0]["Content-Encoding"] == "gzip"
+        (about,) = (attributes(each.resource) for each in received.requests["/v1/traces"][0].resource_spans)
+        assert about["service.name"] == "edge"
+
+
+def test_the_sdk_can_be_disabled(export: Open, record: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OTEL_SDK_DISABLED=true: nothing is sent, nothing is sampled."""
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    exported = export(traces=True, logs=True, metrics=True)
+
+    exported.record(record())
+
+    assert not exported.takes(record())
+
+
+def test_health_checks_are_no_traces(export: Open, record: Make) -> None:
+    """Unless they fail, or a caller traces them."""
+    exported = export(traces=True, endpoint="http://127.0.0.1:9")
+    probe = {"operation": "other", "route": "other", "method": "GET"}
+
+    assert not exported.takes(record(**probe, parent_span_id=""))
+    assert exported.takes(record(**probe))
+    assert exported.takes(record(**probe, parent_span_id="", outcome=Outcome.UPSTREAM_ERROR))
+
+
+@pytest.mark.parametrize("fault", ["dead", "slow", "500"])
+def test_an_endpoint_that_fails_costs_spans_and_comes_back(
+    export: Open, record: Make, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """While it is down the queue is bounded and every span is accounted for; when it is back, spans arrive again."""
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "50")
+    monkeypatch.setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "10")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
+    with http_receiver() as (url, received):
+        received.status, received.delay_s = {"dead": (200, 0.0), "slow": (200, 1.0), "500": (500, 0.0)}[fault]
+        port = int(url.rpartition(":")[2])
+        store = MetricStore()
+        vitals = Vitals(store)
+        exported = export(store, traces=True, endpoint="http://127.0.0.1:1" if fault == "dead" else url)
+        exported.follow(vitals)
+        if fault == "dead":
+            exported._export_spans = lambda spans: False
+        for number in range(300):
+            exported.record(record(request_id=f"r{number}"))
+            assert exported._traces is not None
+            assert exported._traces.queued <= 50
+        box = exported._traces
+        assert box.dropped >= 300 - 50 - 10 - box.failed
+        received.status, received.delay_s = 200, 0.0
+        if fault == "dead":
+            exported._export_spans = export(traces=True, endpoint=f"http://127.0.0.1:{port}")._export_spans
+        due_s = time.monotonic() + 20
+        while box.queued and time.monotonic() < due_s:
+            time.sleep(0.02)
+        exported.record(record(request_id="after"))
+        while not any(attributes(span)["inferwatch.request_id"] == "after" for span in received.spans):
+            assert time.monotonic() < due_s
+            time.sleep(0.02)
+        vitals.refresh()
+        counted = {labels: store.counter(m.OTLP_ITEMS, labels).value for labels in store.series(m.OTLP_ITEMS)}
+        assert sum(counted.values()) == 301
+        assert counted["traces", "dropped"] == box.dropped > 0

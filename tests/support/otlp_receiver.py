@@ -1,0 +1,157 @@
+"""Receivers of OTLP, over HTTP and gRPC, made from opentelemetry-proto. They can be slow, refuse, or be away."""
+
+import contextlib
+import gzip
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import grpc
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
+from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2, metrics_service_pb2_grpc
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
+from opentelemetry.proto.common.v1 import common_pb2
+
+_REQUESTS = {
+    "/v1/traces": trace_service_pb2.ExportTraceServiceRequest,
+    "/v1/metrics": metrics_service_pb2.ExportMetricsServiceRequest,
+    "/v1/logs": logs_service_pb2.ExportLogsServiceRequest,
+}
+
+
+class Received:
+    """What came, in the order in which it came."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.requests: dict[str, list[Any]] = {path: [] for path in _REQUESTS}
+        self.raw = bytearray()  # all bytes, as sent
+        self.status = 200
+        self.delay_s = 0.0
+        self.headers: list[dict[str, str]] = []
+
+    def take(self, path: str, body: bytes) -> None:
+        with self._lock:
+            self.raw += body
+            self.requests[path].append(_REQUESTS[path].FromString(body))
+
+    @property
+    def spans(self) -> list[Any]:
+        return [
+            span
+            for request in self.requests["/v1/traces"]
+            for resource in request.resource_spans
+            for scope in resource.scope_spans
+            for span in scope.spans
+        ]
+
+    @property
+    def logs(self) -> list[Any]:
+        return [
+            record
+            for request in self.requests["/v1/logs"]
+            for resource in request.resource_logs
+            for scope in resource.scope_logs
+            for record in scope.log_records
+        ]
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The latest of each name."""
+        return {
+            metric.name: metric
+            for request in self.requests["/v1/metrics"]
+            for resource in request.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        }
+
+    def wait(self, what: str, count: int = 1, timeout_s: float = 15.0) -> list[Any]:
+        """Wait until so many `spans` or `logs` have come."""
+        due_s = time.monotonic() + timeout_s
+        while len(found := getattr(self, what)) < count and time.monotonic() < due_s:
+            time.sleep(0.02)
+        assert len(found) >= count, f"{len(found)} {what}, expected {count}"
+        return list(found)
+
+
+def attributes(item: Any) -> dict[str, Any]:
+    """Return the attributes of a span, an event, a link or a resource."""
+    return {each.key: _value(each.value) for each in item.attributes}
+
+
+def _value(value: common_pb2.AnyValue) -> Any:
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return [_value(each) for each in value.array_value.values]
+    return getattr(value, kind) if kind else None
+
+
+@contextlib.contextmanager
+def http_receiver(port: int = 0) -> Iterator[tuple[str, Received]]:
+    """Receive over HTTP; yields (base URL, what came)."""
+    received = Received()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            if self.headers.get("content-encoding") == "gzip":
+                body = gzip.decompress(body)
+            received.headers.append(dict(self.headers.items()))
+            time.sleep(received.delay_s)
+            if received.status == 200:
+                received.take(self.path, body)
+            with contextlib.suppress(OSError):
+                self.send_response(received.status)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", received
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@contextlib.contextmanager
+def grpc_receiver() -> Iterator[tuple[str, Received]]:
+    """Receive over gRPC; yields (base URL, what came)."""
+    received = Received()
+    server = grpc.server(ThreadPoolExecutor(max_workers=2))
+
+    def service(path: str, answer: Any) -> Any:
+        class Service:
+            def Export(self, request: Any, _: object) -> Any:  # noqa: N802 - gRPC's name
+                received.take(path, request.SerializeToString())
+                return answer()
+
+        return Service()
+
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(
+        service("/v1/traces", trace_service_pb2.ExportTraceServiceResponse), server
+    )
+    metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(
+        service("/v1/metrics", metrics_service_pb2.ExportMetricsServiceResponse), server
+    )
+    logs_service_pb2_grpc.add_LogsServiceServicer_to_server(
+        service("/v1/logs", logs_service_pb2.ExportLogsServiceResponse), server
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield f"http://127.0.0.1:{port}", received
+    finally:
+        server.stop(None).wait()
