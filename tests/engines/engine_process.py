@@ -90,6 +90,21 @@ def running_vllm(*flags: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
+def running_transformers() -> Iterator[tuple[str, str]]:
+    """Serve the tiny model with Transformers' own server; yields (base URL, the model's name there)."""
+    port = free_port()
+    name = str(MODEL.relative_to(ROOT))
+    command = [
+        *(str(VENV / "bin/python"), "-m", "transformers.cli.transformers", "serve", name),
+        *("--host", "127.0.0.1", "--port", str(port), "--device", "cpu"),
+    ]
+    environment = {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    base = f"http://127.0.0.1:{port}"
+    with _running("Transformers serve", command, environment, f"{base}/health", VLLM_START_LIMIT_S):
+        yield base, name
+
+
+@contextlib.contextmanager
 def running_inferwatch(upstream: str, state_dir: Path) -> Iterator[tuple[str, str]]:
     """Put Inferwatch in front of `upstream`; yields (data URL, admin URL)."""
     listen, admin = free_port(), free_port()
