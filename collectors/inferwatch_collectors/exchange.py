@@ -13,6 +13,7 @@ Two thousand streams are open at once, so nothing here keeps request bodies or t
 few dozen words. The hot path is `read`.
 """
 
+import re
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -48,10 +49,21 @@ _NO_ERROR: Final = ErrorType.NONE
 _OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}
 _ERRORS: Final = {error.value: error for error in ErrorType}
 
+# What libraries make: nobody is called like that.
+_MADE_ID: Final = re.compile(r"[0-9a-f]{32}|[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+
 # Values of `RequestRecord.first_token_missing`; they become a label.
 FIRST_TOKEN_MISSING_REASONS: Final = frozenset(
     {"client_abort", "upstream_error", "timeout", "error_event", "interrupted", "tap_gap", "unreadable", "empty"}
 )
+
+
+def chosen_id(request_id: str) -> str:
+    """Return an X-Request-Id that a client chose, "" for one that a library made.
+
+    vLLM builds its own id of it: whatever a client writes there, a name or a number, would come back with the answer.
+    """
+    return "" if not request_id or _MADE_ID.fullmatch(request_id) else request_id
 
 
 class Progress(NamedTuple):
@@ -73,6 +85,7 @@ class Exchange:
 
     __slots__ = (
         "_body",
+        "_chosen_id",
         "_encoding",
         "_head_ns",
         "_last_ns",
@@ -93,6 +106,7 @@ class Exchange:
         self._seen = Observation(facts)
         if listen is not None:
             self._seen.listener = listen(opened, self._selection.dialect)
+        self._chosen_id = chosen_id(opened.headers.get("x-request-id", ""))
         # They may be megabytes, and this lives as long as the stream.
         self.opened = replace(opened, body=b"", headers={})
         self.gaps_cut = 0  # token gaps that `drain_gaps` will never return
@@ -375,7 +389,7 @@ class Exchange:
             sent_s=self._since_arrival(opened.sent_ns),
             head_s=self._since_arrival(close.head_ns or self._head_ns),
             events=seen.events,
-            engine_id=seen.engine_id,
+            engine_id="" if self._chosen_id and self._chosen_id in seen.engine_id else seen.engine_id,
             engine_model=seen.engine_model,
         )
         more = self._more(outcome, error, close)

@@ -132,7 +132,7 @@ def test_a_streamed_request() -> None:
         gap_count=2,
         gap_sum_s=0.03,
         gap_max_s=0.02,
-        gap_max_at_s=0.02,
+        gap_max_at_s=0.03,
         stalled_s=0.003,
         events=5,
         request_bytes=2,
@@ -753,3 +753,23 @@ def test_malformed_events_are_counted() -> None:
     exchange.head(Head(1, ARRIVAL, 200, SSE_HEAD))
     exchange.read(ARRIVAL, b"data: {\n\ndata: nope\n\n" + ROLE)
     assert exchange.malformed_events == 2
+
+
+@pytest.mark.parametrize(
+    ("request_id", "kept"),
+    [
+        ("0af7651916cd43dd8448eb211c80319c", True),
+        ("550e8400-e29b-41d4-a716-446655440000", True),
+        ("ann@example.com", False),
+        ("4111111111111111", False),
+        ("", True),
+    ],
+)
+def test_an_id_that_the_client_chose_is_not_kept(request_id: str, kept: bool) -> None:
+    """vLLM's id has the client's X-Request-Id in it: one that a library made is a key to join by, any other a text."""
+    reply = b'{"id":"chatcmpl-%s","choices":[]}' % request_id.encode()
+    exchange = Exchange(opened(stream=False, headers={"x-request-id": request_id}))
+    exchange.head(Head(1, ARRIVAL, 200, {"content-type": "application/json"}))
+    exchange.read(ARRIVAL, reply)
+
+    assert exchange.close(closed()).engine_id == (f"chatcmpl-{request_id}" if kept else "")
