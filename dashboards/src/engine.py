@@ -128,7 +128,7 @@ _SATURATION: Final = Row(
             "GPUs that answer",
             (
                 Query(f'sum(inferwatch_gpu_up{{{HOST}, uuid!=""}})', "up"),
-                Query(f'count(inferwatch_gpu_up{{{HOST}, uuid!=""}} == 1) or vector(0)', "of those known"),
+                Query(f'count(inferwatch_gpu_up{{{HOST}, uuid!=""}})', "known"),
             ),
             "none",
             "A card that is lost is a page.",
