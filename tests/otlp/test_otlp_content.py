@@ -105,6 +105,15 @@ def test_after_a_hole_the_answer_is_let_go() -> None:
     assert said.answer_cut
 
 
+def test_an_answer_that_echoes_the_prompt_is_not_kept() -> None:
+    """The prompt runs into the answer there: `S2189227Jthe` is nobody's number any more, and still shows one."""
+    body = b'{"prompt": "NRIC S2189227J", "echo": true}'
+    said = hear(Content(HASHED), [(0, ANSWER, "NRIC S2189227Jthe")], body=body)
+
+    assert said.answer == {}
+    assert said.answer_cut
+
+
 @pytest.mark.parametrize("kind", sorted(planted.KINDS))
 def test_a_value_is_found_wherever_the_chunks_are_cut(record: Make, kind: str) -> None:
     """A character at a time in the answer, whole in the prompt: in neither is anything of it left."""

@@ -102,6 +102,9 @@ class Content:
             prompt.append(piece)
             left -= len(piece.text)
         hearing = _Hearing(self, mode, prompt, cut, self.max_text - left)
+        # An echoed prompt runs into what was generated: a value at its end and the text's first letters are one word
+        # then, and neither is known for what it is.
+        hearing.cut = b'"echo"' in opened.body
         self.held += hearing.size
         before = self._open.pop(opened.request_id, None)
         if before is not None:
