@@ -112,7 +112,7 @@ def _unescaped(match: re.Match[str]) -> str:
 def _decoded(text: str) -> str:
     """Return what is written in base64, "" if that is no text."""
     bare = text.rstrip("=")
-    if bare.isalpha() or bare.isdigit():  # a word, a number
+    if bare.isdigit():  # a number; a long word decodes to bytes that are no text
         return ""
     try:
         data = base64.b64decode(

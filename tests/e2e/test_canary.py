@@ -1,0 +1,151 @@
+"""Promise 5: 2,000 requests carry forty kinds of personal data wherever a request can; no sink has a byte of it.
+
+The sinks: metrics, traces, metrics and logs by OTLP, stdout and stderr, the ledger with its journals, the spool, the
+whole state folder, and the admin port's pages. Content is kept, as `hashed`, so that there is something to hide it from.
+"""
+
+import asyncio
+import base64
+import json
+import urllib.request
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+import aiohttp
+import planted
+import pytest
+from otlp_receiver import Received, http_receiver
+from stack import MODEL, Stack
+
+REQUESTS: Final = 2000
+AT_ONCE: Final = 32
+KEYS: Final = Path(__file__).parents[1] / "testdata/config/privacy.keys"
+
+
+def chat(text: str, **changes: Any) -> bytes:
+    body = {"model": MODEL, "max_tokens": 4, "messages": [{"role": "user", "content": text}]}
+    return json.dumps(body | changes).encode()
+
+
+def tool_call(text: str) -> list[dict[str, Any]]:
+    arguments = json.dumps({"note": text})
+    call = {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": arguments}}
+    return [
+        {"role": "user", "content": "look"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": text},
+    ]
+
+
+def header(value: str) -> str:
+    return "".join(char if " " <= char <= "~" else " " for char in value)
+
+
+# place -> (body, headers, path) of a request that has `text` (a sentence) or `value` there
+PLACES: Final[dict[str, Any]] = {
+    "prompt": lambda value, text: (chat(text), {}, ""),
+    "stream": lambda value, text: (chat(text, stream=True), {}, ""),
+    "aborted stream": lambda value, text: (chat(text, stream=True, max_tokens=400), {}, ""),
+    "system": lambda value, text: (chat("hi", messages=[{"role": "system", "content": text}]), {}, ""),
+    "parts": lambda value, text: (chat("", messages=[{"role": "user", "content": [{"type": "text", "text": text}]}]), {}, ""),
+    "tool call": lambda value, text: (chat("", messages=tool_call(text)), {}, ""),
+    "stop": lambda value, text: (chat("hi", stop=[value]), {}, ""),
+    "user": lambda value, text: (chat("hi", user=value), {}, ""),
+    "name": lambda value, text: (chat("", messages=[{"role": "user", "name": value, "content": "hi"}]), {}, ""),
+    "metadata": lambda value, text: (chat("hi", metadata={"customer": value}), {}, ""),
+    "escaped": lambda value, text: (chat(text).replace(b"@", b"\\u0040"), {}, ""),
+    "base64": lambda value, text: (chat(base64.b64encode(text.encode()).decode()), {}, ""),
+    "query": lambda value, text: (chat("hi"), {}, "?q=" + quote(value, safe="")),
+    "key": lambda value, text: (chat("hi"), {"authorization": f"Bearer {header(value)}"}, ""),
+    "our headers": lambda value, text: (chat("hi"), {"x-inferwatch-user": header(value), "x-inferwatch-session": header(value)}, ""),
+    "other headers": lambda value, text: (
+        chat("hi"), {"user-agent": header(value), "cookie": f"a={header(value)}", "x-request-id": header(value)}, "",
+    ),
+    "invalid body": lambda value, text: (b'{"model": "' + value.encode(), {}, ""),
+    "refused": lambda value, text: (chat(text, max_tokens=-1), {}, ""),
+    "path": lambda value, text: (chat("hi"), {}, "/" + quote(value, safe="")),
+    "completion": lambda value, text: (json.dumps({"model": MODEL, "prompt": text, "max_tokens": 3, "echo": True}).encode(), {}, None),
+}  # fmt: skip
+
+
+async def plant_all(stack: Stack) -> list[str]:
+    """Send everything; returns the values."""
+    values: list[str] = []
+    gate = asyncio.Semaphore(AT_ONCE)
+    kinds, places = list(planted.KINDS), list(PLACES)
+
+    async def send(session: aiohttp.ClientSession, number: int) -> None:
+        kind = kinds[number % len(kinds)]
+        place = places[(number + number // len(kinds)) % len(places)]
+        value, text = planted.plant(kind, number)
+        values.append(value)
+        body, headers, suffix = PLACES[place](value, text)
+        path = "/v1/completions" if suffix is None else f"/v1/chat/completions{suffix}"
+        async with (
+            gate,
+            session.post(stack.url + path, data=body, headers={"content-type": "application/json"} | headers) as reply,
+        ):
+            if place == "aborted stream":
+                await reply.content.readany()
+                reply.close()
+            else:
+                await reply.read()
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=AT_ONCE)) as session:
+        await asyncio.gather(*(send(session, number) for number in range(REQUESTS)))
+    return values
+
+
+def sinks(stack: Stack, received: Received) -> dict[str, bytes]:
+    """Return the bytes of every sink."""
+    found = {"otlp": bytes(received.raw), "stdout and stderr": (stack.folder / "log").read_bytes()}
+    for page in ("/metrics", "/config", "/readyz", "/version", "/"):
+        with urllib.request.urlopen(stack.admin + page, timeout=10) as reply:
+            found[page] = reply.read()
+    for path in (stack.folder / "state").rglob("*"):
+        if path.is_file():
+            found[str(path.relative_to(stack.folder))] = path.read_bytes()
+    return found
+
+
+@pytest.mark.timeout(300)
+async def test_no_sink_has_a_planted_value(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither as it is, nor in base64, URL-encoded or escaped for JSON."""
+    for name, value in {
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
+        "OTEL_BSP_MAX_QUEUE_SIZE": "10000",
+        "INFERWATCH__OTLP__TRACES": "true",
+        "INFERWATCH__OTLP__LOGS": "true",
+        "INFERWATCH__OTLP__METRICS": "true",
+        "INFERWATCH__OTLP__METRICS_INTERVAL_S": "1",
+        "INFERWATCH__PRIVACY__CONTENT": "hashed",
+        "INFERWATCH__PRIVACY__SAMPLE_RATIO": "1",
+        "INFERWATCH__PRIVACY__KEY_FILE": str(KEYS),
+        "INFERWATCH__LOG__LEVEL": "debug",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with http_receiver() as (url, received):
+        monkeypatch.setenv("INFERWATCH__OTLP__ENDPOINT", url)
+        stack = Stack(tmp_path)
+        try:
+            stack.start()
+            values = await plant_all(stack)
+            await asyncio.to_thread(stack.settled, REQUESTS, 60)
+            await asyncio.to_thread(received.wait, "spans", int(REQUESTS * 0.9), 60)
+            found = sinks(stack, received)
+            assert stack.stop_serving() == 0
+            found |= {"otlp": bytes(received.raw), "stdout and stderr": (tmp_path / "log").read_bytes()}
+        finally:
+            stack.close()
+    assert len(set(values)) > REQUESTS * 0.95
+    kept = sum(b"<EMAIL:t1." in data for data in found.values())
+    assert kept, "no content was kept: there was nothing to hide in"
+    leaks = [
+        (sink, form[:40])
+        for value in values
+        for form in planted.forms(value)
+        for sink, data in found.items()
+        if form in data
+    ]
+    assert not leaks, leaks[:10]
