@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bank_twin import Twin
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition
@@ -22,7 +23,6 @@ from inferwatch_collectors import metrics as m
 from inferwatch_collectors.budgets.bank import Answer
 from inferwatch_collectors.budgets.lending import Lending, Sent
 
-from .bank_twin import Twin
 from .conftest import NS, budgets, finished, opened, rule
 from .test_budget_meter import ACME, Host
 
