@@ -212,6 +212,7 @@ class Collector:
         self._parts.gpu.refresh()
         self._parts.meter.tick(time.monotonic_ns(), time.time_ns(), self._parts.tap.links(), force=True)
         await self._parts.journal.flush(STOP_COMMIT_S)
+        await self._parts.budgets.part()
         await self._parts.tap.disconnect()
         self._parts.vitals.refresh()
         self._parts.journal.close()

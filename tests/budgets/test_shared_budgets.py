@@ -23,7 +23,7 @@ from inferwatch_collectors import metrics as m
 from inferwatch_collectors.budgets.bank import Answer
 from inferwatch_collectors.budgets.lending import Lending, Sent
 
-from .conftest import NS, budgets, finished, opened, rule
+from .conftest import budgets, finished, opened, rule
 from .test_budget_meter import ACME, Host
 
 REDIS = Redis(url="redis://nowhere", initial_percent=Decimal(5), lease_s=8.0, report_interval_s=1.0)
@@ -351,6 +351,39 @@ def test_nobody_is_refused_while_half_of_an_expected_budget_is_idle() -> None:
         assert refused == 0
 
 
+def test_a_host_that_stops_tells_all_and_keeps_nothing() -> None:
+    """Also what it has spent since its last report; the others need not wait for its lease to end."""
+    with sidecars(2) as (one, two):
+        assert one.ask(tokens=200) or one.ask(tokens=50)
+        one.tick()
+        one.talk()
+        one.end()
+        one.tick()
+        one.lending.part()
+        one.talk()
+        assert reported(one.twin) == one.total > 0
+        for _ in range(20):
+            two.ask(tokens=400)
+            two.tick()
+            two.talk()
+        held = sum(account.lease.ceiling or 0 for account in two.meter.accounts.values() if account.lease)
+        assert held > LIMIT * 0.9 - one.total
+
+
+def test_an_account_that_others_need_is_given_up_before_its_first_request() -> None:
+    """Not a cent of it may be spent then without asking, and after the period its initial share is there again."""
+    with sidecars(2, period="day") as (busy, idle):
+        while busy.ask(tokens=100):
+            busy.end()
+            busy.tick()
+            busy.talk()
+        settle([busy, idle], 3)
+        assert not idle.ask(tokens=1)
+        assert not idle.meter.accounts or idle.known_total <= LIMIT
+        pass_time([busy, idle], 86_400)
+        assert idle.ask(tokens=50)
+
+
 class Life(RuleBasedStateMachine):
     """Three hosts and Redis: messages are lost, late and repeated; Redis restarts with all, older or no data; collectors
     are killed. Hosts are cut off for longer than their lease only with nothing running."""
@@ -482,6 +515,4 @@ class Life(RuleBasedStateMachine):
 
 
 TestLife = Life.TestCase
-TestLife.settings = hypothesis_settings(max_examples=150, stateful_step_count=60, deadline=None)
-
-_ = NS
+TestLife.settings = hypothesis_settings(max_examples=100, stateful_step_count=60, deadline=None)

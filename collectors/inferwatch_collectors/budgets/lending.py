@@ -68,6 +68,7 @@ class Lending:
         self.absence = Absence(settings, now_ns)
         # Of a collector before us; relays go by it.
         self._share = min(board.words[H_INITIAL], settings.initial_ppm)
+        self._parts = False
         self._shown = (False, False)  # whether relays were told that Redis is away
         self.is_frozen = False
 
@@ -173,7 +174,7 @@ class Lending:
             incarnation=self._incarnation,
             seq=self._seq,
             lease_ms=round(settings.lease_s * MS_PER_S),
-            share=settings.initial_ppm,
+            share=0 if self._parts else settings.initial_ppm,
             had_share=self._share,
             heard=self._clock,
             asks=asks,
@@ -205,7 +206,9 @@ class Lending:
         standing = Standing(account.spent, held, rule.limit, by_expected=account.standing.by_expected)
         initial = self.initial(rule.limit)
         have = initial if lease.ceiling is None else lease.ceiling
-        want = max(lease.wish(standing, now_ns, initial=initial, lease_s=self.settings.lease_s), standing.claim)
+        want = standing.claim
+        if not self._parts:
+            want = max(lease.wish(standing, now_ns, initial=initial, lease_s=self.settings.lease_s), want)
         if want < have:
             have = lease.ceiling = want
             self._show(account, lease, now_ns)
@@ -255,6 +258,11 @@ class Lending:
                 self._board.words[H_INITIAL] = self._share_word(now_ns)
         return True
 
+    def part(self) -> None:
+        """This host stops: all that it has spent is to be told, and what it was lent given back."""
+        self._parts = True
+        self._tell_all()
+
     def failed(self, sent: Sent) -> None:
         """There was no answer: what was said may have been heard, and is said again."""
         for asked in sent.asked:
@@ -279,19 +287,21 @@ class Lending:
         lease.asked_ns = sent_ns
         account.dirty = True
 
+    def _tell_all(self) -> list[Lease]:
+        """Have all shared accounts told; return their leases."""
+        shared = {digest: account.lease for digest, account in self._accounts().items() if account.lease is not None}
+        self._untold = {digest: self._accounts()[digest] for digest in shared}
+        return list(shared.values())
+
     def _remember_all(self) -> None:
         """Say everything that is known, to a Redis that may know nothing."""
-        for account in self._accounts().values():
-            if account.lease is not None:
-                account.lease.is_forgotten = True
-                self._untold[account.digest] = account
+        for lease in self._tell_all():
+            lease.is_forgotten = True
 
     def _lose_leases(self) -> None:
         self._share = 0
-        for account in self._accounts().values():
-            if account.lease is not None:
-                account.lease.ceiling = 0
-                self._untold[account.digest] = account
+        for lease in self._tell_all():
+            lease.ceiling = 0
 
     def _give_up(self, now_ns: int) -> None:
         """Do without the initial share of accounts that others need it of. Under the lock."""

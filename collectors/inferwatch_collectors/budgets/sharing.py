@@ -4,6 +4,7 @@ Nothing waits for it but it itself: relays go by the board, and the rest of the 
 """
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -60,6 +61,7 @@ class Sharing:
         self._store = store
         self._commit = commit
         self._is_told = False  # that there is an outage
+        self._is_asking = False
         self.settled = asyncio.Event()
         """Redis has answered, or will not at once."""
         for reason in REASONS:
@@ -83,6 +85,14 @@ class Sharing:
             self._watch()
             await asyncio.sleep(RETRY_S)
 
+    async def part(self, timeout_s: float) -> None:
+        """Tell what was spent last, and give back what was lent: others can have it at once. While `run` runs."""
+        self.lending.part()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self.lending.unreported or self._is_asking:
+                    await asyncio.sleep(TICK_S)
+
     async def _talk(self) -> None:
         # Read anew with each connection: passwords are rotated by writing the file.
         link = await RedisLink.open(await asyncio.to_thread(redis_address.read, self._settings), self._settings)
@@ -99,11 +109,14 @@ class Sharing:
         sent = self.lending.request(time.monotonic_ns(), time.time())
         if sent is None:
             return
+        self._is_asking = True
         try:
             answer = await link.exchange(sent.request, sent.keys)
         except LinkError:
             self.lending.failed(sent)
             raise
+        finally:
+            self._is_asking = False
         self._store.counter(m.BUDGET_REDIS_EXCHANGES).add()
         if not self.lending.answered(answer, sent, time.monotonic_ns()):
             self._store.counter(m.BUDGET_REDIS_FAILURES, (FENCED,)).add()

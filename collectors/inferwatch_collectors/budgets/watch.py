@@ -43,6 +43,9 @@ RETRY_S: Final = 5.0
 # Accounts taken up before others have their turn on the loop: some milliseconds.
 ACCOUNTS_AT_ONCE: Final = 100
 
+# What is not told by then is told after the next start.
+PART_S: Final = 1.0
+
 
 class BudgetWatch:
     """Holds the meter and its tasks."""
@@ -107,6 +110,11 @@ class BudgetWatch:
             self._task.cancel()
             self._task = None
         self.start(tasks)
+
+    async def part(self) -> None:
+        """Say goodbye to the other hosts. When all that was spent is known."""
+        if self._sharing is not None:
+            await self._sharing.part(PART_S)
 
     def refresh(self) -> None:
         """Bring the gauges up to date: right before each exposition."""

@@ -136,7 +136,7 @@ BUDGET_LEASE: Final = Metric(
     group=Group.BUDGETS,
     labels=MEASURED_ACCOUNT,
     help="What this host may still spend of a shared account before it is lent more, in the budget's unit.",
-    measured="With what open requests hold. Before the first request of a period it is the initial share.",
+    measured="With what open requests hold. Absent before it was lent anything in the period.",
 )
 BUDGET_REDIS_UP: Final = Metric(
     name="inferwatch_budget_redis_up",
