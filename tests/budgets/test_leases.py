@@ -1,5 +1,6 @@
 """leases, absence and giving_up: how much a host asks for, when, and what it does without an answer."""
 
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -7,13 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferwatch.board import CEILING, Board
 from inferwatch.relay.admission import Account, Need, fits
 from inferwatch.settings.sharing import Redis
 from inferwatch_collectors.budgets.absence import Absence
+from inferwatch_collectors.budgets.giving_up import GivenUp
 from inferwatch_collectors.budgets.holds import NOTHING, Pair
 from inferwatch_collectors.budgets.leases import PATIENCE_NS, TIGHT_NS, WANTED_NS, Lease, Standing
 
+OpenBoard = Callable[..., Board]
 NS = 1_000_000_000
+DAY_S = 86_400
 LIMIT = 100_000
 amounts = st.integers(0, 10_000)
 
@@ -152,3 +157,23 @@ def test_what_follows_from_its_absence(when_away: str, after_s: int, ends: bool,
     absence.heard(0)
     assert absence.ends_leases(after_s * NS) == ends
     assert absence.allows_all(after_s * NS) == all_
+
+
+def test_what_is_given_up_is_told_once_and_not_for_an_account_that_speaks_for_itself(open_board: OpenBoard) -> None:
+    """Its word would be older than the account's own."""
+    board = open_board()
+    given_up = GivenUp(board)
+    names = [f"{number:016x}{number:016x}:tokens:0:{DAY_S}" for number in (1, 2, 3)]
+    given_up.add([f"{{ns}}:account:{name}" for name in names])
+    given_up.add(["{ns}:hosts"])
+    for key, digest, end_s in given_up.asked():
+        given_up.take(key, digest, end_s)
+    assert [key for key, _ in given_up.due(2, {(1, 1)})] == names[1:]
+    given_up.told(names[1:2])
+    assert [key for key, _ in given_up.due(2, set())] == names[2:]
+    slots = [board.find((number, number), make=False) for number in (1, 2, 3)]
+    assert [board.words[board.base(slot) + CEILING] for slot in slots] == [1, 1, 1]
+    given_up.forget(DAY_S - 1, set())
+    assert board.find((2, 2), make=False) == slots[1]
+    given_up.forget(DAY_S, {(1, 1)})
+    assert [board.find((number, number), make=False) for number in (1, 2, 3)] == [slots[0], -1, -1]

@@ -56,8 +56,10 @@ class GivenUp:
             limit=0, spent=words[base + SPENT], claim=claim, have=claim, want=claim, end_s=end_s, kept_ms=0, known={}
         )
 
-    def due(self, count: int) -> list[tuple[str, Ask]]:
-        """Return at most `count` of what is to be told."""
+    def due(self, count: int, accounts: Collection[Digest]) -> list[tuple[str, Ask]]:
+        """Return at most `count` of what is to be told; what has become an account since speaks for itself."""
+        for key in [key for key in self.untold if (found := account_of(key)) is not None and found[0] in accounts]:
+            del self.untold[key]
         return list(self.untold.items())[:count]
 
     def told(self, keys: Iterable[str]) -> None:

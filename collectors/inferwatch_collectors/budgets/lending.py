@@ -104,7 +104,7 @@ class Lending:
         left = max(0, limit - lease.elsewhere)
         if lease.ceiling is None or lease.told is None or self.absence.allows_all(now_ns):
             return left
-        is_last = lease.free <= 0 or self.absence.is_on(now_ns)
+        is_last = lease.free <= 0 or self.is_frozen or self.absence.is_on(now_ns)
         return min(left, lease.ceiling) if is_last else left
 
     def watch(self, now_ns: int) -> None:
@@ -163,7 +163,8 @@ class Lending:
             del self._untold[account.digest]
         if is_time:
             self._review_ns = now_ns
-        spoken += [Asked(key, ask) for key, ask in self._given_up.due(MAX_ACCOUNTS - len(spoken))]
+        given_up = self._given_up.due(MAX_ACCOUNTS - len(spoken), self._accounts())
+        spoken += [Asked(key, ask) for key, ask in given_up]
         self._seq += 1
         return Sent(self._say(tuple([each.ask for each in spoken])), tuple(spoken), now_ns)
 

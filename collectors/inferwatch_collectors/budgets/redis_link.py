@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from inferwatch import __version__
 from inferwatch.settings.sharing import Redis
 from inferwatch_collectors.budgets import bank
 from inferwatch_collectors.budgets.bank import Answer, Request
@@ -42,22 +43,7 @@ class RedisLink:
         Raises:
             LinkError: it is not possible.
         """
-        import redis.asyncio  # noqa: PLC0415
-        from redis.asyncio.retry import Retry  # noqa: PLC0415
-        from redis.backoff import NoBackoff  # noqa: PLC0415
-
-        options: dict[str, Any] = {}
-        if settings.tls_ca_file and url.startswith("rediss:"):
-            options["ssl_ca_certs"] = settings.tls_ca_file
-        client = redis.asyncio.Redis.from_url(
-            url,
-            protocol=2,
-            single_connection_client=True,
-            retry=Retry(NoBackoff(), 0),  # what was not answered may have been done
-            socket_connect_timeout=settings.timeout_s,
-            client_name="inferwatch",
-            **options,
-        )
+        client = await asyncio.to_thread(_client, url, settings)  # the first time it is imported, which takes long
         try:
             server = await _bounded(client.info("server"), settings.timeout_s)
             script = await _bounded(client.script_load(bank.SCRIPT), settings.timeout_s)
@@ -83,6 +69,28 @@ class RedisLink:
     async def close(self) -> None:
         """Let go of it."""
         await _close(self._client)
+
+
+def _client(url: str, settings: Redis) -> Any:
+    """Return a client that has not connected yet. Blocking."""
+    import redis.asyncio  # noqa: PLC0415
+    from redis.asyncio.retry import Retry  # noqa: PLC0415
+    from redis.backoff import NoBackoff  # noqa: PLC0415
+
+    options: dict[str, Any] = {}
+    if settings.tls_ca_file and url.startswith("rediss:"):
+        options["ssl_ca_certs"] = settings.tls_ca_file
+    return redis.asyncio.Redis.from_url(
+        url,
+        protocol=2,
+        single_connection_client=True,
+        retry=Retry(NoBackoff(), 0),  # what was not answered may have been done
+        socket_connect_timeout=settings.timeout_s,
+        client_name="inferwatch",
+        # Without, redis-py looks for its own version on disk with each connection.
+        driver_info=redis.DriverInfo("inferwatch", lib_version=__version__),
+        **options,
+    )
 
 
 async def _bounded(call: Any, timeout_s: float) -> Any:

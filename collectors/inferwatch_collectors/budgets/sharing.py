@@ -120,7 +120,7 @@ class Sharing:
         self._store.counter(m.BUDGET_REDIS_EXCHANGES).add()
         if not self.lending.answered(answer, sent, time.monotonic_ns()):
             self._store.counter(m.BUDGET_REDIS_FAILURES, (FENCED,)).add()
-            _log.warning("budgets_said_hello_again")
+            await asyncio.sleep(RETRY_S)  # two hosts with copies of one ledger take turns
         elif sent.request.incarnation != HELLO:
             self.settled.set()
         if self._is_told:
