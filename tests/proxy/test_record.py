@@ -63,6 +63,7 @@ def test_the_token_sources_go_from_best_to_none() -> None:
         "timings",
         "details",
         "headers",
+        "partial_usage",
         "engine_counters",
         "chunk_estimate",
         "none",
