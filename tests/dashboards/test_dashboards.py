@@ -27,6 +27,9 @@ UNUSED = {
     "inferwatch_budget_redis_": "shared budgets bring their own panels and rules",
     "inferwatch_budget_elsewhere": "shared budgets bring their own panels and rules",
     "inferwatch_budget_lease": "shared budgets bring their own panels and rules",
+    "inferwatch_otlp_": "traces bring their own panels and rules",
+    "inferwatch_privacy_": "content brings its own panels and rules",
+    "inferwatch_quality_": "quality brings its own panels and rules",
 }
 
 # Grafana's names of units, as far as they are used here: a wrong one is shown as text behind each number.

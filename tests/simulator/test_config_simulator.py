@@ -11,7 +11,7 @@ from inferwatch_simulator.config import SimulatorConfig
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"engine": "tgi"}, "engine: 'tgi' is not simulated, expected one of vllm"),
+        ({"engine": "eliza"}, "engine: 'eliza' is not simulated, expected one of "),
         ({"speed": 0}, "speed: 0 must be above 0"),
         ({"decode_step_ms_base": -1}, "decode_step_ms_base: -1 must not be negative"),
         ({"kv_tokens": 1000}, "kv_tokens: 1000 cannot hold one sequence of max_model_len 32768"),
