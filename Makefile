@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 # What the container image has beyond the plain install.
-IMAGE_EXTRAS := redis
+IMAGE_EXTRAS := redis otlp
 PIN := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url \
   --no-annotate
 
