@@ -141,13 +141,14 @@ class Collector:
         if self._parts.otlp is not None:
             self._parts.otlp.start()
         await self._parts.tap.start()
+        self._parts.budgets.start(self._tasks)
+        # Before the admin port: from then on until `ready` the supervisor's stand-in answers there, too.
+        await self._parts.budgets.ready()
         await self._admin.start(self._site)
         self._tasks.spawn(self._parts.spool.run(), "spool")
         self._probing = self._tasks.start(self._probe.run(), "upstream_probe")
         self._tasks.spawn(self._parts.gpu.run(), "gpu")
         self._tasks.spawn(self._tick(), "tick")
-        self._parts.budgets.start(self._tasks)
-        await self._parts.budgets.ready()
         self._tasks.spawn(self._retain(), "retention")
         if self._supervised:
             self._tasks.spawn(self._supervision.listen(), "control")
