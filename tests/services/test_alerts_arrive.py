@@ -26,6 +26,11 @@ from monitoring import ROOT, Alertmanager, Prometheus, closing
 from stack import MODEL, chat, client, send, wait_until
 
 DIVISOR = 30
+
+# A hiccup of two seconds of a shared machine is a minute on this clock, and then another alert may be the first. What
+# arrives wrongly for a reason does so each time.
+pytestmark = pytest.mark.flaky(reruns=2, reruns_delay=5)
+
 SLACK_S = 8.0
 WITHIN_S = {
     alert.name: int(alert.within.rstrip("mh")) * {"m": 60, "h": 3600}[alert.within[-1]]

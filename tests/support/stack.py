@@ -102,8 +102,16 @@ class Stack:
         return pid
 
     def scrape(self) -> Scrape:
-        with urllib.request.urlopen(f"{self.admin}/metrics", timeout=10) as reply:
-            return parse(reply.read().decode(), time.monotonic())
+        """Read `/metrics`. While a collector starts, the supervisor's stand-in may still answer, with 503."""
+        deadline_s = time.monotonic() + START_S
+        while True:
+            try:
+                with urllib.request.urlopen(f"{self.admin}/metrics", timeout=10) as reply:
+                    return parse(reply.read().decode(), time.monotonic())
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or time.monotonic() > deadline_s:
+                    raise
+            time.sleep(0.1)
 
     def engine_scrape(self) -> Scrape:
         with urllib.request.urlopen(f"{self.engine}/metrics", timeout=10) as reply:
