@@ -206,7 +206,10 @@ def _demo(docker: Docker, image: str, tmp_path_factory: pytest.TempPathFactory) 
 def test_the_demo_has_traffic_and_prometheus_sees_it(demo: Running) -> None:
     """Tokens of named tenants arrive in Prometheus under the job that rules and dashboards expect."""
     tokens = 'sum by (job) (inferwatch_tokens_total{type="completion", tenant=~"acme|globex|initech"}) > 0'
-    stack.wait_until(lambda: "inferwatch" in demo.query(tokens), "tokens in Prometheus", 60)
+    stack.wait_until(
+        lambda: "inferwatch" in demo.query(tokens), "tokens in Prometheus", 60,
+        lambda: f"{demo.query('sum by (job) (inferwatch_requests_total)')}\n{demo.compose('logs', '--tail', '30')}",
+    )  # fmt: skip
 
     reached = dict.fromkeys(("inferwatch", "prometheus", "alertmanager"), 1.0)
     stack.wait_until(lambda: demo.query("up == 1") == reached, "all targets up", 40, lambda: f"{demo.query('up')}")

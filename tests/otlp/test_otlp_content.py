@@ -15,11 +15,12 @@ from inferwatch_collectors.dialects.content import Piece, Source
 from inferwatch_collectors.dialects.select import choose
 from inferwatch_collectors.otlp.content import Content, Said
 from inferwatch_collectors.otlp.keeping import MARGIN_CHARS, Keeper
+from inferwatch_collectors.privacy.base import ScanTimeoutError
 from inferwatch_collectors.privacy.entities import chosen
 from inferwatch_collectors.privacy.keys import Keys
 from inferwatch_collectors.privacy.pseudonyms import Pseudonyms
 from inferwatch_collectors.privacy.redaction import Redactor
-from inferwatch_collectors.privacy.scanner import Scanner, ScanTimeoutError
+from inferwatch_collectors.privacy.scanner import Scanner
 
 CHAT = choose("POST", "/v1/chat/completions", "", True).dialect
 HASHED = Privacy(content="hashed", sample_ratio=1.0, max_text_bytes=4096)

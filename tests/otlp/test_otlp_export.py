@@ -1,6 +1,8 @@
 """All signals, to real receivers over HTTP and gRPC, and what happens when those are not well."""
 
 import logging
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -210,3 +212,10 @@ def test_an_endpoint_that_fails_costs_spans_and_comes_back(
         counted = {labels: store.counter(m.OTLP_ITEMS, labels).value for labels in store.series(m.OTLP_ITEMS)}
         assert sum(counted.values()) == 301
         assert counted["traces", "dropped"] == box.dropped > 0
+
+
+def test_traces_without_content_need_no_scanner() -> None:
+    """Who installs the extra `otlp` alone gets a collector that starts: nothing of `privacy`'s libraries is imported."""
+    without = "import sys; sys.modules.update(dict.fromkeys(('re2', 'phonenumbers', 'stdnum'))); "
+    code = f"{without}import inferwatch_collectors.otlp.export"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,15 +7,17 @@ not said that there is nobody in it.
 import json
 from collections import Counter
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from inferwatch.record import RequestRecord
 from inferwatch_collectors.dialects.base import REASONING, TOOL_CALL
 from inferwatch_collectors.dialects.content import Piece, Source
 from inferwatch_collectors.otlp.attributes import Value
 from inferwatch_collectors.otlp.content import Said
-from inferwatch_collectors.privacy.redaction import Redactor
-from inferwatch_collectors.privacy.scanner import ScanTimeoutError
+from inferwatch_collectors.privacy.base import ScanTimeoutError
+
+if TYPE_CHECKING:  # it needs the extra `privacy`, which most who export do not have
+    from inferwatch_collectors.privacy.redaction import Redactor
 
 # A value that the end of a text cut in two would not be known for one: so more is looked at than is kept. The longest
 # that are looked for, tokens and URLs, have some thousand characters.
@@ -36,7 +38,7 @@ _PARTS: Final = {REASONING: "reasoning", TOOL_CALL: "inferwatch.tool_call"}
 class Keeper:
     """Says what is kept, and counts."""
 
-    def __init__(self, redactor: Redactor) -> None:
+    def __init__(self, redactor: "Redactor") -> None:
         self._redactor = redactor
         self.entities = redactor.entities
         self.results: Counter[str] = Counter()

@@ -22,7 +22,7 @@ def show(config: Config, path: str, tenant: str) -> int:
     """
     text = _read(path)
     keeper = start.redactor(config.privacy)
-    from inferwatch_collectors.privacy.scanner import ScanTimeoutError  # noqa: PLC0415 - `start` says if it is missing
+    from inferwatch_collectors.privacy.base import ScanTimeoutError  # noqa: PLC0415 - the command pays for its imports
 
     cut = text.encode("utf-8", "replace")[: config.privacy.max_text_bytes].decode("utf-8", "ignore")
     try:

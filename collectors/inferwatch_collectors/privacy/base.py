@@ -10,6 +10,10 @@ BEFORE_CHARS: Final = 50
 BEHIND_CHARS: Final = 30
 
 
+class ScanTimeoutError(Exception):
+    """A text took longer than its budget. Whoever wanted to keep it has nothing to keep."""
+
+
 class Tier(enum.StrEnum):
     """How much a match tells by itself."""
 

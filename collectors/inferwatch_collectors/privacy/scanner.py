@@ -16,7 +16,15 @@ from typing import Final, NamedTuple
 
 import re2
 
-from inferwatch_collectors.privacy.base import BEFORE_CHARS, BEHIND_CHARS, Entity, Finding, Tier, word_pattern
+from inferwatch_collectors.privacy.base import (
+    BEFORE_CHARS,
+    BEHIND_CHARS,
+    Entity,
+    Finding,
+    ScanTimeoutError,
+    Tier,
+    word_pattern,
+)
 
 # 100 kB take some 10 ms; ten times that for a loaded machine, and a text that is nothing but candidates.
 BUDGET_NS: Final = 1_000_000_000
@@ -27,10 +35,6 @@ AUTOMATON_BYTES: Final = 64 * 1024 * 1024
 _RUN: Final = re.compile(rb"[0-9A-Za-z]+")
 _QUOTES: Final = " \t\r\n\"'`.,;:()[]{}<>"
 _JOINTS: Final = b".-_"
-
-
-class ScanTimeoutError(Exception):
-    """A text took longer than its budget. Whoever wanted to keep it has nothing to keep."""
 
 
 class _Rule(NamedTuple):
