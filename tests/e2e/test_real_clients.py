@@ -4,6 +4,7 @@ The engine behind is the simulator's persona; `tests/conformance` holds that to 
 """
 
 import contextlib
+import gc
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -39,6 +40,15 @@ ITL = "inferwatch_inter_token_latency_seconds_count"
 PHASES = "inferwatch_request_phase_seconds_count"
 
 Engine = Callable[..., contextlib.AbstractContextManager[Stack]]
+
+
+@pytest.fixture(autouse=True)
+def _clients_are_gone() -> Iterator[None]:
+    """Some clients leave connections to the garbage collector: it finds them here, not in the midst of another test."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.fixture(scope="module", name="engine")
