@@ -68,7 +68,7 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running_vllm(*flags: str) -> Iterator[str]:
+def running_vllm(*flags: str, variables: Mapping[str, str] | None = None) -> Iterator[str]:
     """Serve the tiny model as `tiny` with vLLM's default settings plus `flags`; yields the base URL."""
     port = free_port()
     command = [
@@ -83,6 +83,7 @@ def running_vllm(*flags: str) -> Iterator[str]:
         "HF_HUB_OFFLINE": "1",
         # Chunked answers are built in the event loop: two OpenMP threads spinning on two cores would starve it.
         "OMP_WAIT_POLICY": "PASSIVE",
+        **(variables or {}),
     }
     base = f"http://127.0.0.1:{port}"
     with _running("vLLM", command, environment, f"{base}/health", VLLM_START_LIMIT_S):
@@ -105,7 +106,9 @@ def running_transformers() -> Iterator[tuple[str, str]]:
 
 
 @contextlib.contextmanager
-def running_inferwatch(upstream: str, state_dir: Path) -> Iterator[tuple[str, str]]:
+def running_inferwatch(
+    upstream: str, state_dir: Path, variables: Mapping[str, str] | None = None
+) -> Iterator[tuple[str, str]]:
     """Put Inferwatch in front of `upstream`; yields (data URL, admin URL)."""
     listen, admin = free_port(), free_port()
     command = [
@@ -113,7 +116,7 @@ def running_inferwatch(upstream: str, state_dir: Path) -> Iterator[tuple[str, st
         "--listen", f"127.0.0.1:{listen}", "--admin", f"127.0.0.1:{admin}",
     ]  # fmt: skip
     admin_url = f"http://127.0.0.1:{admin}"
-    with _running("Inferwatch", command, {}, f"{admin_url}/readyz", INFERWATCH_START_LIMIT_S):
+    with _running("Inferwatch", command, variables or {}, f"{admin_url}/readyz", INFERWATCH_START_LIMIT_S):
         yield f"http://127.0.0.1:{listen}", admin_url
 
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -34,6 +34,10 @@ class Request:
             headers.append(("X-Request-Id", request_id))
         return cls("POST", path, json.dumps(body).encode(), tuple(headers))
 
+    def with_headers(self, more: Mapping[str, str]) -> Request:
+        """The same with these headers behind its own."""
+        return replace(self, headers=(*self.headers, *more.items()))
+
     def encode(self, host: str) -> bytes:
         """The bytes on the wire."""
         headers = [("Host", host), *self.headers]
@@ -45,10 +49,11 @@ class Request:
 
 @dataclass(frozen=True)
 class HangUp:
-    """When the client leaves: after so many seconds or so many SSE events, whichever comes first."""
+    """When the client leaves: after so many seconds, so many SSE events or these bytes, whichever comes first."""
 
     after_s: float | None = None
     after_events: int | None = None
+    after_bytes: bytes | None = None
 
 
 @dataclass
@@ -91,7 +96,7 @@ async def exchange(base: str, request: Request, hang_up: HangUp | None = None) -
             async with asyncio.timeout(hang_up.after_s if hang_up else None):
                 writer.write(request.encode(url.netloc))
                 await writer.drain()
-                await _read_reply(reader, reply, request.method, hang_up.after_events if hang_up else None)
+                await _read_reply(reader, reply, request.method, hang_up or HangUp())
     finally:
         writer.close()
         with contextlib.suppress(OSError):
@@ -99,7 +104,7 @@ async def exchange(base: str, request: Request, hang_up: HangUp | None = None) -
     return reply
 
 
-async def _read_reply(reader: asyncio.StreamReader, reply: Reply, method: str, stop_after_events: int | None) -> None:
+async def _read_reply(reader: asyncio.StreamReader, reply: Reply, method: str, hang_up: HangUp) -> None:
     head = await reader.readuntil(b"\r\n\r\n")
     status_line, *lines = head.decode("latin-1").split("\r\n")[:-2]
     _, status, reply.reason = (status_line + " ").split(" ", 2)
@@ -119,7 +124,9 @@ async def _read_reply(reader: asyncio.StreamReader, reply: Reply, method: str, s
         chunk = (await reader.readexactly(size + 2))[:-2]
         reply.chunks.append(chunk)
         events += chunk.count(b"\n\n")
-        if stop_after_events is not None and events >= stop_after_events:
+        if hang_up.after_events is not None and events >= hang_up.after_events:
+            return
+        if hang_up.after_bytes is not None and hang_up.after_bytes in chunk:
             return
     await reader.readuntil(b"\r\n")
     reply.complete = True

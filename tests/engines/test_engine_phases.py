@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from engine_counters import booked_after, booked_tokens
-from engine_process import Figures, is_provisioned, running_inferwatch, running_vllm
+from engine_process import Engine, Figures, running_inferwatch
 from engine_wire import Request, exchange
 
 from inferwatch.record import RequestRecord, TimingSource
@@ -23,9 +22,6 @@ from inferwatch_collectors.phases import of
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
 
-# One slot: of several requests at once all but one queue. The flag adds `metrics` to every usage, so this engine is not
-# the one that the other files share.
-VLLM_FLAGS = ("--max-num-seqs", "1", "--enable-per-request-metrics")
 CLIENTS = 4
 MAX_TOKENS = 60
 
@@ -45,13 +41,9 @@ class Place(NamedTuple):
 
 
 @pytest.fixture(scope="module", name="place")
-def _place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    if os.environ.get("INFERWATCH_TEST_VLLM"):
-        pytest.skip("needs an engine of its own, with --enable-per-request-metrics")
-    if not is_provisioned():
-        pytest.fail("no vLLM here: run make test-engines, which installs it")
+def _place(timed_engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     state_dir = tmp_path_factory.mktemp("phases")
-    with running_vllm(*VLLM_FLAGS) as engine, running_inferwatch(engine, state_dir) as (url, admin_url):
+    with running_inferwatch(timed_engine.url, state_dir) as (url, admin_url):
         yield Place(url, admin_url, state_dir)
 
 

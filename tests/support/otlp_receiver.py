@@ -48,6 +48,10 @@ class Received:
             for span in scope.spans
         ]
 
+    def trace(self, trace_id: str) -> list[Any]:
+        """Return the spans of one trace."""
+        return [span for span in self.spans if span.trace_id.hex() == trace_id]
+
     @property
     def logs(self) -> list[Any]:
         return [
