@@ -19,7 +19,9 @@ from prometheus_client import ProcessCollector
 
 from inferwatch import __version__
 from inferwatch_collectors import exposition
+from inferwatch_collectors.access import Access
 from inferwatch_collectors.booking import Link
+from inferwatch_collectors.doorkeeper import Doorkeeper
 from inferwatch_collectors.drift.watch import DriftWatch
 from inferwatch_collectors.drift.words import as_text
 from inferwatch_collectors.exposition import Exposition
@@ -52,6 +54,7 @@ INDEX: Final = """Inferwatch admin port
   POST /drift/pin  ?model=&tenant=: take what was learnt for the reference, or begin to learn another one
   POST /-/reload   read the configuration anew
   GET  /version
+Where a token is asked for (all but /healthz and /readyz): `Authorization: Bearer TOKEN`, browsers sign in at /login.
 """
 
 
@@ -107,8 +110,9 @@ def not_ready(condition: Condition, now_ns: int) -> list[str]:
 class Admin:
     """The routes."""
 
-    def __init__(self, service: Service, page: LivePage | None = None) -> None:
+    def __init__(self, service: Service, page: LivePage | None = None, access: Access | None = None) -> None:
         self._service = service
+        self._doorkeeper = Doorkeeper(access or Access())
         self._page = page
         self._process: ProcessCollector | None = None
         self._scrapes = 0
@@ -122,7 +126,7 @@ class Admin:
         Raises:
             OSError: it cannot be listened on.
         """
-        app = web.Application()
+        app = web.Application(middlewares=[self._doorkeeper.check])
         app.add_routes(
             [
                 web.get("/", self._index),
@@ -135,6 +139,7 @@ class Admin:
                 web.post("/drift/pin", self._pin),
                 web.post("/-/reload", self._reload),
                 web.get("/version", self._version),
+                *self._doorkeeper.routes(),
                 *(self._page.routes() if self._page is not None else ()),
             ]
         )

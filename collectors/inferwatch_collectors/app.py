@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ from inferwatch.price_book import PriceBook
 from inferwatch.record import LateCount, RequestRecord
 from inferwatch.tasks import TaskSet
 from inferwatch_collectors import metrics as m
+from inferwatch_collectors.access import REFUSALS, Access
 from inferwatch_collectors.admin import Admin, Condition, Service, not_ready, relay_stats
 from inferwatch_collectors.booking import GRACE_NS
 from inferwatch_collectors.cost.pricing import PriceLists, read_in_thread
@@ -115,7 +117,10 @@ class Collector:
         file = Path(settings.state_dir) / FILE_NAME if ledger.durable else None
         self._lists = PriceLists(PriceBook(), ())
         self._usage = UsageService(file, lambda: PriceBasis(self._lists.book or None, self._lists.compared))
-        self._admin = Admin(self._service(), LivePage(self._live))
+        self._access = Access(settings.access)
+        for reason in REFUSALS:
+            self._parts.vitals.count(m.ADMIN_REFUSED, (reason,), partial(self._access.refused.__getitem__, reason))
+        self._admin = Admin(self._service(), LivePage(self._live, self._access), self._access)
         self._draining = False
         self._orphaned = False  # the supervisor is gone
         self._stop = asyncio.Event()
@@ -283,6 +288,7 @@ class Collector:
         return {
             "version": __version__,
             "upstream": condition.upstream,
+            "guarded": self._access.is_guarded,
             "faults": not_ready(condition, time.monotonic_ns()),
         }
 
@@ -371,6 +377,10 @@ class Collector:
                 self._request_log.flush()
             self._request_log = RequestLog(self._parts.writer) if config.log.requests else None
         logging.getLogger().setLevel(config.log.level.upper())
+
+    def admit(self, digests: Mapping[str, str]) -> None:
+        """Take up other tokens for the admin port."""
+        self._access.use(digests)
 
     def take_status(self, status: Mapping[str, Any]) -> None:
         """Learn from the supervisor how the data path is."""

@@ -16,6 +16,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True):
     spool_dir: str
     state_dir: str  # "": the ledger lives in memory
     board: str = ""  # what budgets are kept on; "": they are counted, not enforced
+    access: dict[str, str] = {}  # digests of the tokens of the admin port; none: it is open
     admin_fd: int = -1  # an inherited listening socket; -1: bind `config.admin`
     shown_config: dict[str, Any] = {}
     status: dict[str, Any] = {}  # the supervisor's first `status` message
@@ -29,6 +30,7 @@ def settings_from(message: Mapping[str, Any], admin_fd: int) -> CollectorSetting
         spool_dir=message["spool_dir"],
         state_dir=message["state_dir"],
         board=message.get("board", ""),
+        access=message.get("access", {}),
         admin_fd=admin_fd,
         shown_config=message.get("redacted", {}),
         status=message.get("status", {}),

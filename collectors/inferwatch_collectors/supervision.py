@@ -1,7 +1,8 @@
 """The collector's end of the control channel: what the supervisor says, what it is asked, and the sign of life.
 
-Messages carry any of `config` (a whole new configuration), `redacted` (the same for people to read), `status`,
-`reloaded` (the answer to our request), `stop`. Nothing here decides: it is handed to the collector's `Listener`.
+Messages carry any of `config` (a whole new configuration), `redacted` (the same for people to read), `access` (the
+digests of the admin port's tokens), `status`, `reloaded` (the answer to our request), `stop`. Nothing here decides: it
+is handed to the collector's `Listener`.
 """
 
 import asyncio
@@ -25,6 +26,9 @@ class Listener(Protocol):
 
     def reconfigure(self, config: Config) -> None:
         """Take up a new configuration."""
+
+    def admit(self, digests: Mapping[str, str]) -> None:
+        """Take up other tokens for the admin port."""
 
     def take_status(self, status: Mapping[str, Any]) -> None:
         """Learn how the data path is."""
@@ -85,6 +89,8 @@ class Supervision:
             self.shown_config = message["redacted"]
         if "config" in message:
             self._listener.reconfigure(msgspec.convert(message["config"], Config))
+        if "access" in message:
+            self._listener.admit(message["access"])
         if "status" in message:
             self._listener.take_status(message["status"])
         if "reloaded" in message:

@@ -206,6 +206,12 @@ _COLLECTOR: Final = Row(
             "In the time shown.",
         ),
         series(
+            "Refused on the admin port",
+            (counted("inferwatch_admin_refused_total", HOST, "reason"),),
+            "short",
+            "In the time shown: without its token, or for a page of another site.",
+        ),
+        series(
             "Ledger commits",
             (
                 total("inferwatch_ledger_commits_total", HOST, "instance", legend="{{instance}} commits"),

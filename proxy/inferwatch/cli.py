@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 import msgspec
 
-from inferwatch import __version__, config, redis_address
+from inferwatch import __version__, admin_token, config, redis_address
 from inferwatch.config import Config, ConfigError
 from inferwatch.settings.base import MAX_SECONDS
 from inferwatch.tenants import MIN_SECRET_BYTES, read_table
@@ -33,6 +33,7 @@ _FLAGS: Final = {
     "--workers": ("workers", "N", "relay processes (default 1)"),
     "--state-dir": ("state_dir", "DIR", "ledger, spool and key"),
     "--engine": ("upstream.engine", "NAME", "what the engine is, see docs/engines.md (default auto)"),
+    "--token-file": ("access.token_file", "FILE", "token of the admin port; see docs/topics/operations.md"),
     "--log-level": ("log.level", "LEVEL", "debug, info, warning or error (default info)"),
 }
 
@@ -92,6 +93,7 @@ def _load_to_serve(arguments: argparse.Namespace) -> Config:
     """Load it where it will be lived by: what it names must be here."""
     loaded = _load(arguments)
     redis_address.check(loaded.budgets.redis)
+    _ = admin_token.digests(loaded.access)  # as above
     return loaded
 
 

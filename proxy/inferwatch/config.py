@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from inferwatch.settings import budgets, cost, energy, engine_metrics, observing, otlp, prices, privacy, tenants
+from inferwatch.settings import access, budgets, cost, energy, engine_metrics, observing, otlp, prices, privacy, tenants
+from inferwatch.settings.access import Access
 from inferwatch.settings.anomalies import Anomalies
 from inferwatch.settings.budgets import Budgets
 from inferwatch.settings.cost import Attribution, Cost
@@ -61,6 +62,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
         str,
         Meta(description="Ledger, spool and key; empty: `$STATE_DIRECTORY`, or a folder per data port in the user's."),
     ] = ""
+    access: Access = Access()
     upstream: Upstream = Upstream()
     tls: Tls = Tls()
     limits: Limits = Limits()
@@ -90,6 +92,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 # Taken up by a running process on SIGHUP; the rest needs a restart, and the log says so.
 RELOADABLE: Final = frozenset(
     {
+        "access",
         "upstream",
         "limits",
         "usage",
@@ -285,7 +288,8 @@ def _check(config: Config) -> None:
 def _section_fault(config: Config) -> str:
     """Return what sections say is wrong with them, or with one beside another."""
     return (
-        tenants.fault(config.tenants)
+        access.fault(config.access)
+        or tenants.fault(config.tenants)
         or prices.fault(config.prices)
         or cost.fault(config.cost, config.attribution)
         or energy.fault(config.energy)

@@ -9,6 +9,7 @@ imports little.
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import signal
 import sys
@@ -18,7 +19,7 @@ from typing import Final
 
 import msgspec
 
-from inferwatch import __version__, board, config, host, memory
+from inferwatch import __version__, admin_token, board, config, host, memory
 from inferwatch.admin_standin import StandIn
 from inferwatch.child import Child
 from inferwatch.config import Config, ConfigError
@@ -41,6 +42,7 @@ class Supervisor:
         self._config = loaded
         self._reload_config = reload
         self._state_dir = host.state_dir(loaded)
+        self._access = admin_token.digests(loaded.access)
         self._secret = host.identity_secret(loaded, self._state_dir)
         self._tenants = read_table(loaded.tenants, self._secret)
         self._socket_dir = host.socket_dir(self._state_dir)
@@ -122,6 +124,8 @@ class Supervisor:
             admin_host,
             admin_port,
         )
+        if not self._config.access.is_guarded and not ipaddress.ip_address(admin_host).is_loopback:
+            log.warning("admin_port_is_open address=%s:%d see=access.token_file", admin_host, admin_port)
 
     async def _tell_changes(self) -> None:
         """Keep the collector informed, and the admin port answered while it is away."""
@@ -149,6 +153,7 @@ class Supervisor:
         return {
             "config": msgspec.to_builtins(self._config),
             "redacted": config.redacted(self._config),
+            "access": self._access,
             "state_dir": str(self._state_dir),
             "tap_socket": str(self._socket_dir / "tap.sock"),
             "spool_dir": str(self._state_dir / "spool"),
@@ -176,6 +181,7 @@ class Supervisor:
         """Take up the configuration anew; on a fault keep the old one. Returns the fault or ""."""
         try:
             fresh = self._reload_config()
+            access = admin_token.digests(fresh.access)
             tenants = read_table(fresh.tenants, self._secret)  # keys are rotated by writing their file and reloading
         except (ConfigError, OSError, ValueError, TypeError, LookupError, RecursionError) as error:
             # ConfigError is what it should be; but a file that breaks its reader must not end a running sidecar.
@@ -198,12 +204,13 @@ class Supervisor:
         self._config = msgspec.structs.replace(self._config, **taken)
         logging.getLogger().setLevel(self._config.log.level.upper())
         self._tenants = tenants
+        self._access = access
         self._reloaded_ok = True
         self._reloaded_unix = time.time()
         message = {"config": msgspec.to_builtins(self._config)}
         for relay in self.relays:
             relay.send({**message, "tenants": msgspec.to_builtins(tenants)})
-        self.collector.send({**message, "redacted": config.redacted(self._config)})
+        self.collector.send({**message, "redacted": config.redacted(self._config), "access": access})
         log.info("reloaded")
         self._changed.set()
         return ""

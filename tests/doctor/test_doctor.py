@@ -369,6 +369,29 @@ async def test_an_inferwatch_that_is_not_ready(patient: Any, serve: Serve) -> No
     await only(services.running, sick, FAULT, "/readyz")
 
 
+async def test_an_inferwatch_that_wants_its_token(patient: Any, serve: Serve) -> None:
+    """It runs, and that is all that can be seen; the port is not taken by a stranger."""
+    url = await serve({"/version": (401, "a token is needed: … `access.token_file`")})
+    locked_out = await patient({"admin": url.removeprefix("http://")})
+    await only(services.running, locked_out, NOTE, "--token-file", "$INFERWATCH_TOKEN")
+    assert FAULT not in {finding.level for finding in await machine.ports(locked_out)}
+
+
+async def test_a_token_that_cannot_be_read(patient: Any, tmp_path: Path) -> None:
+    """`serve` would not start."""
+    keys = {"access.token_file": str(tmp_path / "none")}
+    await only(machine.access, await patient(keys), FAULT, "access.token_file", "openssl rand -hex 32")
+
+
+async def test_an_admin_port_that_everybody_reaches(patient: Any, tmp_path: Path) -> None:
+    """Without a token that is a warning, with one it is not."""
+    keys = {"admin": "0.0.0.0:9480"}
+    await only(machine.access, await patient(keys), WARNING, "0.0.0.0:9480", "`access.token_file`")
+    (tmp_path / "token").write_text("0123456789abcdef")
+    guarded = await patient(keys | {"access.token_file": str(tmp_path / "token")})
+    assert worst(await machine.access(guarded)) is NONE
+
+
 def instant(*stamps: float) -> dict[str, Any]:
     rows = [{"metric": {}, "value": [0, str(stamp)]} for stamp in stamps]
     return {"status": "success", "data": {"resultType": "vector", "result": rows}}

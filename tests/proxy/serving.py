@@ -233,10 +233,12 @@ class Serve:
     async def admin_get(self, path: str) -> Reply:
         return await self.get(path, port=self.admin)
 
-    async def reload(self) -> Reply:
+    async def reload(self, *, token: str = "") -> Reply:
         """POST /-/reload."""
+        allowed = f"Authorization: Bearer {token}\r\n".encode() if token else b""
         async with self.connection(self.admin) as (reader, writer):
-            writer.write(b"POST /-/reload HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            head = b"POST /-/reload HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: 0\r\n"
+            writer.write(head + allowed + b"\r\n")
             return await read_reply(reader)
 
     @contextlib.asynccontextmanager

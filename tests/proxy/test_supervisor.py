@@ -347,6 +347,39 @@ async def test_a_bad_file_is_told_to_who_asked_and_the_old_one_stays(
     assert await server.exit_code() == 0
 
 
+async def test_a_token_is_changed_without_a_restart(serve: MakeServe, tmp_path: Path) -> None:
+    """The old one ends with the reload; one that cannot be read changes nothing. Probes need none."""
+    first, second = "first-token-of-ours", "second-token-of-ours"
+    file = tmp_path / "token"
+    file.write_text(first, encoding="utf-8")
+    server = serve("--token-file", str(file), collector="real")
+    await server.start()
+    assert (await server.admin_get("/config")).status == 401
+    assert (await server.admin_get("/healthz")).status == 200
+    assert (await server.reload()).status == 401
+
+    file.write_text("short", encoding="utf-8")
+    assert (await server.reload(token=first)).status == 500
+    file.write_text(second, encoding="utf-8")
+    assert (await server.reload(token=first)).status == 200
+
+    assert (await server.reload(token=first)).status == 401
+    assert (await server.reload(token=second)).status == 200
+    assert not any(first in line or second in line for line in server.log)
+
+
+async def test_an_admin_port_that_everybody_reaches_is_named(serve: MakeServe) -> None:
+    """A warning, because containers have no other way; none on loopback."""
+    server = serve()
+    await server.start()
+    assert not any("admin_port_is_open" in line for line in server.log)
+    server.signal(signal.SIGTERM)
+    assert await server.exit_code() == 0
+    server = serve("--admin", "0.0.0.0:0")
+    await server.start()
+    await server.logged("admin_port_is_open")
+
+
 async def test_what_needs_a_restart_is_named_and_left(serve: MakeServe, tmp_path: Path) -> None:
     """A reload does not pretend: keys that it cannot take up are in the log."""
     file = tmp_path / "inferwatch.yml"

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,41 @@ async def test_nothing_leaves_the_machine_and_nothing_fails(stack: Stack, page: 
     await asyncio.sleep(6)  # with a renewal of the history
     assert page.errors == []
     assert {url for url in page.requests if not url.startswith(f"{stack.admin}/")} == set()
+
+
+async def test_one_signs_in_where_a_token_is_asked_for(tmp_path: Path) -> None:
+    """The form, by keyboard; a wrong token is told; the view in the address stays; a new token ends the session."""
+    token = tmp_path / "token"
+    token.write_text("first-token-of-ours")
+    with running(tmp_path, "--token-file", str(token)) as stack:
+        async with browsing() as page:
+            await page.open(f"{stack.admin}/#range=60")
+            await page.until("location.pathname === '/login' && document.activeElement.name === 'token'")
+            await page.run(await asyncio.to_thread(AXE.read_text, "utf-8"))
+            assert await page.run("axe.run().then((r) => r.violations.map((v) => v.id))") == []
+            await _sign_in(page, "wrong")
+            await page.until("document.querySelector('.wrong').innerText === 'That is not the token.'")
+            await _sign_in(page, "first-token-of-ours")
+            await page.until("document.getElementById('health')?.textContent.startsWith('well')")
+            assert await page.run("location.hash") == "#range=60"
+            assert await page.run("document.cookie") == ""
+            assert not await page.run("document.getElementById('leave').hidden")
+            token.write_text("second-token-of-ours")
+            stack.supervisor.send_signal(signal.SIGHUP)  # type: ignore[union-attr]
+            await page.until("location.pathname === '/login'", 30)
+            await _sign_in(page, "second-token-of-ours")
+            await page.until("document.getElementById('health')?.textContent.startsWith('well')")
+            await page.run("document.querySelector('#leave button').click()")
+            await page.until("location.pathname === '/login'")
+            assert {url for url in page.requests if not url.startswith(f"{stack.admin}/")} == set()
+
+
+async def _sign_in(page: Page, token: str) -> None:
+    await page.run("document.querySelector('[name=token]').value = ''")
+    await page.run("document.querySelector('[name=token]').focus()")
+    for character in token:
+        await page.press(character)
+    await page.press("Enter")
 
 
 async def test_the_view_is_in_the_url(stack: Stack, page: Page) -> None:

@@ -83,7 +83,7 @@ class Page:
         await self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     async def press(self, key: str) -> None:
-        code = {"Tab": 9, "Enter": 13}.get(key, ord(key[0].upper()))
+        code = {"Tab": 9, "Enter": 13}.get(key, ord(key[0].upper()) if key.isalnum() else 0)
         text = {"Tab": "", "Enter": "\r"}.get(key, key)
         for kind in ("keyDown", "keyUp"):
             shown = {"text": text} if kind == "keyDown" and text else {}

@@ -11,6 +11,8 @@ from typing import Final
 
 from aiohttp import web
 
+from inferwatch_collectors.access import Access
+from inferwatch_collectors.doorkeeper import admits
 from inferwatch_collectors.live.history import COARSE_POINTS, COARSE_S
 from inferwatch_collectors.live.service import FRAME_S, LiveService
 
@@ -25,7 +27,7 @@ _TYPES: Final = {".html": "text/html", ".js": "text/javascript", ".css": "text/c
 
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
@@ -35,8 +37,9 @@ _HEADERS: Final = {
 class LivePage:
     """The routes of the page."""
 
-    def __init__(self, service: LiveService) -> None:
+    def __init__(self, service: LiveService, access: Access | None = None) -> None:
         self._service = service
+        self._access = access or Access()
         # Read once, at the first visit: some 60 kB.
         self._files: dict[str, tuple[bytes, str]] = {}
         self._viewers = 0
@@ -92,7 +95,7 @@ class LivePage:
         try:
             await response.prepare(request)
             with contextlib.suppress(ConnectionError):
-                while True:
+                while admits(self._access, request):  # a session ends, a token is changed
                     frame = self._service.frame(time.monotonic_ns(), time.time())
                     await response.write(b"data: " + frame + b"\n\n")
                     await asyncio.sleep(FRAME_S)

@@ -96,6 +96,15 @@ DRAINING: Final = Metric(
     measured="Set when the service is told to stop.",
 )
 
+ADMIN_REFUSED: Final = Metric(
+    name="inferwatch_admin_refused_total",
+    kind=Kind.COUNTER,
+    group=Group.COLLECTOR,
+    labels=("reason",),
+    help="Requests that the admin port refused, by the reason.",
+    measured="no_token, wrong_token (also a session that has ended): where `access` asks for one; "
+    "other_site: a browser sent it for a page of another site.",
+)
 COLLECTOR_LOOP_LAG: Final = Metric(
     name="inferwatch_collector_event_loop_lag_seconds",
     kind=Kind.GAUGE,

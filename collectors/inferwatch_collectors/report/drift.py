@@ -4,6 +4,7 @@ the file."""
 import http.client
 from typing import Final
 
+from inferwatch import admin_token
 from inferwatch.config import Config, parse_address
 
 TIMEOUT_S: Final = 10.0
@@ -22,18 +23,21 @@ def asked(loaded: Config, name: str) -> str:
     """Return the report in the format `name`, one of FORMATS. Blocking.
 
     Raises:
+        ConfigError: a token that the configuration names cannot be read.
         DriftError: nobody answers on the admin port, or not with a report.
     """
     host, port = parse_address("admin", loaded.admin)
     connection = http.client.HTTPConnection(_LOOPBACK.get(host, host), port, timeout=TIMEOUT_S)
     try:
-        connection.request("GET", f"/drift?format={FORMATS[name]}")
+        connection.request("GET", f"/drift?format={FORMATS[name]}", headers=admin_token.headers(loaded.access))
         response = connection.getresponse()
         text = response.read().decode("utf-8", "replace")
     except (OSError, http.client.HTTPException) as error:
         raise DriftError(f"no answer on the admin port {host}:{port}: {error}") from None
     finally:
         connection.close()
+    if response.status == http.client.UNAUTHORIZED:
+        raise DriftError(f"{host}:{port} wants its token: --token-file, or ${admin_token.CLIENT_VARIABLE}")
     if response.status != http.client.OK:
         raise DriftError(f"{host}:{port}/drift answered {response.status}")
     return text

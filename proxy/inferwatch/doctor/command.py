@@ -20,6 +20,7 @@ CHECKS: Final[tuple[Callable[[Patient], Awaitable[list[Finding]]], ...]] = (
     engine.identified,
     engine.metrics,
     machine.ports,
+    machine.access,
     machine.state,
     machine.limits,
     machine.clock,

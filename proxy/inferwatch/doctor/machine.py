@@ -9,9 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from inferwatch import host
+from inferwatch import admin_token, host
 from inferwatch.board import SHARED_MEMORY
-from inferwatch.config import parse_address
+from inferwatch.config import ConfigError, parse_address
 from inferwatch.doctor.finding import Finding, Level
 from inferwatch.doctor.patient import Patient
 
@@ -20,6 +20,9 @@ ENOUGH_FILES: Final = 16_384
 
 # The ledger takes about 700 bytes a request: this is more than a million of them, and room for the spool.
 ENOUGH_DISK_BYTES: Final = 2 * 2**30
+
+# In place of the version of an Inferwatch that runs and wants a token that we do not have.
+UNSAID: Final = "of a version that it does not say without a token"
 
 # The clock's discipline is what timedatectl and chrony read as well.
 _CLOCK_SYNCHRONISED: Final = Path("/run/systemd/timesync/synchronized")
@@ -40,18 +43,42 @@ async def ports(patient: Patient) -> list[Finding]:
         else:
             remedy = f"stop what has the port (`ss -ltnp 'sport = :{port}'`), or choose another with `--{key}`"
             found.append(Finding(check="ports", level=Level.FAULT, what=f"{key} {address}: {error}", remedy=remedy))
-    if parse_address("admin", config.admin)[0] in ("127.0.0.1", "::1", "localhost"):
+    if _is_loopback(parse_address("admin", config.admin)[0]):
         what = "the admin port listens on loopback: a Prometheus elsewhere cannot scrape it"
         remedy = "let Prometheus run in the same pod or host, or set `admin: 0.0.0.0:9480` behind a firewall"
         found.append(Finding(check="ports", level=Level.NOTE, what=what, remedy=remedy))
     return found
 
 
+async def access(patient: Patient) -> list[Finding]:
+    """Whether the tokens of the admin port can be read, and whether it needs one."""
+    return await asyncio.to_thread(_access, patient)
+
+
+def _access(patient: Patient) -> list[Finding]:
+    try:
+        digests = admin_token.digests(patient.config.access)
+    except ConfigError as error:
+        remedy = "write a token there: `openssl rand -hex 32`; the user that runs Inferwatch must be able to read it"
+        return [Finding(check="access", level=Level.FAULT, what=str(error), remedy=remedy)]
+    if digests:
+        return [Finding(check="access", level=Level.OK, what="the admin port asks for a token")]
+    if _is_loopback(parse_address("admin", patient.config.admin)[0]):
+        return []
+    what = f"whoever reaches {patient.config.admin} sees tenants and costs, and may reload: it asks for no token"
+    remedy = "name a file with a token in `access.token_file`, or let nobody else reach that port"
+    return [Finding(check="access", level=Level.WARNING, what=what, remedy=remedy)]
+
+
+def _is_loopback(where: str) -> bool:
+    return where in ("127.0.0.1", "::1", "localhost")
+
+
 async def running_version(patient: Patient) -> str:
-    """Return the version of the Inferwatch on our admin port, "" if there is none."""
-    where, port = parse_address("admin", patient.config.admin)
-    where = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(where, f"[{where}]" if ":" in where else where)
-    reply = await patient.get(f"http://{where}:{port}/version")
+    """Return the version of the Inferwatch on our admin port, "" if there is none, UNSAID if it does not say."""
+    reply = await patient.admin("/version")
+    if reply.status == 401 and b"access.token_file" in reply.body:
+        return UNSAID
     loaded = reply.json if reply.status == 200 else None
     version = loaded.get("version") if isinstance(loaded, dict) else None
     return version if isinstance(version, str) else ""

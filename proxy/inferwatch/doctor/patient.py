@@ -9,7 +9,8 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
-from inferwatch.config import Config
+from inferwatch import admin_token
+from inferwatch.config import Config, ConfigError, parse_address
 
 # A page that takes longer will not be read by a probe or a scraper either.
 TIMEOUT_S: Final = 5.0
@@ -55,6 +56,21 @@ class Patient:
     async def get(self, url: str, **headers: str) -> Reply:
         """GET `url`. Never raises: no answer is a finding, too."""
         return await self._ask("GET", url, None, headers)
+
+    @property
+    def admin_url(self) -> str:
+        """Where an Inferwatch with this configuration has its admin port."""
+        where, port = parse_address("admin", self.config.admin)
+        where = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(where, f"[{where}]" if ":" in where else where)
+        return f"http://{where}:{port}"
+
+    async def admin(self, path: str) -> Reply:
+        """GET `path` of our own admin port, with its token if we can read it."""
+        try:
+            headers = await asyncio.to_thread(admin_token.headers, self.config.access)
+        except ConfigError:
+            headers = {}  # `machine.access` says so
+        return await self._ask("GET", self.admin_url + path, None, headers)
 
     async def engine(self, path: str, body: Any = None) -> Reply:
         """GET `path` of the engine, or POST `body` there, with the engine's key if we were given one."""

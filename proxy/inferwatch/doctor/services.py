@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from inferwatch import redis_address
+from inferwatch import admin_token, redis_address
 from inferwatch.config import ConfigError, parse_address
 from inferwatch.doctor import machine
 from inferwatch.doctor.finding import Finding, Level
@@ -120,18 +120,19 @@ async def running(patient: Patient) -> list[Finding]:
     version = await machine.running_version(patient)
     if not version:
         return []
-    where, port = parse_address("admin", patient.config.admin)
-    where = "127.0.0.1" if where in ("0.0.0.0", "::") else where
-    base = f"http://{where}:{port}"
-    ready = await patient.get(f"{base}/readyz")
+    if version == machine.UNSAID:
+        what = "an Inferwatch runs here, and its admin port wants a token"
+        remedy = f"give `--token-file`, or the token in ${admin_token.CLIENT_VARIABLE}"
+        return [Finding(check="running", level=Level.NOTE, what=what, remedy=remedy)]
+    ready = await patient.admin("/readyz")
     found = []
     if ready.status == 200:
         found.append(Finding(check="running", level=Level.OK, what=f"Inferwatch {version} is ready"))
     else:
-        what = f"Inferwatch {version} runs and is not ready ({base}/readyz says why)"
+        what = f"Inferwatch {version} runs and is not ready ({patient.admin_url}/readyz says why)"
         remedy = "start the engine, or wait until draining is over"
         found.append(Finding(check="running", level=Level.FAULT, what=what, remedy=remedy))
-    scrape = await patient.get(f"{base}/metrics")
+    scrape = await patient.admin("/metrics")
     values = _samples(scrape.body.decode("utf-8", "replace"))
     for metric, bad, what, remedy in _SIGNS:
         if any(bad(value) for value in values.get(metric, ())):

@@ -282,7 +282,8 @@ function say(text, bad) {
 }
 function show(frame) {
   latest = frame;
-  const { version, upstream, faults } = frame.health;
+  const { version, upstream, faults, guarded } = frame.health;
+  $("leave").hidden = !guarded;
   say(faults.length ? "not ready: " + faults.join("; ") : "well; " + version + " before " + upstream, faults.length > 0);
   drawCards(frame);
   $("running").textContent = frame.running > frame.streams.length ? `the oldest ${frame.streams.length} of ${frame.running}` : String(frame.running);
@@ -296,8 +297,15 @@ function listen() {
   events.onerror = () => {
     say("connection lost; the numbers below are old, trying again …", true);
     // A browser gives up for good on an answer that is no stream, as a 503 while the collector restarts.
-    if (events.readyState === EventSource.CLOSED) setTimeout(listen, 2000);
+    if (events.readyState === EventSource.CLOSED) setTimeout(listenAgain, 2000);
   };
+}
+
+async function listenAgain() {
+  // A session that has ended: the page itself sends on to where one signs in.
+  const reply = await fetch("/live/frame", { cache: "no-store" }).catch(() => null);
+  if (reply?.status === 401) location.reload();
+  else listen();
 }
 
 // --- controls

@@ -1,0 +1,98 @@
+"""Who may use the admin port: a token in a header for programs, a cookie made of it for browsers. No I/O, no clock.
+
+A cookie says until when it is good, signed with the token's digest: nothing is kept of who came in, a restarted
+collector knows it again, and a new token ends it. Whatever a peer sends is compared in constant time.
+
+State: the digests, which a reload replaces, and counts of what was refused.
+"""
+
+import hashlib
+import hmac
+from collections import Counter
+from collections.abc import Mapping
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+from inferwatch.admin_token import digest
+
+# A screen on a wall is signed in again once a week.
+SESSION_S: Final = 7 * 86_400
+
+# Probes carry no token: a kubelet could not keep one, and what they are told is one word.
+OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/login", "/live/live.css", "/live/login.js", "/live/icon.svg"})
+METRICS_PATH: Final = "/metrics"
+
+Refusal = Literal["", "no_token", "wrong_token", "other_site"]
+REFUSALS: Final[tuple[Refusal, ...]] = ("no_token", "wrong_token", "other_site")
+
+_READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_BEARER: Final = "bearer "
+
+
+class Access:
+    """Judges requests. Without tokens only what another site's page sends is refused."""
+
+    def __init__(self, digests: Mapping[str, str] | None = None) -> None:
+        self._admin = ""
+        self._metrics = ""
+        self.refused: Counter[str] = Counter()
+        self.use(digests or {})
+
+    def use(self, digests: Mapping[str, str]) -> None:
+        """Take up the digests of `admin_token.digests`."""
+        self._admin, self._metrics = digests.get("admin", ""), digests.get("metrics", "")
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether a token is asked for."""
+        return bool(self._admin)
+
+    def refusal(self, path: str, headers: Mapping[str, str], cookie: str, unix_s: float) -> Refusal:
+        """Return why a request is not served, "" if it is. `cookie` is the session's, "" without one."""
+        if not self._admin or path in OPEN_PATHS:
+            return ""
+        given = headers.get("Authorization", "")
+        if given[: len(_BEARER)].lower() == _BEARER:
+            token = given[len(_BEARER) :].strip()
+            known = self.is_token(token)
+            if path == METRICS_PATH and self._metrics:
+                known |= hmac.compare_digest(digest(token), self._metrics)
+            return "" if known else "wrong_token"
+        if cookie:
+            return "" if self._is_session(cookie, unix_s) else "wrong_token"
+        return "no_token"
+
+    def is_token(self, token: str) -> bool:
+        """Whether that is the admin port's token."""
+        return hmac.compare_digest(digest(token), self._admin)
+
+    def session(self, unix_s: float) -> str:
+        """Return a cookie for who has shown the token."""
+        until = str(int(unix_s) + SESSION_S)
+        return f"{until}.{self._signed(until)}"
+
+    def _is_session(self, cookie: str, unix_s: float) -> bool:
+        until, _, signature = cookie.partition(".")
+        if not hmac.compare_digest(signature.encode("utf-8", "surrogateescape"), self._signed(until).encode()):
+            return False
+        return unix_s < int(until)  # digits: we have signed it
+
+    def _signed(self, until: str) -> str:
+        return hmac.new(
+            self._admin.encode(), f"page until {until}".encode("utf-8", "surrogateescape"), hashlib.sha256
+        ).hexdigest()
+
+
+def is_from_elsewhere(method: str, headers: Mapping[str, str], host: str) -> bool:
+    """Whether a page of another site makes a browser send this. Asking is harmless: the browser keeps the answer.
+
+    Browsers say where a request comes from; programs do not. `Sec-Fetch-Site` is believed first, because a proxy in
+    front of us may change `Host`, which `Origin` is compared with.
+    """
+    if method in _READING:
+        return False
+    site = headers.get("Sec-Fetch-Site", "")
+    if site:
+        return site not in ("same-origin", "none")
+    origin = headers.get("Origin", "")
+    return bool(origin) and urlsplit(origin).netloc != host

@@ -1,0 +1,76 @@
+"""The tokens of the admin port: the one place that reads them, for the port itself and for those who ask it.
+
+The supervisor reads them, and what goes to the collector are their digests: nothing that could be shown by mistake.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from inferwatch.config import ConfigError
+from inferwatch.settings.access import Access
+
+# What a client gives if its configuration names no token: `inferwatch report` on a laptop has no file of the host's.
+CLIENT_VARIABLE: Final = "INFERWATCH_TOKEN"
+
+# Shorter ones can be guessed. `openssl rand -hex 32` makes 64.
+MIN_CHARACTERS: Final = 16
+MAX_CHARACTERS: Final = 1024
+
+
+def digests(access: Access, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the digests of the tokens: `{}`, or `admin` and perhaps `metrics`. Blocking.
+
+    Raises:
+        ConfigError: naming the key, never the token: a file or variable cannot be read, or holds none of use.
+    """
+    found = {}
+    for who, prefix in (("admin", ""), ("metrics", "metrics_")):
+        if token := _token(access, prefix, environ):
+            found[who] = digest(token)
+    return found
+
+
+def digest(token: str) -> str:
+    """Return what is kept of a token."""
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def headers(access: Access, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the headers with which a client asks the admin port: the configuration's token, else $INFERWATCH_TOKEN,
+    else none. Blocking.
+
+    Raises:
+        ConfigError: as above.
+    """
+    token = _token(access, "", environ) or (os.environ if environ is None else environ).get(CLIENT_VARIABLE, "").strip()
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def _token(access: Access, prefix: str, environ: Mapping[str, str] | None) -> str:
+    """Return one token, "" if none is configured."""
+    file, variable = getattr(access, f"{prefix}token_file"), getattr(access, f"{prefix}token_env")
+    if file:
+        key, token = f"access.{prefix}token_file", _first_line(f"access.{prefix}token_file", file)
+    elif variable:
+        key, token = f"access.{prefix}token_env", (os.environ if environ is None else environ).get(variable, "").strip()
+        if not token:
+            raise ConfigError(f"{key}: there is no environment variable `{variable}`, or it is empty")
+    else:
+        return ""
+    if not MIN_CHARACTERS <= len(token) <= MAX_CHARACTERS:
+        raise ConfigError(f"{key}: holds {len(token)} characters, expected {MIN_CHARACTERS} to {MAX_CHARACTERS}")
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigError(f"{key}: holds blanks or characters that no HTTP header can carry")
+    return token
+
+
+def _first_line(key: str, path: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            line = file.readline(MAX_CHARACTERS + 2)
+    except OSError as error:
+        raise ConfigError(f"{key}: cannot read `{path}`: {error.strerror}") from None
+    return line.strip().decode("utf-8", "replace")
