@@ -32,7 +32,7 @@ test-engines: $(STAMP)
 
 ## make test-services alerts, dashboards, shared budgets and the live page: real Prometheus, Alertmanager, Redis, Chromium
 test-services: $(STAMP)
-	scripts/need-debian prometheus prometheus-alertmanager redis-server chromium
+	scripts/need-debian prometheus prometheus-alertmanager redis-server chromium curl
 	INFERWATCH_TEST_LOOP=asyncio $(BIN)/python -m pytest -n 2 -q tests/services
 
 ## make test-image    image, compose stack, Helm chart, systemd unit, scale-out (needs root; about 8 minutes the first time)
