@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferwatch.budget_rules import Rulebook
-from inferwatch_collectors.budgets.enforcement import is_calm, news, percent_reached
+from inferwatch_collectors.budgets.enforcement import AHEAD_NS, is_calm, must_cut, news, percent_reached, tokens_ahead
 from inferwatch_collectors.budgets.expected import FORGET_AT, MIN_SEEN, Expected
 from inferwatch_collectors.budgets.spending import HISTORY_HOURS, WINDOW_BUCKETS, Spending
+from inferwatch_collectors.exchange import Progress
 
 from .conftest import NOW_S, budgets, rule
 
@@ -169,3 +170,25 @@ def test_an_account_that_cannot_come_near_its_limit_is_calm() -> None:
     """With all that it holds."""
     assert is_calm(20, 30, 100)
     assert not is_calm(20, 31, 100)
+
+
+def test_a_stream_goes_on_at_its_own_pace_and_sends_one_token_at_least() -> None:
+    """What comes before the next look can end it; a burst at its beginning is no pace."""
+
+    def ahead(tokens: int | None, lasted_ns: int) -> int:
+        return tokens_ahead(Progress(5, 5 + lasted_ns, None, None, tokens))
+
+    assert [tokens_ahead(Progress(None, 5, None, None, tokens)) for tokens in (None, 0, 500)] == [0, 0, 1]
+    assert ahead(1, 0) == 1
+    assert ahead(101, 100 * AHEAD_NS) == 1
+    assert ahead(101, 1000 * AHEAD_NS) == 1
+    assert ahead(101, 10 * AHEAD_NS) == 10
+    assert ahead(3, 1000) == 2
+
+
+def test_streams_end_before_their_next_tokens_are_too_many() -> None:
+    """Of a budget that cuts; the limit itself may be reached."""
+    cuts, rejects = rule(on_limit="cut"), rule(on_limit="reject")
+    assert [must_cut(cuts, spent, 10, 100) for spent in (90, 91, 100)] == [False, True, True]
+    assert must_cut(cuts, 100, 0, 100)
+    assert not must_cut(rejects, 200, 10, 100)

@@ -127,6 +127,16 @@ def test_the_cut_is_between_events_wherever_reads_are_split(data: st.DataObject,
         assert whole.startswith(b"".join(sent[: len(found) - 2]))
 
 
+def test_between_two_events_it_ends_at_once() -> None:
+    """Within one, or before the first, it has to go on; of a dialect that is not known nothing is said."""
+    whole = chunk("a")
+    assert events(Cutting(CHAT, whole, choices=1, usage=False).end_here() or b"")[-1] == b"[DONE]"
+    assert Cutting(CHAT, whole.replace(b"\n", b"\r\n"), choices=1, usage=False).end_here() is not None
+    assert Cutting(CHAT, whole + whole[:9], choices=1, usage=False).end_here() is None
+    assert Cutting(CHAT, b"", choices=1, usage=False).end_here() is None
+    assert Cutting("/generate_stream", whole, choices=1, usage=False).end_here() is None
+
+
 @pytest.mark.parametrize(("path", "good"), [(CHAT, True), ("/generate_stream", False)])
 def test_whether_it_ended_well_is_told(path: str, good: bool) -> None:
     """Whoever writes the end of the transfer must know: a reply without last words has to break off."""

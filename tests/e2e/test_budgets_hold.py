@@ -16,9 +16,8 @@ from inferwatch_simulator.readings import total
 
 STREAMS = 64
 CUT_LIMIT = 12_000
-# A step of 64 answers takes the simulator 15 ms or more: 40 of them are far above the tenth of a second within which a
-# cut is to come, and far below the 1,500 that the streams would go on for.
-STEPS_TOO_MANY = 40
+LONG = 2000
+USAGE: dict[str, Any] = {"stream_options": {"include_usage": True}}
 
 FIRST_REQUESTS = 200
 THAT_FIT = 20
@@ -136,30 +135,49 @@ async def test_observe_lets_all_pass_and_counts(stack: Stack) -> None:
 
 
 async def test_streams_are_cut_in_good_form(stack: Stack) -> None:
-    """64 streams run into the end of their budget: each ends as at `max_tokens`, with little overspent."""
+    """Streams run into the end of their budget: each ends as at `max_tokens`, and what they were told is what is spent.
+
+    How much is overspent hangs on the machine's mood, so it is measured (`bench/budgets.sh`) and not tested here.
+    """
     async with client(headers=tenant("cut")) as session:
-        for batch in range(1, 5):  # what its requests come to is known after 50 of them
-            short = [send(session, stack.url, chat(f"short {number}", max_tokens=4)) for number in range(14)]
-            assert {status for status, _ in await asyncio.gather(*short)} == {200}
-            assert await spent(stack, "cut", batch * 14 * 4) < CUT_LIMIT / 2
-        bodies = [chat(f"long {n}", max_tokens=2000, stream_options={"include_usage": True}) for n in range(STREAMS)]
+        before = 0
+        for _ in range(4):  # what its requests come to is known after 50 of them
+            short = [send(session, stack.url, chat(f"short {n}", max_tokens=4, **USAGE)) for n in range(14)]
+            replies = await asyncio.gather(*short)
+            assert {status for status, _ in replies} == {200}
+            before += sum(_tokens(json.loads(_events(body)[-2])) for _, body in replies)
+            assert await spent(stack, "cut", before) == before < CUT_LIMIT / 2
+        bodies = [chat(f"long {n}", max_tokens=LONG, **USAGE) for n in range(STREAMS)]
         replies = await asyncio.gather(*(send(session, stack.url, body) for body in bodies))
-    for code, body in replies:
-        assert code == 200
-        *events, done = body.decode().strip().split("\n\n")
-        assert done == "data: [DONE]"
-        *told, last, usage = [json.loads(event.removeprefix("data: ")) for event in events]
-        assert last["choices"][0]["finish_reason"] == "length"
-        assert last["choices"][0]["stop_reason"] == "budget_exceeded"
-        assert usage["choices"] == []
-        assert 0 < usage["usage"]["completion_tokens"] <= len(told) + 1
-    over = await spent(stack, "cut", CUT_LIMIT) - CUT_LIMIT
-    assert over <= STREAMS * STEPS_TOO_MANY, f"{over} tokens overspent"
-    assert (await ask(stack, "cut"))[0] == 429
-    await counted(stack, "cut", admitted=56 + STREAMS, rejected=1, cut=STREAMS)
+    cut = [body for code, body in replies if code == 200]
+    assert {code for code, _ in replies} <= {200, 429}  # who comes when most is spent is refused
+    assert len(cut) * LONG > CUT_LIMIT
+    told = sum(_ended_by_us(body) for body in cut)
+    assert await spent(stack, "cut", before + told) == before + told
+    assert (await ask(stack, "cut", max_tokens=LONG))[0] == 429
+    await counted(stack, "cut", admitted=56 + len(cut), rejected=1 + STREAMS - len(cut), cut=len(cut))
     scrape = stack.scrape()
-    assert total(scrape, "inferwatch_requests_total", outcome="stream_error", tenant="cut") == STREAMS
-    assert total(scrape, "inferwatch_request_errors_total", error_type="budget") > STREAMS
+    assert total(scrape, "inferwatch_requests_total", outcome="stream_error", tenant="cut") == len(cut)
+
+
+def _events(stream: bytes) -> list[str]:
+    return [event.removeprefix("data: ") for event in stream.decode().strip().split("\n\n")]
+
+
+def _tokens(event: dict[str, Any]) -> int:
+    assert event["choices"] == []
+    return int(event["usage"]["total_tokens"])
+
+
+def _ended_by_us(stream: bytes) -> int:
+    """Return the tokens that a cut stream says it has; it is whole events, and the last ones say why it ends."""
+    *events, done = _events(stream)
+    assert done == "[DONE]"
+    *told, last, usage = [json.loads(event) for event in events]
+    assert last["choices"][0]["finish_reason"] == "length"
+    assert last["choices"][0]["stop_reason"] == "budget_exceeded"
+    assert usage["usage"]["completion_tokens"] <= len(told)
+    return _tokens(usage)
 
 
 async def test_first_requests_at_once_never_overspend(stack: Stack) -> None:

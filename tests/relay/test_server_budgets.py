@@ -161,6 +161,45 @@ async def test_a_stream_is_cut_at_the_end_of_an_event(start: Start) -> None:
     assert (close.outcome, close.error, close.status) == ("stream_error", "budget", 200)
 
 
+@pytest.mark.parametrize("framing", [SSE, wire("HTTP/1.1 200 OK\ncontent-type: text/event-stream\n\n")])
+async def test_between_two_events_a_stream_is_cut_at_once(start: Start, framing: bytes) -> None:
+    """The engine is not waited for: its next token would be one too many."""
+    rig = await start()
+    client = await rig.connect()
+    client.send(post(STREAMED, "/v1/chat/completions"))
+    engine = await rig.engine.accept()
+    await engine.request()
+    engine.send(framing + (chunk(event("one")) if framing is SSE else event("one")))
+    await until(lambda: len(rig.tap.reads) == 1)
+    rig.relay.cut((1,))
+    reply = await client.reply()
+    assert reply.complete
+    one, last, done = events(reply)
+    assert one["choices"][0]["delta"]["content"] == "one"
+    assert (last["choices"][0]["finish_reason"], done) == ("length", "[DONE]")
+    assert await engine.rest() == b""
+    assert (await rig.tap.close()).error == "budget"
+    assert not rig.relay.active
+
+
+async def test_an_event_that_is_held_back_is_not_ended_before(start: Start) -> None:
+    """A finish waits for the fingerprint behind it; said twice, a choice would end twice."""
+    rig = await start(upstream={"engine": "vllm"})
+    client = await rig.connect()
+    client.send(post(STREAMED, "/v1/chat/completions"))
+    engine = await rig.engine.accept()
+    await engine.request()
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+    finish = {"choices": [{"index": 0, "delta": {"content": "end"}, "finish_reason": "stop"}], "usage": usage}
+    engine.send(SSE + chunk(event("one", usage=usage)) + chunk(event("end", **finish)))
+    await until(lambda: len(b"".join(read[2] for read in rig.tap.reads)) >= len(event("one") + event("end")))
+    rig.relay.cut((1,))
+    engine.send(chunk(event("", choices=[], usage=usage) + b"data: [DONE]\n\n"))
+    *said, done = events(await client.reply())
+    assert [choice["finish_reason"] for each in said for choice in each["choices"]] == [None, "stop"]
+    assert done == "[DONE]"
+
+
 async def test_a_stream_that_has_not_begun_ends_with_its_first_event(start: Start) -> None:
     """It is told once only that it must end, so that must not be forgotten."""
     rig = await start()

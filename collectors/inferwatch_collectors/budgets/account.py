@@ -22,6 +22,7 @@ class Account:
     __slots__ = (
         "_live_sum",
         "_pending_sum",
+        "ahead",
         "decisions",
         "digest",
         "dirty",
@@ -58,6 +59,7 @@ class Account:
         # Ended ones that will be measured: when they arrived, and the estimate until then.
         self.pending: dict[str, tuple[float, int]] = {}
         self._live_sum = self._pending_sum = 0
+        self.ahead = 0  # what its streams spend until the next look; of budgets that cut
         self.lease = Lease() if rule.shared else None  # of the present period; None: it is this host's alone
         self.reserved = NOTHING  # held on the board at the last look
         self.decisions = [0, 0, 0]  # of the board's counts, what was counted: admitted, rejected, would_reject

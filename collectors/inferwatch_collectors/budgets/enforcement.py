@@ -1,9 +1,15 @@
 """What follows from how much is spent: warnings, which accounts need watching, which streams must end. Pure."""
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from inferwatch.settings.budgets import BudgetRule
+from inferwatch_collectors.exchange import Progress
+
+# From a token that is not known yet to the end of its stream by the next look: FLUSH_S in the relay, TICK_S here (see
+# `meter`), and a hundredth to be told.
+AHEAD_NS: Final = 90_000_000
 
 # An account of which at most this part can be gone when all that runs has ended at its worst is looked at now and then:
 # nothing can happen to it meanwhile.
@@ -26,6 +32,19 @@ def is_calm(spent: int, held: int, limit: int) -> bool:
     return spent + held <= limit * CALM_SHARE
 
 
-def must_cut(settings: BudgetRule, spent: int, limit: int) -> bool:
-    """Tell whether running streams of an account must end."""
-    return settings.on_limit == "cut" and spent >= limit
+def tokens_ahead(progress: Progress) -> int:
+    """Return how many tokens a stream will have sent, at its own pace, before what it is doing now can end it.
+
+    At least one: streams in step send one each within any moment, however slow they are. 0: it has not begun.
+    """
+    tokens, first_ns = progress.completion_tokens or 0, progress.first_ns
+    if first_ns is None:  # or began before our time
+        return min(tokens, 1)
+    # In a shorter time than that no pace can be seen: first tokens often come in one breath.
+    lasted_ns = max(AHEAD_NS, progress.last_ns - first_ns)
+    return max(1, math.ceil((tokens - 1) * AHEAD_NS / lasted_ns))
+
+
+def must_cut(settings: BudgetRule, spent: int, ahead: int, limit: int) -> bool:
+    """Tell whether running streams of an account must end, which will have spent `ahead` more at the next look."""
+    return settings.on_limit == "cut" and (spent >= limit or spent + ahead > limit)

@@ -6,7 +6,8 @@ The clockwork around the pure parts. Everything happens on the event loop's thre
   into memos in the same step, so the ledger's next transaction has the records and the sums that include them, or
   neither.
 * `tick`, each TICK_S, looks at running streams of accounts that may come near their limit, publishes what changed, and
-  cuts. A stream's tokens are here FLUSH_S after they were sent, so they count within 100 ms.
+  cuts before the next look would find that too much was spent. A stream's tokens are here FLUSH_S after they were
+  sent, so they count within 100 ms.
 * once a second: new periods, audits of what is held, the relays' counts of decisions, forecasts.
 
 What is held is let go of in the publication that shows it as spent: both are written under one hold of the lock.
@@ -28,7 +29,7 @@ from inferwatch_collectors.booking import Link
 from inferwatch_collectors.budgets.account import PENDING_S, Account
 from inferwatch_collectors.budgets.beginnings import Beginnings
 from inferwatch_collectors.budgets.charges import Tariff
-from inferwatch_collectors.budgets.enforcement import must_cut, news
+from inferwatch_collectors.budgets.enforcement import must_cut, news, tokens_ahead
 from inferwatch_collectors.budgets.expected import Expected
 from inferwatch_collectors.budgets.exported import Exported
 from inferwatch_collectors.budgets.history import Past
@@ -367,6 +368,9 @@ class BudgetMeter:
 
     def _look(self, links: Iterable[Link], *, calm_too: bool) -> None:
         """See how far running streams are."""
+        for account in self._accounts.values():
+            if calm_too or not account.is_calm:
+                account.ahead = 0
         for link in links:
             for entry in link.entries.values():
                 running = self._running.get(entry.opened.request_id)
@@ -382,18 +386,25 @@ class BudgetMeter:
     def _progressed(self, running: _Running, progress: Progress, accounts: list[Account]) -> None:
         opened = running.opened
         for account in accounts:
-            amount = self._tariff.of_tokens(
-                *(account.rule.measured, opened.model, opened.tenant, opened.wall_ns),
-                *(progress.prompt_tokens, progress.cached_tokens, progress.completion_tokens),
-            )
+            amount = self._amount(account, opened, progress, progress.completion_tokens)
             account.progressed(opened.request_id, amount)
+            if account.rule.settings.on_limit == "cut" and not running.is_cut and opened.request_id in account.live:
+                further = (progress.completion_tokens or 0) + tokens_ahead(progress)
+                account.ahead += max(0, self._amount(account, opened, progress, further) - amount)
+
+    def _amount(self, account: Account, opened: Open, progress: Progress, completion_tokens: int | None) -> int:
+        return self._tariff.of_tokens(
+            *(account.rule.measured, opened.model, opened.tenant, opened.wall_ns),
+            *(progress.prompt_tokens, progress.cached_tokens, completion_tokens),
+        )
 
     def _cut_spent(self) -> None:
         """Tell relays which streams must end."""
         spent = {
             id(each)
             for each in self._accounts.values()
-            if each.rule.settings.on_limit == "cut" and must_cut(each.rule.settings, each.spent, self._end_of(each))
+            if each.rule.settings.on_limit == "cut"
+            and must_cut(each.rule.settings, each.spent, each.ahead, self._end_of(each))
         }
         if not spent:
             return

@@ -42,7 +42,10 @@ MAX_CHOICES: Final = 1024
 
 
 class Cutting:
-    """A stream that is to end. It goes on up to the end of the event under way, or of the next one."""
+    """A stream that is to end: here if it is between two events, else with the event under way.
+
+    What has not begun ends with its first event: before that nothing can be said in its dialect.
+    """
 
     __slots__ = ("_boundaries", "_carry", "_choices", "_path", "_seen", "_usage", "in_good_form")
 
@@ -55,6 +58,12 @@ class Cutting:
         self._seen = tail  # the id, the model and the usage are in it
         self._carry = b""
         self.in_good_form = True  # False after the end: nothing fitting could be said, so the reply must break off
+
+    def end_here(self) -> bytes | None:
+        """Return the events that end the stream behind what was shown; None: it is not between two."""
+        if not self._seen.endswith(self._boundaries):
+            return None
+        return final_events(self._path, self._seen, choices=self._choices, usage=self._usage)
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
         """Take what would be shown next. Returns what to show instead, and whether the reply ends with it."""

@@ -47,6 +47,11 @@ class DetailsFilter:
         self._before, self._before_count = self._held, len(self._held)
         return self._hidden(self._release())
 
+    @property
+    def holds(self) -> bool:
+        """Whether something is held back now."""
+        return bool(self._held)
+
     def unshown(self) -> bytes:
         """Return what was held back, as it came, before the last call."""
         return b"".join(self._before[: self._before_count])

@@ -196,11 +196,16 @@ class Exchange:
         transport.write(data)
 
     def cut(self) -> None:
-        """The budget is spent: end the stream with the next event. What is no stream goes on."""
+        """The budget is spent: end the stream, here if it is between two events. What is no stream goes on."""
         if self.finished or self.cutting is not None or (self.head_written and not self.observer.is_stream):
             return
-        # A reply that has not begun ends with its first event: nothing can be said in its dialect before that.
         self.cutting = self.observer.cutting()
+        # To wait for one more event of each stream would cost a token of each.
+        end = self.observer.last_words(self.cutting) if self.head_written else None
+        if end is not None and not self.transport.is_closing():
+            if end:
+                self._write_body(end)
+            self._end_cut(in_good_form=True)
 
     def _shorten(self, cutting: Cutting, data: bytes) -> None:
         """Pass on a stream that is to end, and end it where it can."""
@@ -211,13 +216,15 @@ class Exchange:
         self.read_done()
         if data:
             self._write_body(data)
-        if not is_end:
-            return
+        if is_end:
+            self._end_cut(in_good_form=cutting.in_good_form)
+
+    def _end_cut(self, *, in_good_form: bool) -> None:
         self.hang_up()
         self.error = ErrorType.BUDGET
         self.finished = True
         self.observer.end()  # what it held back comes behind the end
-        if self._chunked and cutting.in_good_form:
+        if self._chunked and in_good_form:
             self._write(LAST_CHUNK + b"\r\n")
         self._settled()
 

@@ -249,6 +249,14 @@ class Observer:
         """Return what ends this stream in good form, from here on."""
         return Cutting(self._subject.path, self._last_bytes(), choices=self._facts.choices, usage=self._wishes_usage)
 
+    def last_words(self, cutting: Cutting) -> bytes | None:
+        """Return what ends the stream right here; None: it is within an event, or something of one is held back."""
+        try:
+            return None if self._filter is not None and self._filter.holds else cutting.end_here()
+        except Exception as error:  # noqa: BLE001 - the fence
+            self._fault("cut", error)
+            return None
+
     def shorten(self, cutting: Cutting, shown: bytes) -> tuple[bytes, bool]:
         """Return what to show instead of `shown`, and whether the reply ends with it; after a fault it breaks off."""
         try:

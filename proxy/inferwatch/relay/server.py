@@ -88,7 +88,7 @@ class Relay:
     def cut(self, ids: tuple[int, ...]) -> None:
         """The collector says that a budget of these requests is spent; those that are over are ignored."""
         spent = frozenset(ids)
-        for exchange in self.active:
+        for exchange in list(self.active):
             if exchange.observer.id in spent:
                 exchange.cut()
 

@@ -118,6 +118,11 @@ class UsageFilter:
         self._held_bytes = 0
         return self._release(self._fingerprint.value or b"") + rest
 
+    @property
+    def holds(self) -> bool:
+        """Whether something is held back now."""
+        return bool(self._held_bytes or self._big or self._waiting)
+
     def unshown(self) -> bytes:
         """Return what was held back, as it came, before the last call: for a fault in here, bytes first."""
         return self._before
