@@ -273,6 +273,7 @@ class Exchange:
         """Take from the end of the body how it ended; its tokens may have been seen, so they are not counted again."""
         dialect, seen = self._selection.dialect, self._seen
         last = Observation(seen.facts)
+        last.reader = seen.reader
         if self._streamed():
             events = RecordStream(dialect, last) if self._selection.framing == NDJSON else EventStream(dialect, last)
             events.gap()  # it begins anywhere

@@ -187,6 +187,16 @@ def test_mirrored_reply_has_no_cookies_and_is_bounded() -> None:
     assert len(heads.mirrored_reply(many)) < 100
 
 
+def test_of_a_field_too_long_to_mirror_its_end_is_mirrored() -> None:
+    """vLLM's `metadata` of many vectors has the usage there, and the content type behind it."""
+    long = b'{"data": [' + b"0," * 50_000 + b'0], "usage": {"prompt_tokens": 3}}'
+    seen = heads.mirrored_reply([(b"metadata", long), (b"content-type", b"application/octet-stream")])
+    assert seen["metadata"] == long[-heads.MIRRORED_END_BYTES :].decode()
+    assert seen["content-type"] == "application/octet-stream"
+    endless = heads.mirrored_reply([(b"x-%d" % number, b"v" * 9000) for number in range(1000)])
+    assert sum(map(len, endless.values())) <= heads.MAX_MIRRORED_HEAD_BYTES + heads.MIRRORED_END_BYTES
+
+
 @pytest.mark.parametrize(
     ("target", "origin"),
     [

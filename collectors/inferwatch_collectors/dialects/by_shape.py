@@ -90,6 +90,8 @@ class ByShape(Dialect):
 
     def read_reply_tail(self, observation: Observation, tail: bytes) -> None:
         """Take the end of a plain reply that was not read."""
+        if observation.reader is None:
+            observation.reader = next((dialect for fields, dialect in _NATIVE if _any_named(fields, tail)), None)
         self._known(observation).read_reply_tail(observation, tail)
 
     def read_usage(self, raw: bytes) -> Usage | None:
@@ -111,6 +113,10 @@ class ByShape(Dialect):
         if observation.reader is None:
             observation.reader = reader_of(data)
         return self._known(observation)
+
+
+def _any_named(fields: frozenset[str], tail: bytes) -> bool:
+    return any(b'"%b":' % field.encode() in tail for field in fields)
 
 
 def reader_of(data: bytes) -> Dialect | None:

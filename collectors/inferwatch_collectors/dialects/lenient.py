@@ -6,11 +6,15 @@ first.
 """
 
 import json
-from typing import Any, TypeVar, get_args, get_origin
+import re
+from collections.abc import Iterator
+from typing import Any, Final, TypeVar, get_args, get_origin
 
 import msgspec
 
 S = TypeVar("S", bound=msgspec.Struct)
+
+_DECODER: Final = json.JSONDecoder()
 
 
 def load_object(data: bytes) -> dict[str, Any] | None:
@@ -20,6 +24,21 @@ def load_object(data: bytes) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def objects_named(name: str, tail: bytes) -> Iterator[bytes]:
+    """Yield the JSON objects that stand whole under `name` in the end of a document, the last one first.
+
+    Inside a JSON string the quotes would be escaped, so text that talks about them does not match.
+    """
+    text = tail.decode("utf-8", "replace")
+    starts = [match.end() for match in re.finditer(rf'"{name}"\s*:\s*(?={{)', text)]
+    for start in reversed(starts):
+        try:
+            _, end = _DECODER.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            continue
+        yield text[start:end].encode("utf-8", "replace")
 
 
 def salvage(source: dict[str, Any], wanted: type[S]) -> S:

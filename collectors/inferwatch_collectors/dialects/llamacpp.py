@@ -12,6 +12,7 @@ import msgspec
 
 from inferwatch_collectors.dialects.base import ANSWER, Observation, RequestFacts
 from inferwatch_collectors.dialects.content import BAD_JSON, SETTINGS, Piece, from_user, load, settings
+from inferwatch_collectors.dialects.lenient import objects_named
 from inferwatch_collectors.dialects.reading import (
     CountingDialect,
     advance,
@@ -25,7 +26,7 @@ from inferwatch_collectors.dialects.reading import (
 )
 from inferwatch_collectors.dialects.replies import whole_replies
 from inferwatch_collectors.dialects.timings import from_body
-from inferwatch_collectors.dialects.usage import ONE_PROMPT, Count, Usage, known
+from inferwatch_collectors.dialects.usage import ONE_PROMPT, Count, Usage, from_timings, known
 
 
 class Reply(msgspec.Struct, gc=False):
@@ -109,6 +110,13 @@ class LlamaCpp(CountingDialect):
                 index = position if reply.index is None else reply.index
                 note_count(observation, index, usage)
                 _note_end(observation, index, reply)
+
+    def read_reply_tail(self, observation: Observation, tail: bytes) -> None:
+        """Take the `timings` of a lone reply: they stand behind the prompt, which comes back, and the counts do not."""
+        if not tail.rstrip().endswith(b"]"):
+            for raw in objects_named("timings", tail):
+                observation.final = from_timings(load(raw))
+                return
 
     def tell_reply(self, observation: Observation, stamp_ns: int, body: bytes) -> None:
         """Tell the text of each reply; its `prompt` is the request's once more."""

@@ -115,6 +115,12 @@ class Ollama(CountingDialect):
         """Tell the text."""
         _tell(observation, stamp_ns, salvage(load(body), Record))
 
+    def read_reply_tail(self, observation: Observation, tail: bytes) -> None:
+        """Take the figures, which stand together at the end."""
+        _, figures, rest = tail.rpartition(b'"total_duration":')
+        if figures:
+            self._note(observation, salvage(load(b'{"done":true,' + figures + rest), Record))
+
     def unfinished(self, observation: Observation) -> bool:
         """Return whether the last record never came."""
         return not observation.done
@@ -149,6 +155,13 @@ class OllamaEmbed(CountingDialect):
         if record.error:
             note_error(observation, record.error)
         note_names(observation, None, record.model)
+        if record.prompt_eval_count is not None:
+            observation.final = Usage(record.prompt_eval_count)
+
+    def read_reply_tail(self, observation: Observation, tail: bytes) -> None:
+        """Take the count, which stands behind the vectors."""
+        _, name, rest = tail.rpartition(b'"prompt_eval_count":')
+        record = salvage(load(b"{" + name + rest), Record)
         if record.prompt_eval_count is not None:
             observation.final = Usage(record.prompt_eval_count)
 

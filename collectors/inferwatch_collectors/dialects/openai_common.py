@@ -86,7 +86,8 @@ class OpenAIReplies(CountingDialect):
         note_finishes(observation, reply.choices or ())
 
     def read_reply_tail(self, observation: Observation, tail: bytes) -> None:
-        """Take the finish reasons in the order in which they stand there; with some missing the indices are a guess."""
+        """Take the usage, and the finish reasons in their order there; with some missing the indices are a guess."""
+        super().read_reply_tail(observation, tail)
         found = [match.decode("utf-8", "replace") for match in _FINISH_REASON.findall(tail)]
         note_finishes(observation, [WireChoice(index=i, finish_reason=reason) for i, reason in enumerate(found)])
 

@@ -13,7 +13,7 @@ import msgspec
 from inferwatch.record import TokenSource
 from inferwatch_collectors.dialects.base import Observation
 from inferwatch_collectors.dialects.content import BAD_JSON, SETTINGS, Piece, from_user, load, messages, settings
-from inferwatch_collectors.dialects.lenient import load_object, salvage
+from inferwatch_collectors.dialects.lenient import load_object, objects_named, salvage
 from inferwatch_collectors.dialects.reading import CountingDialect, note_error, note_names, whole_reply
 from inferwatch_collectors.dialects.usage import Count, PromptDetails, Totals, Usage, count_in
 
@@ -41,6 +41,11 @@ class _Units(msgspec.Struct, gc=False):
 class _Meta(msgspec.Struct, gc=False):
     tokens: _Units | None = None
     billed_units: _Units | None = None
+
+    def usage(self) -> Usage | None:
+        """Return the counts."""
+        units = self.tokens or self.billed_units
+        return None if units is None else Usage(units.input_tokens)
 
 
 class Reply(msgspec.Struct, gc=False):
@@ -89,13 +94,8 @@ class Pooling(CountingDialect):
 
     def read_head(self, observation: Observation, headers: Mapping[str, str]) -> None:
         """Take what stands in the head where the body is of vectors alone."""
-        metadata = headers.get("metadata", "")
-        if metadata.startswith("{"):
-            loaded = load_object(metadata.encode("latin-1", "replace"))
-            if loaded is not None:
-                reply = salvage(loaded, Reply)
-                note_names(observation, reply.id, reply.model)
-                observation.own = None if reply.usage is None else reply.usage.usage()
+        if "metadata" in headers:
+            _read_metadata(observation, headers["metadata"].encode("latin-1", "replace"))
         elif (tokens := count_in(headers.get("x-compute-tokens", ""))) is not None:
             observation.own = Usage(tokens)
 
@@ -112,8 +112,13 @@ class Pooling(CountingDialect):
         if reply.usage is not None:
             observation.final = reply.usage.usage()
         elif reply.meta is not None:
-            units = reply.meta.tokens or reply.meta.billed_units
-            observation.final = None if units is None else Usage(units.input_tokens)
+            observation.final = reply.meta.usage()
+
+    def read_reply_tail(self, observation: Observation, tail: bytes) -> None:
+        """Take the usage, or Cohere's `meta`, behind the vectors."""
+        super().read_reply_tail(observation, tail)
+        for raw in objects_named("meta", tail):
+            observation.final = observation.final or salvage(load(raw), _Meta).usage()
 
     def read_usage(self, raw: bytes) -> Usage | None:
         """Return the usage object in `raw` JSON, None if it is none."""
@@ -130,6 +135,19 @@ class Pooling(CountingDialect):
         if totals.prompt is not None or told is None:
             return totals
         return Totals(told.prompt_tokens, told.completion_tokens, told.cached, source=TokenSource.HEADERS)
+
+
+def _read_metadata(observation: Observation, metadata: bytes) -> None:
+    """Take vLLM's JSON. It grows with the number of vectors; of a long one only the end is here, with the usage."""
+    loaded = load_object(metadata)
+    reply = None if loaded is None else salvage(loaded, Reply)
+    if reply is not None:
+        note_names(observation, reply.id, reply.model)
+        observation.own = None if reply.usage is None else reply.usage.usage()
+        return
+    for raw in objects_named("usage", metadata):
+        observation.own = salvage(load(raw), PoolingUsage).usage()
+        return
 
 
 EMBEDDINGS: Final = Pooling("embeddings")

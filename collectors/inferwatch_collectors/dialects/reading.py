@@ -13,7 +13,7 @@ import msgspec
 from inferwatch.record import TokenSource
 from inferwatch_collectors.dialects.base import MAX_NAME_CHARS, Choice, Dialect, Observation
 from inferwatch_collectors.dialects.content import BAD_JSON
-from inferwatch_collectors.dialects.lenient import load_object, salvage
+from inferwatch_collectors.dialects.lenient import load_object, objects_named, salvage
 from inferwatch_collectors.dialects.usage import LastFinalWins, Totals, Usage, UsageRule
 
 # A finish reason is a word of the engine's; those known have 17 characters at most.
@@ -54,6 +54,14 @@ class CountingDialect(Dialect):
 
     reads: ClassVar[bool] = True
     rule: ClassVar[UsageRule] = LastFinalWins()
+
+    def read_reply_tail(self, observation: Observation, tail: bytes) -> None:
+        """Take the usage, which engines write behind what they generated."""
+        for raw in objects_named("usage", tail):
+            usage = self.read_usage(raw)
+            if usage is not None and not usage.blank():
+                observation.final = usage
+                return
 
     def totals(self, observation: Observation, choices: int) -> Totals:
         """Return the final usage, or the sum of the running ones, or what the events let us guess."""

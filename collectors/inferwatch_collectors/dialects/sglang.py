@@ -12,6 +12,7 @@ import msgspec
 
 from inferwatch_collectors.dialects.base import ANSWER, Observation, RequestFacts
 from inferwatch_collectors.dialects.content import BAD_JSON, Piece, from_user, load, settings
+from inferwatch_collectors.dialects.lenient import objects_named, salvage
 from inferwatch_collectors.dialects.reading import (
     CountingDialect,
     advance,
@@ -133,6 +134,13 @@ class SGLang(CountingDialect):
             if reply.meta_info is not None:
                 note_count(observation, index, reply.meta_info.usage())
                 _note(observation, index, reply.meta_info)
+
+    def read_reply_tail(self, observation: Observation, tail: bytes) -> None:
+        """Take the counts of a lone reply; those of an array are all over it."""
+        if not tail.rstrip().endswith(b"]"):
+            for raw in objects_named("meta_info", tail):
+                observation.final = salvage(load(raw), Meta).usage()
+                return
 
 
 def _tell_new(observation: Observation, stamp_ns: int, index: int, text: str) -> None:

@@ -11,7 +11,7 @@ import msgspec
 from inferwatch_collectors.dialects.base import ANSWER, Observation
 from inferwatch_collectors.dialects.content import BAD_JSON, load
 from inferwatch_collectors.dialects.openai_chat import OPENAI_CHAT
-from inferwatch_collectors.dialects.openai_responses import ResponsesUsage
+from inferwatch_collectors.dialects.openai_responses import OPENAI_RESPONSES, ResponsesUsage
 from inferwatch_collectors.dialects.reading import (
     CountingDialect,
     advance,
@@ -76,7 +76,8 @@ class Transcription(CountingDialect):
 
     def read_usage(self, raw: bytes) -> Usage | None:
         """Return the usage object in `raw` JSON, None if it is none."""
-        return OPENAI_CHAT.read_usage(raw)
+        usage = OPENAI_CHAT.read_usage(raw)
+        return OPENAI_RESPONSES.read_usage(raw) if usage is None or usage.blank() else usage
 
 
 def _note(observation: Observation, event: Event) -> None:

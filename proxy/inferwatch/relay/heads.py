@@ -39,6 +39,8 @@ _NOT_MIRRORED_REPLY_HEADERS: Final = frozenset({b"set-cookie", b"date", b"server
 
 # Names and values of one reply that are mirrored; an engine sends some 500 bytes.
 MAX_MIRRORED_HEAD_BYTES: Final = 8192
+# Of a field that does not fit, its end: vLLM's `metadata` has 100 bytes for each vector, and then the usage.
+MIRRORED_END_BYTES: Final = 1024
 
 
 # Field names seen lately, as they came, with what is to be known of them: a client sends the same twenty names with
@@ -222,7 +224,11 @@ def mirrored_reply(headers: list[Header]) -> dict[str, str]:
     for name, value in headers:
         size += len(name) + len(value)
         if size > MAX_MIRRORED_HEAD_BYTES:
-            break
+            size -= len(value)
+            value = value[-MIRRORED_END_BYTES:]  # noqa: PLW2901 - the rest of it is not for the mirror
+            size += len(value)
+            if size > MAX_MIRRORED_HEAD_BYTES + MIRRORED_END_BYTES:
+                break
         _, text, kind = _replies.get(name) or _learn_reply(name)
         if kind != _PASSED:
             seen[text] = value.decode("latin-1")
