@@ -44,7 +44,6 @@ RESULTS: Final = ("exported", "failed", "dropped")
 EVENTS_PER_STREAM: Final = 8
 PACE: Final = Pace(events_per_s=100.0, first_s=0.02, stamped=True)
 START_S: Final = 30.0
-SAMPLES: Final = 20  # of memory, in each phase
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +53,7 @@ class Plan:
     well_s: float = 60.0  # before and after
     ill_s: float = 150.0  # of each illness
     per_s: float = 80.0  # requests to each Inferwatch; every other one a stream
+    samples: int = 20  # of memory and counters, in each phase
     variables: Mapping[str, str] = field(default_factory=dict)
 
     def seconds(self, phase: str) -> float:
@@ -202,8 +202,8 @@ class Outage:
         for target in self.targets:
             target.begin(phase)
         seconds = self.plan.seconds(phase)
-        for number in range(SAMPLES):
-            await asyncio.sleep(began_s + (number + 1) * seconds / SAMPLES - time.monotonic())
+        for number in range(self.plan.samples):
+            await asyncio.sleep(began_s + (number + 1) * seconds / self.plan.samples - time.monotonic())
             for target in self.targets:
                 await asyncio.to_thread(target.sample)
                 if phase == AGAIN and target.recovered_s is None and target.exported() > before[target.kind]:
