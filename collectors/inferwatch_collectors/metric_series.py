@@ -31,6 +31,7 @@ class Exemplar(NamedTuple):
     trace_id: str
     value: float
     wall_s: float  # Unix time at which it was observed
+    span_id: str = ""
 
 
 class CounterState(msgspec.Struct, array_like=True, tag="c", frozen=True):
@@ -123,8 +124,8 @@ class Histogram(Durable):
         self.sum: int | float = 0
         self.exemplars: dict[int, Exemplar] = {}  # the latest of each bucket, by its index; not durable
 
-    def observe(self, value: float, count: int = 1, exemplar: tuple[str, float] | None = None) -> None:
-        """Observe `value` (in the metric's unit) `count` times. `exemplar` is (trace id, Unix time in seconds).
+    def observe(self, value: float, count: int = 1, exemplar: tuple[str, float, str] | None = None) -> None:
+        """Observe `value` (in the metric's unit) `count` times. `exemplar`: (trace id, Unix time in s, span id).
 
         Raises:
             ValueError: the value is negative or not finite. It would spoil the sum for ever.
@@ -135,7 +136,7 @@ class Histogram(Durable):
         self.counts[index] += count
         self.sum += value * count
         if exemplar is not None:
-            self.exemplars[index] = Exemplar(exemplar[0], value, exemplar[1])
+            self.exemplars[index] = Exemplar(exemplar[0], value, exemplar[1], exemplar[2])
         if self._clean:
             self._clean = False
             self._mark(self)

@@ -25,11 +25,12 @@ class PhaseRecorder:
         self._store = store
         self._series: dict[RequestLabels, _Series] = {}  # as many as the guard lets in
 
-    def finished(self, record: RequestRecord, labels: RequestLabels) -> None:
-        """Count one finished request."""
+    def finished(
+        self, record: RequestRecord, labels: RequestLabels, exemplar: tuple[str, float, str] | None = None
+    ) -> None:
+        """Count one finished request. `exemplar` is what `Histogram.observe` takes."""
         if record.sent_s is None or labels.operation == OTHER:
             return
-        exemplar = (record.trace_id, record.wall_ns / 1e9 + record.duration_s) if record.trace_id else None
         series = self._series.get(labels)
         if series is None:
             series = self._series[labels] = [None] * len(PHASES)

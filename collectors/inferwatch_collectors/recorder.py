@@ -55,7 +55,8 @@ class Recorder:
         self.phases = PhaseRecorder(store)
         self.pricing = Pricing(store)
         guard.on_fold = self._folded
-        # Whether an exemplar may name the trace of a request: only one that somebody can look up. None: all.
+        # Whether an exemplar may name the trace of a request: only one that somebody can look up. None: we export none,
+        # but those whom the caller or the engine tells of it may.
         self.traced: Callable[[RequestRecord], bool] | None = None
         self._in_flight: dict[str, RequestSeries] = {}
         self._series: dict[
@@ -106,8 +107,9 @@ class Recorder:
             counters[m.CLIENT_STALL.name,].add(record.stalled_s)
         if record.dropped_bytes:
             counters[m.CONTENT_DROPPED.name,].add()
-        self._count_latency(record, series)
-        self.phases.finished(record, series.labels)
+        exemplar = self._exemplar(record)
+        self._count_latency(record, series, exemplar)
+        self.phases.finished(record, series.labels, exemplar)
         self._count_tokens(record, series)
         self.pricing.count(record, series.labels)
 
@@ -172,11 +174,15 @@ class Recorder:
             if error is not ErrorType.NONE:
                 self.store.counter(m.REQUEST_ERRORS, (series.labels.model, error.value))
 
-    def _count_latency(self, record: RequestRecord, series: RequestSeries) -> None:
+    def _exemplar(self, record: RequestRecord) -> tuple[str, float, str] | None:
+        if not record.trace_id or not (record.trace_sampled if self.traced is None else self.traced(record)):
+            return None
+        return record.trace_id, record.wall_ns / 1e9 + record.duration_s, record.span_id
+
+    def _count_latency(
+        self, record: RequestRecord, series: RequestSeries, exemplar: tuple[str, float, str] | None
+    ) -> None:
         histograms = series.histograms
-        exemplar = None
-        if record.trace_id and (self.traced is None or self.traced(record)):
-            exemplar = (record.trace_id, record.wall_ns / 1e9 + record.duration_s)
         if record.outcome is _OK:
             histograms[m.REQUEST_DURATION.name].observe(record.duration_s, 1, exemplar)
         if record.ttft_s is not None:

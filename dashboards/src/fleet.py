@@ -244,9 +244,44 @@ _COLLECTOR: Final = Row(
     ),
 )
 
+_EXPORT: Final = Row(
+    "Traces, metrics and logs by OTLP",
+    (
+        series(
+            "Taken by the endpoint",
+            total(
+                "inferwatch_otlp_items_total",
+                f'{HOST}, result="exported"',
+                "instance, signal",
+                legend="{{instance}} {{signal}}",
+            ),
+            "short",
+            "Spans, log records and collections of metrics a second.",
+        ),
+        stack(
+            "Lost on the way",
+            counted(
+                "inferwatch_otlp_items_total",
+                f'{HOST}, result=~"failed|dropped"',
+                "instance, signal, result",
+                legend="{{instance}} {{signal}} {{result}}",
+            ),
+            "short",
+            "In the time shown. failed: the endpoint did not take them in time; dropped: the queue was full. Traffic "
+            "knows nothing of it.",
+        ),
+        series(
+            "Waiting for the exporter",
+            value("inferwatch_otlp_queue_items", HOST, "instance, signal", legend="{{instance}} {{signal}}"),
+            "short",
+            "Near OTEL_BSP_MAX_QUEUE_SIZE (2,048) the next ones are dropped.",
+        ),
+    ),
+)
+
 BOARD: Final = Board(
     uid="inferwatch-fleet",
     about="Many hosts on one page, and how Inferwatch itself is doing on each.",
-    rows=(_HOSTS, _RELAY, _TAP, _COLLECTOR),
+    rows=(_HOSTS, _RELAY, _TAP, _COLLECTOR, _EXPORT),
     variables=("job", "instance"),
 )

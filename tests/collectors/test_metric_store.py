@@ -145,11 +145,11 @@ def test_observing_all_keeps_what_came_before_a_bad_value(bad: float) -> None:
 def test_exemplar_is_the_latest_of_its_bucket() -> None:
     """Each bucket shows one request that fell into it."""
     histogram = MetricStore((a_histogram(1, 2),)).histogram(a_histogram(1, 2))
-    histogram.observe(0.5, 1, ("aa", 100.0))
-    histogram.observe(0.7, 1, ("bb", 101.0))
-    histogram.observe(9.0, 1, ("cc", 102.0))
+    histogram.observe(0.5, 1, ("aa", 100.0, "1"))
+    histogram.observe(0.7, 1, ("bb", 101.0, "2"))
+    histogram.observe(9.0, 1, ("cc", 102.0, "3"))
     histogram.observe(0.6)
-    assert histogram.exemplars == {0: ("bb", 0.7, 101.0), 2: ("cc", 9.0, 102.0)}
+    assert histogram.exemplars == {0: ("bb", 0.7, 101.0, "2"), 2: ("cc", 9.0, 102.0, "3")}
 
 
 def test_gauge_is_unknown_until_set_and_after_none() -> None:

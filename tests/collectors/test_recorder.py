@@ -9,7 +9,7 @@ from inferwatch.tap import Open, Stats
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import CardinalityGuard, Limits
 from inferwatch_collectors.metric_store import MetricStore, Row
-from inferwatch_collectors.metrics import Kind, Metric
+from inferwatch_collectors.metrics import TABLE, Kind, Metric
 from inferwatch_collectors.recorder import Recorder, time_per_output_token, wasted
 
 LABELS = ("llama", "team-a", "chat")
@@ -213,10 +213,30 @@ def test_stalls_and_missing_copies_are_counted() -> None:
 def test_exemplars_name_the_trace() -> None:
     """With the Unix time at which the request ended; without a trace there is none."""
     recorder = a_recorder()
-    recorder.finished(a_record(trace_id="ab" * 16), now_s=0)
+    recorder.finished(a_record(trace_id="ab" * 16, span_id="cd" * 8), now_s=0)
     recorder.finished(a_record(), now_s=0)
+    recorder.finished(a_record(trace_id="ef" * 16, trace_sampled=False), now_s=0)  # nobody has that one
     (exemplar,) = recorder.store.histogram(m.TIME_TO_FIRST_TOKEN, LABELS).exemplars.values()
-    assert exemplar == ("ab" * 16, 0.5, 1_700_000_002.0)
+    assert exemplar == ("ab" * 16, 0.5, 1_700_000_002.0, "cd" * 8)
+
+
+def test_exemplars_name_only_traces_that_are_exported() -> None:
+    """On all histograms, those of the phases included."""
+    recorder = a_recorder()
+    recorder.traced = lambda record: record.trace_id.startswith("ab")
+    for trace_id in ("ab" * 16, "cd" * 16):
+        recorder.finished(a_record(trace_id=trace_id, sent_s=0.001), now_s=0)
+    named = {
+        exemplar.trace_id
+        for metric in TABLE
+        if metric.kind is Kind.HISTOGRAM
+        for labels in recorder.store.series(metric)
+        for exemplar in recorder.store.histogram(metric, labels).exemplars.values()
+    }
+    assert named == {"ab" * 16}
+    assert any(
+        recorder.store.histogram(m.REQUEST_PHASE, each).exemplars for each in recorder.store.series(m.REQUEST_PHASE)
+    )
 
 
 @pytest.mark.parametrize(

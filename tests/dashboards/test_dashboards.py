@@ -27,7 +27,6 @@ UNUSED = {
     "inferwatch_budget_redis_": "shared budgets bring their own panels and rules",
     "inferwatch_budget_elsewhere": "shared budgets bring their own panels and rules",
     "inferwatch_budget_lease": "shared budgets bring their own panels and rules",
-    "inferwatch_otlp_": "traces bring their own panels and rules",
     "inferwatch_privacy_": "content brings its own panels and rules",
     "inferwatch_quality_": "quality brings its own panels and rules",
 }

@@ -121,6 +121,29 @@ def test_metrics_arrive(receiver: tuple[str, str, Received], export: Open, recor
     assert {attributes(p)["inferwatch.outcome"]: p.as_int or p.as_double for p in requests.data_points}["ok"] == 1
 
 
+def test_exemplars_lead_from_a_histogram_to_the_span(export: Open, record: Make) -> None:
+    """By both ids, and each once."""
+    with http_receiver() as (url, received):
+        store = MetricStore()
+        recorder = Recorder(store, CardinalityGuard())
+        recorder.finished(record(), now_s=1.0)
+        exported = export(store, metrics=True, endpoint=url, metrics_interval_s=1.0)
+        exported.tick(1.0, set, lambda: None)
+        exported.tick(2.0, set, lambda: None)
+
+        first, second = received.wait("collections", 2)
+        (exemplar,) = first["gen_ai.server.time_to_first_token"].histogram.data_points[0].exemplars
+        assert (exemplar.trace_id.hex(), exemplar.span_id.hex()) == (record().trace_id, record().span_id)
+        assert exemplar.as_double == 0.25
+        assert first["inferwatch.request_phase_seconds"].histogram.data_points[0].exemplars
+        assert not any(
+            point.exemplars
+            for metric in second.values()
+            if metric.HasField("histogram")
+            for point in metric.histogram.data_points
+        )
+
+
 def test_newer_names_by_the_standard_variable(
     receiver: tuple[str, str, Received], export: Open, record: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -148,6 +148,9 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 os.environ[key] = value
 
 
+# Nobody listens there.
+_EXPORT: dict[str, Any] = {"traces": True, "metrics": True, "logs": True, "endpoint": "http://127.0.0.1:9"}
+
 # Nothing that is asked for has a price there.
 _OTHER_PRICES: dict[str, Any] = {"rules": [{"model": "another", "input": 1, "output": 1}]}
 
@@ -163,7 +166,7 @@ class Fleet:
     def __init__(self, folder: Path, library: Path) -> None:
         self.hosts = {
             "h100:9480": Host(folder / "h100", library, capture("h100_x8_loaded"), _SMALL),
-            "mig:9480": Host(folder / "mig", library, capture("h100_mig"), _SMALL),
+            "mig:9480": Host(folder / "mig", library, capture("h100_mig"), _SMALL, otlp=_EXPORT),
             "p100:9480": Host(folder / "p100", library, capture("p100_no_energy"), _SMALL, prices=_OTHER_PRICES),
         }
 

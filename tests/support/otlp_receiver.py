@@ -63,18 +63,25 @@ class Received:
         ]
 
     @property
+    def collections(self) -> list[dict[str, Any]]:
+        """Metrics by name, of each collection."""
+        return [
+            {
+                metric.name: metric
+                for resource in request.resource_metrics
+                for scope in resource.scope_metrics
+                for metric in scope.metrics
+            }
+            for request in self.requests["/v1/metrics"]
+        ]
+
+    @property
     def metrics(self) -> dict[str, Any]:
         """The latest of each name."""
-        return {
-            metric.name: metric
-            for request in self.requests["/v1/metrics"]
-            for resource in request.resource_metrics
-            for scope in resource.scope_metrics
-            for metric in scope.metrics
-        }
+        return {name: metric for collection in self.collections for name, metric in collection.items()}
 
     def wait(self, what: str, count: int = 1, timeout_s: float = 15.0) -> list[Any]:
-        """Wait until so many `spans` or `logs` have come."""
+        """Wait until so many `spans`, `logs` or `collections` have come."""
         due_s = time.monotonic() + timeout_s
         while len(found := getattr(self, what)) < count and time.monotonic() < due_s:
             time.sleep(0.02)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, cast
 
+from opentelemetry.sdk.metrics import Exemplar
 from opentelemetry.sdk.metrics.export import (
     AggregationTemporality,
     Gauge,
@@ -87,6 +88,8 @@ class MetricsMaker:
         self._start_ns = start_ns
         self._common = common
         self._latest = latest
+        self._told: set[metric_store.Exemplar] = set()  # by the last collection: an exemplar is told once
+        self._telling: set[metric_store.Exemplar] = set()
 
     def data(self, now_ns: int) -> tuple[MetricsData, int]:
         """Return all that is known at Unix time `now_ns`, and of how many series. On the loop's thread."""
@@ -105,6 +108,7 @@ class MetricsMaker:
             if before is not None:  # two of ours are one of theirs, told apart by an attribute
                 points = [*before.data.data_points, *points]
             by_name[name] = Metric(name, metric.documentation, _unit(metric), _data(metric, name, points))
+        self._told, self._telling = self._telling, set()
         scoped = ScopeMetrics(self._scope, list(by_name.values()), self._scope.schema_url or "")
         return MetricsData([ResourceMetrics(self._resource, [scoped], self._scope.schema_url or "")]), count
 
@@ -131,11 +135,21 @@ class MetricsMaker:
                 # The store does not know the extremes; the encoder leaves out what is None.
                 cast("float", None),
                 cast("float", None),
+                exemplars=self._exemplars(series),
             )
         if series.value is None:
             return None
         value = series.value if metric.scale == 1 else series.value / metric.scale
         return NumberDataPoint(attributes, self._start_ns if metric.kind is Kind.COUNTER else now_ns, now_ns, value)
+
+    def _exemplars(self, histogram: metric_store.Histogram) -> list[Exemplar]:
+        """Return what was observed since the last collection: the latest of each bucket."""
+        self._telling.update(histogram.exemplars.values())
+        return [
+            Exemplar({}, each.value, int(each.wall_s * 1e9), int(each.span_id, 16), int(each.trace_id, 16))
+            for each in histogram.exemplars.values()
+            if each.span_id and each not in self._told
+        ]
 
 
 def _unit(metric: m.Metric) -> str:
