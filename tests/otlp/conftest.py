@@ -1,11 +1,17 @@
-"""Finished requests."""
+"""Finished requests, and exporters that send at once."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from otlp_records import Make
+from otlp_records import Export, Make
 
+from inferwatch.config import Config
 from inferwatch.record import Outcome, RequestRecord, TokenClass, TokenSource
+from inferwatch.settings.otlp import Otlp
+from inferwatch.settings.traffic import Upstream
+from inferwatch_collectors.metric_store import MetricStore
+from inferwatch_collectors.otlp.export import OtlpExport
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 
@@ -50,3 +56,22 @@ def record() -> Make:
         return RequestRecord(**fields | changes)
 
     return make
+
+
+@pytest.fixture
+def export(monkeypatch: pytest.MonkeyPatch) -> Iterator[Export]:
+    """Start an export that sends at once; it is closed in the end."""
+    made: list[OtlpExport] = []
+    for name in ("OTEL_BSP_SCHEDULE_DELAY", "OTEL_BLRP_SCHEDULE_DELAY"):
+        monkeypatch.setenv(name, "10")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+
+    def make(store: MetricStore | None = None, **settings: Any) -> OtlpExport:
+        config = Config(otlp=Otlp(**settings), upstream=Upstream(url="http://engine.internal:8000"))
+        made.append(OtlpExport(lambda: config, store or MetricStore(), lambda: "vllm", instance="i1"))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close(2.0)

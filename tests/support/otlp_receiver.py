@@ -2,12 +2,15 @@
 
 import contextlib
 import gzip
+import ssl
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import grpc
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
@@ -101,9 +104,17 @@ def _value(value: common_pb2.AnyValue) -> Any:
     return getattr(value, kind) if kind else None
 
 
+class Identity(NamedTuple):
+    """Certificate files of a receiver; `clients`: whose certificates it asks for, None: it asks for none."""
+
+    chain: Path
+    key: Path
+    clients: Path | None = None
+
+
 @contextlib.contextmanager
-def http_receiver(port: int = 0) -> Iterator[tuple[str, Received]]:
-    """Receive over HTTP; yields (base URL, what came)."""
+def http_receiver(port: int = 0, identity: Identity | None = None) -> Iterator[tuple[str, Received]]:
+    """Receive over HTTP, or HTTPS with an identity; yields (base URL, what came)."""
     received = Received()
 
     class Handler(BaseHTTPRequestHandler):
@@ -113,6 +124,8 @@ def http_receiver(port: int = 0) -> Iterator[tuple[str, Received]]:
             body = self.rfile.read(int(self.headers["content-length"]))
             if self.headers.get("content-encoding") == "gzip":
                 body = gzip.decompress(body)
+            elif self.headers.get("content-encoding") == "deflate":
+                body = zlib.decompress(body)
             received.headers.append(dict(self.headers.items()))
             time.sleep(received.delay_s)
             if received.status == 200:
@@ -125,12 +138,22 @@ def http_receiver(port: int = 0) -> Iterator[tuple[str, Received]]:
         def log_message(self, *_: object) -> None:
             """Quiet."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-    server.daemon_threads = True
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: object) -> None:
+            """Who hangs up, or does not trust us, is no fault of this side."""
+
+    server = Server(("127.0.0.1", port), Handler)
+    if identity is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=identity.clients)
+        context.load_cert_chain(identity.chain, identity.key)
+        context.verify_mode = ssl.CERT_REQUIRED if identity.clients else ssl.CERT_NONE
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", received
+        yield f"http{'s' if identity else ''}://127.0.0.1:{server.server_address[1]}", received
     finally:
         server.shutdown()
         server.server_close()
@@ -138,14 +161,15 @@ def http_receiver(port: int = 0) -> Iterator[tuple[str, Received]]:
 
 
 @contextlib.contextmanager
-def grpc_receiver() -> Iterator[tuple[str, Received]]:
-    """Receive over gRPC; yields (base URL, what came)."""
+def grpc_receiver(identity: Identity | None = None) -> Iterator[tuple[str, Received]]:
+    """Receive over gRPC, with TLS if it has an identity; yields (base URL, what came)."""
     received = Received()
     server = grpc.server(ThreadPoolExecutor(max_workers=2))
 
     def service(path: str, answer: Any) -> Any:
         class Service:
-            def Export(self, request: Any, _: object) -> Any:  # noqa: N802 - gRPC's name
+            def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
+                received.headers.append(dict(context.invocation_metadata()))
                 received.take(path, request.SerializeToString())
                 return answer()
 
@@ -160,9 +184,15 @@ def grpc_receiver() -> Iterator[tuple[str, Received]]:
     logs_service_pb2_grpc.add_LogsServiceServicer_to_server(
         service("/v1/logs", logs_service_pb2.ExportLogsServiceResponse), server
     )
-    port = server.add_insecure_port("127.0.0.1:0")
+    if identity is None:
+        port = server.add_insecure_port("127.0.0.1:0")
+    else:
+        pairs = [(identity.key.read_bytes(), identity.chain.read_bytes())]
+        clients = identity.clients.read_bytes() if identity.clients else None
+        credentials = grpc.ssl_server_credentials(pairs, clients, require_client_auth=clients is not None)
+        port = server.add_secure_port("127.0.0.1:0", credentials)
     server.start()
     try:
-        yield f"http://127.0.0.1:{port}", received
+        yield f"http{'s' if identity else ''}://127.0.0.1:{port}", received
     finally:
         server.stop(None).wait()

@@ -5,7 +5,6 @@ encoded in a thread for each signal. No endpoint, however slow, is ever waited f
 """
 
 import logging
-import os
 import time
 from collections.abc import Callable, Container
 from typing import Final, NamedTuple
@@ -20,6 +19,7 @@ from inferwatch_collectors.dialects.base import Dialect
 from inferwatch_collectors.dialects.content import Listener
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_collectors.otlp import attributes as plain
+from inferwatch_collectors.otlp import environment
 from inferwatch_collectors.otlp.content import Content, Said
 from inferwatch_collectors.otlp.keeping import OVERFLOW, RESULTS, Keeper
 from inferwatch_collectors.otlp.logs import Line, LineHandler, LogMaker
@@ -31,6 +31,8 @@ from inferwatch_collectors.otlp.spans import SpanMaker
 from inferwatch_collectors.otlp.transport import delivered, exporter, number, resource, scope
 from inferwatch_collectors.privacy import start as privacy
 from inferwatch_collectors.vitals import Vitals
+
+_log: Final = logging.getLogger(__name__)
 
 # A record with its strings; a text's characters may have four bytes each.
 RECORD_BYTES: Final = 2_000
@@ -68,12 +70,11 @@ class OtlpExport:
             ConfigError: the environment or the keys cannot be used.
         """
         settings = config().otlp
-        off = os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
         self._config = config
         self._engine = engine
         self._sampler = Sampler(settings)
         self._retries = Retries()
-        self._resource, self._scope = resource(instance), scope()
+        self._resource, self._scope = resource(instance), scope(latest=wants_latest())
         self._content: Content | None = None
         self._keeper: Keeper | None = None
         self._traces: Outbox[_Finished] | None = None
@@ -83,11 +84,11 @@ class OtlpExport:
         self._handler: LineHandler | None = None
         self._collect: MetricsMaker | None = None
         self._store = store
-        if settings.traces and not off:
+        if environment.exports(settings, "traces"):
             self._open_traces()
-        if settings.logs and not off:
+        if environment.exports(settings, "logs"):
             self._open_logs()
-        if settings.metrics and not off:
+        if environment.exports(settings, "metrics"):
             self._open_metrics()
         self._metrics_s = settings.metrics_interval_s or number("OTEL_METRIC_EXPORT_INTERVAL", 60_000) / 1000
         self._metrics_due_s = 0.0
@@ -95,6 +96,8 @@ class OtlpExport:
 
     def start(self) -> None:
         """Begin to send. Once, after the store was restored."""
+        for name in environment.unheeded():
+            _log.warning("otlp_variable_unheeded name=%s instead=%s", name, environment.UNHEEDED[name])
         for _, box in self._boxes():
             box.start()
         if self._logs is not None:

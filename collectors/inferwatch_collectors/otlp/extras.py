@@ -1,15 +1,12 @@
-"""Which transport is wanted, and whether it is installed. Imports nothing of OpenTelemetry."""
+"""Whether what is wanted is installed, and makes sense. Imports nothing of OpenTelemetry."""
 
 import importlib.util
-import os
-from collections.abc import Mapping
 from typing import Final
 
 from inferwatch.config import ConfigError
 from inferwatch.settings.otlp import Otlp
-
-HTTP: Final = "http/protobuf"
-GRPC: Final = "grpc"
+from inferwatch_collectors.otlp import environment
+from inferwatch_collectors.otlp.environment import GRPC, HTTP, SIGNALS
 
 _MODULES: Final = {
     HTTP: ("opentelemetry.exporter.otlp.proto.http", "otlp"),
@@ -17,28 +14,17 @@ _MODULES: Final = {
 }
 
 
-def protocol(settings: Otlp, signal: str, environ: Mapping[str, str] = os.environ) -> str:
-    """Return the protocol for `signal` (traces, metrics, logs): the configuration's, else the environment's.
-
-    Raises:
-        ConfigError: the environment names one that there is not.
-    """
-    names = (f"OTEL_EXPORTER_OTLP_{signal.upper()}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-    found: str = settings.protocol or next((environ[name] for name in names if environ.get(name)), HTTP)
-    if found not in _MODULES:
-        raise ConfigError(f"otlp.protocol: OTEL_EXPORTER_OTLP_PROTOCOL is none of {HTTP}, {GRPC}")
-    return found
-
-
 def check(settings: Otlp) -> None:
-    """See whether what is wanted is installed.
+    """Look before anything is started.
 
     Raises:
-        ConfigError: it is not; says what to install.
+        ConfigError: something is not installed, and says what to install; or a variable of the environment makes no
+            sense.
     """
-    for signal in ("traces", "metrics", "logs"):
+    environment.check(settings)
+    for signal in SIGNALS:
         if getattr(settings, signal):
-            module, extra = _MODULES[protocol(settings, signal)]
+            module, extra = _MODULES[environment.protocol(settings, signal)]
             try:
                 found = importlib.util.find_spec(module)
             except ModuleNotFoundError:

@@ -14,6 +14,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_s
 
 from inferwatch.record import RequestRecord
 from inferwatch_collectors.otlp import attributes as plain
+from inferwatch_collectors.otlp.limits import Limits
 
 # What the exporters themselves say must not go out through them.
 _NOT_OURS: Final = ("opentelemetry", "urllib3", "requests", "grpc", "inferwatch_collectors.otlp")
@@ -50,6 +51,7 @@ class LogMaker:
         self._resource = resource
         self._scope = scope
         self._attributes = attributes
+        self._limits = Limits("LOGRECORD")
 
     def request(self, record: RequestRecord) -> ReadableLogRecord:
         """Return the log record of a finished request."""
@@ -63,7 +65,7 @@ class LogMaker:
                 severity_text="WARN" if failed else "INFO",
                 body="request",
                 event_name="inferwatch.request",
-                attributes=self._attributes(record),
+                attributes=self._limits.within(self._attributes(record)),
             )
         )
 

@@ -25,8 +25,8 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from inferwatch_collectors import metric_store
 from inferwatch_collectors import metrics as m
-from inferwatch_collectors.metric_store import MetricStore
-from inferwatch_collectors.metrics import Kind
+from inferwatch_collectors.metric_store import LabelValues, MetricStore
+from inferwatch_collectors.metrics import Kind, TokenType
 
 _CUMULATIVE: Final = AggregationTemporality.CUMULATIVE
 
@@ -55,12 +55,22 @@ _OWN_NAME: Final = frozenset({m.TOKENS.name})
 
 _TOKEN_TYPES: Final = {m.REQUEST_PROMPT_TOKENS.name: "input", m.REQUEST_COMPLETION_TOKENS.name: "output"}
 
-# Names that OpenTelemetry's next GenAI conventions have in place of v1.41's.
+# Names that OpenTelemetry's next GenAI conventions have in place of v1.41's: two histograms for one with an attribute,
+# and counters of all tokens, which v1.41 has not.
 OPT_IN: Final = "gen_ai_latest_experimental"
 _LATEST: Final = {
     m.REQUEST_PROMPT_TOKENS.name: "gen_ai.client.inference.operation.input_tokens",
     m.REQUEST_COMPLETION_TOKENS.name: "gen_ai.client.inference.operation.output_tokens",
 }
+_LATEST_TOKENS: Final = {
+    TokenType.PROMPT: "gen_ai.client.inference.usage.input_tokens",
+    TokenType.CACHED: "gen_ai.client.inference.usage.cache_read.input_tokens",
+    TokenType.COMPLETION: "gen_ai.client.inference.usage.output_tokens",
+    TokenType.REASONING: "gen_ai.client.inference.usage.reasoning.output_tokens",
+}
+_TOKEN_TYPE: Final = m.TOKENS.labels.index("type")
+# Engines do not tell the tokens of texts from those of images.
+_MODALITY: Final[dict[str, str | int]] = {"gen_ai.token.modality": "unknown"}
 
 
 def wants_latest(environ: Mapping[str, str] = os.environ) -> bool:
@@ -98,23 +108,25 @@ class MetricsMaker:
         count = 0
         for family in self._store.families():
             metric = family.metric
-            series = family.sorted()
-            points = [point for each in series if (point := self._point(metric, each, now_ns, common)) is not None]
-            if not points:
-                continue
-            count += len(points)
-            name = self._name(metric)
-            before = by_name.get(name)
-            if before is not None:  # two of ours are one of theirs, told apart by an attribute
-                points = [*before.data.data_points, *points]
-            by_name[name] = Metric(name, metric.documentation, _unit(metric), _data(metric, name, points))
+            named: dict[str, list[Any]] = {}
+            for series in family.sorted():
+                point = self._point(metric, series, now_ns, common)
+                if point is not None:
+                    named.setdefault(self._name(metric, series.labels), []).append(point)
+            for name, points in named.items():
+                count += len(points)
+                before = by_name.get(name)  # two of ours may be one of theirs, told apart by an attribute
+                every = points if before is None else [*before.data.data_points, *points]
+                by_name[name] = Metric(name, metric.documentation, _unit(metric), _data(metric, name, every))
         self._told, self._telling = self._telling, set()
         scoped = ScopeMetrics(self._scope, list(by_name.values()), self._scope.schema_url or "")
         return MetricsData([ResourceMetrics(self._resource, [scoped], self._scope.schema_url or "")]), count
 
-    def _name(self, metric: m.Metric) -> str:
+    def _name(self, metric: m.Metric, labels: LabelValues) -> str:
         if self._latest and metric.name in _LATEST:
             return _LATEST[metric.name]
+        if self._latest and metric is m.TOKENS:
+            return _LATEST_TOKENS[TokenType(labels[_TOKEN_TYPE])]
         if metric.semconv and metric.name not in _OWN_NAME:
             return metric.semconv
         return "inferwatch." + metric.family.removeprefix("inferwatch_")
@@ -122,7 +134,7 @@ class MetricsMaker:
     def _point(
         self, metric: m.Metric, series: Any, now_ns: int, common: Mapping[str, str | int]
     ) -> NumberDataPoint | HistogramDataPoint | None:
-        attributes = _attributes(metric, series.labels, common)
+        attributes = _attributes(metric, series.labels, common, latest=self._latest)
         if isinstance(series, metric_store.Histogram):
             return HistogramDataPoint(
                 attributes,
@@ -164,12 +176,17 @@ def _data(metric: m.Metric, name: str, points: list[Any]) -> Any:
     return Sum(points, _CUMULATIVE, is_monotonic=False) if name in _LEVELS else Gauge(points)
 
 
-def _attributes(metric: m.Metric, labels: Iterable[str], common: Mapping[str, str | int]) -> dict[str, str | int]:
+def _attributes(
+    metric: m.Metric, labels: Iterable[str], common: Mapping[str, str | int], *, latest: bool
+) -> dict[str, str | int]:
     twin = metric.semconv if metric.name not in _OWN_NAME else ""
     found: dict[str, str | int] = {}
     for name, value in zip(metric.labels, labels, strict=True):
         found[ATTRIBUTES.get(name, f"inferwatch.{name}")] = value
-    if twin.startswith("hw."):
+    if latest and metric is m.TOKENS:
+        del found["inferwatch.type"]  # it is in the name
+        found |= {**common, **_MODALITY}
+    elif twin.startswith("hw."):
         found["hw.type"] = "gpu"
         if twin == "hw.status":
             found["hw.state"] = "ok"
@@ -177,6 +194,6 @@ def _attributes(metric: m.Metric, labels: Iterable[str], common: Mapping[str, st
             found["hw.name"] = "memory"
     elif twin.startswith("gen_ai."):
         found |= common
-        if metric.name in _TOKEN_TYPES:
+        if metric.name in _TOKEN_TYPES and not latest:
             found["gen_ai.token.type"] = _TOKEN_TYPES[metric.name]
     return found

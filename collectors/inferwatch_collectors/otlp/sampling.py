@@ -34,7 +34,7 @@ class Sampler:
 
     def __init__(self, settings: Otlp, environ: Mapping[str, str] = os.environ) -> None:
         """Raises ConfigError: OTEL_TRACES_SAMPLER or its argument makes no sense."""
-        self._head = _head(settings, environ)
+        self._head = head(settings, environ)
         self._bound = _bound(self._head.ratio)
         self._tenants = {each.tenant: _bound(each.sample_ratio) for each in settings.tenants}
         self._errors = settings.always_errors
@@ -66,7 +66,8 @@ def _bound(ratio: float) -> int:
     return round(ratio * (_LOW_64 + 1))
 
 
-def _head(settings: Otlp, environ: Mapping[str, str]) -> Head:
+def head(settings: Otlp, environ: Mapping[str, str]) -> Head:
+    """Return how the head decides, by the configuration, else by OTEL_TRACES_SAMPLER. Raises ConfigError, as above."""
     if settings.sample_ratio is not None:
         return Head(settings.sample_ratio)
     name = environ.get("OTEL_TRACES_SAMPLER", "").strip().lower() or "parentbased_always_on"

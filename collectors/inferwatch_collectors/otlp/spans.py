@@ -13,6 +13,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 
 from inferwatch.record import RequestRecord
 from inferwatch_collectors.otlp import attributes as plain
+from inferwatch_collectors.otlp.limits import Limits
 from inferwatch_collectors.otlp.retries import Failed
 
 
@@ -23,6 +24,7 @@ class SpanMaker:
         self._resource = resource
         self._scope = scope
         self._stall_s = stall_s
+        self._limits = Limits("SPAN")
 
     def span(
         self,
@@ -43,7 +45,7 @@ class SpanMaker:
             context=context,
             parent=_context(trace_id, record.parent_span_id, remote=True) if record.parent_span_id else None,
             resource=self._resource,
-            attributes=attributes,
+            attributes=self._limits.within(attributes),
             events=[
                 Event(event.name, event.attributes, event.wall_ns) for event in plain.events(record, self._stall_s)
             ],

@@ -11,7 +11,8 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from inferwatch import __version__
 from inferwatch.settings.otlp import Otlp
-from inferwatch_collectors.otlp.extras import HTTP, protocol
+from inferwatch_collectors.otlp import environment
+from inferwatch_collectors.otlp.environment import HTTP
 
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.41.0"
 
@@ -24,16 +25,42 @@ _CLASSES: Final = {
 
 
 def exporter(settings: Otlp, signal: str) -> Any:
-    """Return the exporter of `signal`; addresses, headers, time-outs are the environment's unless configured."""
+    """Return the exporter of `signal`; addresses, headers, certificates are the environment's unless configured.
+
+    Raises:
+        ConfigError: a variable of the environment makes no sense.
+    """
     # What they log names addresses and quotes answers; failures are counted and logged by us.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
-    chosen = protocol(settings, signal)
+    chosen = environment.protocol(settings, signal)
     folder, name = _CLASSES[signal]
     module = import_module(f"opentelemetry.exporter.otlp.proto.{'http' if chosen == HTTP else 'grpc'}.{folder}")
-    if not settings.endpoint:
-        return getattr(module, name)()
-    address = settings.endpoint.rstrip("/")
-    return getattr(module, name)(endpoint=f"{address}/v1/{signal}" if chosen == HTTP else address)
+    options: dict[str, Any] = {"timeout": environment.timeout_s(signal)}
+    if chosen == HTTP:
+        options["session"] = _session(environment.of_exporter(signal, "CERTIFICATE"))
+    else:
+        # It knows one compression only, and takes `none` for a mistake.
+        kinds = import_module("grpc").Compression
+        compressions = {"none": kinds.NoCompression, "gzip": kinds.Gzip, "deflate": kinds.Deflate}
+        options["compression"] = compressions[environment.compression(signal)]
+    if settings.endpoint:
+        address = settings.endpoint.rstrip("/")
+        options["endpoint"] = f"{address}/v1/{signal}" if chosen == HTTP else address
+    return getattr(module, name)(**options)
+
+
+def _session(authority: str) -> Any:
+    """Return what sends over HTTP. It trusts `authority`, if there is one, also where REQUESTS_CA_BUNDLE is set: that
+    would win over what a session says, and does not win over what a request says."""
+    session = import_module("requests").Session()
+    merge = session.merge_environment_settings
+
+    def merged(url: str, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
+        return merge(url, proxies, stream, authority if verify is None else verify, cert)
+
+    if authority:
+        session.merge_environment_settings = merged
+    return session
 
 
 def resource(instance: str) -> Resource:
@@ -43,9 +70,9 @@ def resource(instance: str) -> Resource:
     return Resource.create(about if named else {"service.name": "inferwatch", **about})
 
 
-def scope() -> InstrumentationScope:
-    """Return what made it."""
-    return InstrumentationScope("inferwatch", __version__, SCHEMA_URL)
+def scope(*, latest: bool = False) -> InstrumentationScope:
+    """Return what made it. The newest conventions have no schema yet."""
+    return InstrumentationScope("inferwatch", __version__, None if latest else SCHEMA_URL)
 
 
 def delivered(export: Callable[[Any], Any]) -> Callable[[Any], bool]:

@@ -1,0 +1,162 @@
+"""OpenTelemetry's standard variables: each does what the specification says, or is named as one that does not."""
+
+import logging
+import re
+from pathlib import Path
+from typing import Any
+
+import opentelemetry.sdk.environment_variables
+import pytest
+from otlp_receiver import Received, attributes, grpc_receiver, http_receiver
+from otlp_records import Export, Make
+
+from inferwatch.config import ConfigError
+from inferwatch.settings.otlp import Otlp
+from inferwatch_collectors.otlp import environment
+from inferwatch_collectors.otlp.environment import HEEDED, UNHEEDED
+
+PAGE = (Path(__file__).parents[2] / "docs/topics/traces.md").read_text("utf-8")
+EVERYTHING = Otlp(traces=True, metrics=True, logs=True)
+
+# Of the SDK for Python alone, and no standard.
+_PYTHONS = ("OTEL_PYTHON_", "_OTEL_PYTHON_")
+
+
+def test_every_standard_variable_is_known() -> None:
+    """Those that OpenTelemetry's package names are heeded or not, and the page says which."""
+    named = {
+        value
+        for name, value in vars(opentelemetry.sdk.environment_variables).items()
+        if name.startswith(("OTEL_", "_OTEL_")) and isinstance(value, str) and not value.startswith(_PYTHONS)
+    }
+    assert named <= HEEDED | set(UNHEEDED), named - HEEDED - set(UNHEEDED)
+    assert not HEEDED & set(UNHEEDED)
+    for name in HEEDED | set(UNHEEDED):
+        general = re.sub(r"OTLP_(TRACES|METRICS|LOGS)_(?!TEMPORALITY|DEFAULT)", "OTLP_", name)
+        assert f"`{general}`" in PAGE, general
+
+
+@pytest.mark.parametrize(
+    ("environ", "reason"),
+    [
+        ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}, "OTEL_EXPORTER_OTLP_PROTOCOL is none of"),
+        ({"OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "udp"}, "OTEL_EXPORTER_OTLP_PROTOCOL is none of"),
+        ({"OTEL_TRACES_EXPORTER": "zipkin"}, "otlp.traces: OTEL_TRACES_EXPORTER is none of otlp, none"),
+        ({"OTEL_EXPORTER_OTLP_TIMEOUT": "10s"}, "OTEL_EXPORTER_OTLP_TIMEOUT: expected a number above 0"),
+        ({"OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "-1"}, "OTEL_EXPORTER_OTLP_TIMEOUT: expected a number above 0"),
+        ({"OTEL_BSP_EXPORT_TIMEOUT": "nan"}, "OTEL_BSP_EXPORT_TIMEOUT: expected a number above 0"),
+        ({"OTEL_EXPORTER_OTLP_COMPRESSION": "zstd"}, "OTEL_EXPORTER_OTLP_COMPRESSION: is none of none, gzip, deflate"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318"}, "OTEL_EXPORTER_OTLP_ENDPOINT: expected `http://host:port`"),
+        ({"OTEL_EXPORTER_OTLP_HEADERS": "sk-secret"}, "OTEL_EXPORTER_OTLP_HEADERS: expected `name=value`"),
+        ({"OTEL_EXPORTER_OTLP_CERTIFICATE": "/nowhere"}, "OTEL_EXPORTER_OTLP_CERTIFICATE: cannot read the file"),
+        ({"OTEL_EXPORTER_OTLP_METRICS_CLIENT_KEY": "/nowhere"}, "OTEL_EXPORTER_OTLP_CLIENT_KEY: cannot read the file"),
+        ({"OTEL_TRACES_SAMPLER": "xray"}, "OTEL_TRACES_SAMPLER is none of"),
+        ({"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many"}, "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT: expected a whole number"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_makes_no_sense_is_refused_at_the_start(environ: dict[str, str], reason: str) -> None:
+    """In one line that names the variable and not its value, before anything is started."""
+    with pytest.raises(ConfigError, match=reason) as caught:
+        environment.check(EVERYTHING, environ)
+
+    assert "secret" not in str(caught.value)
+    if "SAMPLER" not in reason and "LIMIT" not in reason:
+        environment.check(Otlp(), environ)  # nothing is exported: nobody is bothered
+
+
+@pytest.mark.parametrize(
+    ("environ", "seconds"),
+    [
+        ({}, 10.0),
+        ({"OTEL_EXPORTER_OTLP_TIMEOUT": "5"}, 5.0),  # as the SDK for Python has it
+        ({"OTEL_EXPORTER_OTLP_TIMEOUT": "5000"}, 5.0),  # as the specification has it
+        ({"OTEL_EXPORTER_OTLP_TIMEOUT": "5", "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT": "7"}, 7.0),
+        ({"OTEL_BSP_EXPORT_TIMEOUT": "30000"}, 10.0),
+        ({"OTEL_BSP_EXPORT_TIMEOUT": "2000"}, 2.0),
+        ({"OTEL_BLRP_EXPORT_TIMEOUT": "2000"}, 10.0),
+    ],
+    ids=str,
+)
+def test_the_time_out_of_an_export(environ: dict[str, str], seconds: float) -> None:
+    """In either of the units that are in use; the shorter one of exporter and batch."""
+    assert environment.timeout_s("traces", environ) == seconds
+
+
+def test_a_signal_can_be_switched_off() -> None:
+    """By its exporter, or all by OTEL_SDK_DISABLED; and not on: that is the configuration's."""
+    off = {"OTEL_LOGS_EXPORTER": "none", "OTEL_TRACES_EXPORTER": "otlp"}
+
+    assert [signal for signal in environment.SIGNALS if environment.exports(EVERYTHING, signal, off)] == [
+        "traces",
+        "metrics",
+    ]
+    assert not environment.exports(EVERYTHING, "traces", {"OTEL_SDK_DISABLED": "TRUE"})
+    assert not environment.exports(Otlp(), "traces", {"OTEL_TRACES_EXPORTER": "otlp"})
+
+
+def test_nothing_is_ignored_in_silence(
+    export: Export, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever sets a variable that changes nothing is told so, and what does it instead."""
+    monkeypatch.setenv("OTEL_PROPAGATORS", "b3")
+    with caplog.at_level(logging.WARNING):
+        export(traces=True, endpoint="http://127.0.0.1:9")
+
+    assert "otlp_variable_unheeded name=OTEL_PROPAGATORS instead=W3C trace context" in caplog.text
+
+
+@pytest.fixture(params=["http/protobuf", "grpc"], name="receiver")
+def _receiver(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A receiver that only the environment names."""
+    with (grpc_receiver if request.param == "grpc" else http_receiver)() as (url, received):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", request.param)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        yield received
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "deflate"])
+def test_address_headers_resource_and_compression(
+    export: Export, record: Make, receiver: Received, monkeypatch: pytest.MonkeyPatch, compression: str
+) -> None:
+    """Without a word in the configuration, over both transports."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", compression)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "x-tenant=ops,x-other=a%20b")
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "edge")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=prod")
+
+    export(traces=True).record(record())
+
+    receiver.wait("spans", 1)
+    headers = {name.lower(): value for name, value in receiver.headers[0].items()}
+    assert (headers["x-tenant"], headers["x-other"]) == ("ops", "a b")
+    (about,) = (attributes(each.resource) for each in receiver.requests["/v1/traces"][0].resource_spans)
+    assert (about["service.name"], about["deployment.environment.name"]) == ("edge", "prod")
+
+
+def test_one_signal_has_an_address_of_its_own(export: Export, record: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is taken as it is; the others go where all go."""
+    with http_receiver() as (one, mine), http_receiver() as (other, theirs):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", other)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{one}/v1/traces")
+        export(traces=True, logs=True).record(record())
+
+        assert mine.wait("spans", 1)
+        assert theirs.wait("logs", 1)
+        assert not mine.logs
+
+
+def test_limits_of_attributes(
+    export: Export, record: Make, receiver: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Texts are cut, attributes left out and counted, in spans and log records."""
+    monkeypatch.setenv("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "3")
+    monkeypatch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "5")
+    export(traces=True, logs=True).record(record(tenant="acme-holding"))
+
+    (span,) = receiver.wait("spans", 1)
+    assert len(span.attributes) == 5
+    assert span.dropped_attributes_count > 5
+    (log,) = receiver.wait("logs", 1)
+    assert attributes(log)["inferwatch.tenant"] == "acm"
+    assert log.dropped_attributes_count == 0
