@@ -30,9 +30,9 @@ test: $(STAMP)
 test-engines: $(STAMP)
 	tests/engines/run.sh
 
-## make test-services alerts, dashboards, shared budgets and the live page: real Prometheus, Alertmanager, Redis, Chromium
+## make test-services alerts, dashboards, shared budgets, live page, top: real Prometheus, Redis, Chromium, tmux
 test-services: $(STAMP)
-	scripts/need-debian prometheus prometheus-alertmanager redis-server chromium curl
+	scripts/need-debian prometheus prometheus-alertmanager redis-server chromium curl tmux
 	INFERWATCH_TEST_LOOP=asyncio $(BIN)/python -m pytest -n 2 -q tests/services
 
 ## make test-image    image, compose stack, Helm chart, systemd unit, scale-out (needs root; about 8 minutes the first time)

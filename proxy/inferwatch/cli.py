@@ -4,7 +4,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
 import msgspec
@@ -63,16 +63,17 @@ class Command(NamedTuple):
         return "\n".join(["examples:", *lines]) if lines else ""
 
 
-def _config_flags(parser: argparse.ArgumentParser) -> None:
+def _config_flags(parser: argparse.ArgumentParser, only: Sequence[str] = tuple(_FLAGS)) -> None:
     parser.add_argument(
         "--config", metavar="FILE", help=f"YAML file; see docs/configuration.md (default ${CONFIG_VARIABLE})"
     )
-    for flag, (key, metavar, text) in _FLAGS.items():
+    for flag in only:
+        key, metavar, text = _FLAGS[flag]
         parser.add_argument(flag, dest=key, metavar=metavar, help=text)
 
 
 def _load(arguments: argparse.Namespace) -> Config:
-    flags = {key: getattr(arguments, key) for key, _, _ in _FLAGS.values()}
+    flags = {key: getattr(arguments, key, None) for key, _, _ in _FLAGS.values()}
     loaded = config.load(arguments.config or os.environ.get(CONFIG_VARIABLE), flags=flags)
     if loaded.prices.compare or loaded.prices.catalogue_file:
         from inferwatch_collectors.cost import catalogue  # noqa: PLC0415
@@ -151,6 +152,12 @@ def _positive(text: str) -> float:
     return value
 
 
+def _admin_address(arguments: argparse.Namespace) -> tuple[str, int]:
+    """Return where to ask; an admin port on all interfaces is asked on this host."""
+    host, port = config.parse_address("admin", _load(arguments).admin)
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port
+
+
 def _healthcheck_flags(parser: argparse.ArgumentParser) -> None:
     _config_flags(parser)
     parser.add_argument("--timeout-s", type=_positive, default=3.0, help="give up after this (default 3)")
@@ -159,9 +166,7 @@ def _healthcheck_flags(parser: argparse.ArgumentParser) -> None:
 def _healthcheck(arguments: argparse.Namespace) -> int:
     import http.client  # noqa: PLC0415
 
-    host, port = config.parse_address("admin", _load(arguments).admin)
-    if host in ("0.0.0.0", "::"):
-        host = "127.0.0.1" if host == "0.0.0.0" else "::1"
+    host, port = _admin_address(arguments)
     connection = http.client.HTTPConnection(host, port, timeout=arguments.timeout_s)
     try:
         connection.request("GET", "/healthz")
@@ -234,6 +239,20 @@ def _demo(arguments: argparse.Namespace) -> int:
     )
 
 
+def _top_flags(parser: argparse.ArgumentParser) -> None:
+    from inferwatch.top import command  # noqa: PLC0415
+
+    _config_flags(parser, ("--admin",))
+    command.configure(parser)
+
+
+def _top(arguments: argparse.Namespace) -> int:
+    from inferwatch.top import command  # noqa: PLC0415
+
+    host, port = _admin_address(arguments)
+    return command.run(arguments, host, port)
+
+
 def _doctor_flags(parser: argparse.ArgumentParser) -> None:
     from inferwatch.doctor import command  # noqa: PLC0415
 
@@ -301,6 +320,17 @@ COMMANDS: Final = {
         _demo_flags,
         _demo,
         (("inferwatch demo --seconds 60 --rate 12", "a minute of brisk traffic"),),
+    ),
+    "top": Command(
+        "the live page in this terminal: tenants, models, streams, GPUs",
+        _top_flags,
+        _top,
+        (
+            ("inferwatch top", "of the Inferwatch on this host; h shows the keys"),
+            ("inferwatch top --view streams --sort tok/s --reverse", "the slowest streams first"),
+            ("inferwatch top --once --view tenants", "one page as text, for a mail or a ticket"),
+            ("inferwatch top --json", "one frame, for scripts"),
+        ),
     ),
     "doctor": Command(
         "what is wrong here, and what to do about it",

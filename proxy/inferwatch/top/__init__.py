@@ -1,0 +1,1 @@
+"""`inferwatch top`: the live page in a terminal."""
