@@ -152,12 +152,6 @@ def _positive(text: str) -> float:
     return value
 
 
-def _admin_address(arguments: argparse.Namespace) -> tuple[str, int]:
-    """Return where to ask; an admin port on all interfaces is asked on this host."""
-    host, port = config.parse_address("admin", _load(arguments).admin)
-    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port
-
-
 def _healthcheck_flags(parser: argparse.ArgumentParser) -> None:
     _config_flags(parser)
     parser.add_argument("--timeout-s", type=_positive, default=3.0, help="give up after this (default 3)")
@@ -166,7 +160,7 @@ def _healthcheck_flags(parser: argparse.ArgumentParser) -> None:
 def _healthcheck(arguments: argparse.Namespace) -> int:
     import http.client  # noqa: PLC0415
 
-    host, port = _admin_address(arguments)
+    host, port = config.reachable_address("admin", _load(arguments).admin)
     connection = http.client.HTTPConnection(host, port, timeout=arguments.timeout_s)
     try:
         connection.request("GET", "/healthz")
@@ -242,15 +236,14 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _top_flags(parser: argparse.ArgumentParser) -> None:
     from inferwatch.top import command  # noqa: PLC0415
 
-    _config_flags(parser, ("--admin",))
+    _config_flags(parser, ("--admin", "--token-file"))
     command.configure(parser)
 
 
 def _top(arguments: argparse.Namespace) -> int:
     from inferwatch.top import command  # noqa: PLC0415
 
-    host, port = _admin_address(arguments)
-    return command.run(arguments, host, port)
+    return command.run(arguments, _load(arguments))
 
 
 def _doctor_flags(parser: argparse.ArgumentParser) -> None:

@@ -158,6 +158,16 @@ def parse_address(key: str, text: str) -> tuple[str, int]:
     return host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port)
 
 
+def reachable_address(key: str, text: str) -> tuple[str, int]:
+    """Split `host:port` for a client: what listens on all interfaces is reached on this host.
+
+    Raises:
+        ConfigError: naming `key`.
+    """
+    host, port = parse_address(key, text)
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port
+
+
 def redacted(config: Config) -> dict[str, Any]:
     """Return the configuration for people to read. Keys live in files, so only a password in a URL needs hiding."""
     tree: dict[str, Any] = msgspec.to_builtins(config)

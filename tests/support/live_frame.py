@@ -121,6 +121,8 @@ class _Live(BaseHTTPRequestHandler):
         server: Any = self.server
         server.asked.append(self.path)
         status, body = server.replies.get(self.path, (404, b"there is no such file\n"))
+        if server.token and self.headers.get("authorization") != f"Bearer {server.token}":
+            status, body = 401, b"a token is needed\n"
         self.send_response(status)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -132,11 +134,12 @@ class _Live(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving(frame: dict[str, Any]) -> Iterator[Any]:
-    """Serve `frame` as an admin port does. What is served is in `replies`, what was asked for in `asked`."""
+    """Serve `frame` as an admin port does. What is served is in `replies`, what was asked for in `asked`; a `token` is wanted."""
     server: Any = ThreadingHTTPServer(("127.0.0.1", 0), _Live)
     server.daemon_threads = True
     server.block_on_close = False
     server.asked = []
+    server.token = ""
     server.replies = {"/live/frame": (200, json.dumps(frame).encode())}
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()

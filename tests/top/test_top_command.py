@@ -12,6 +12,7 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import live_frame
@@ -95,6 +96,29 @@ def test_a_collector_that_restarts(server: Any, capsys: pytest.CaptureFixture[st
     server.replies["/live/frame"] = (503, b"")
     assert top(server, "--once") == cli.EXIT_RUNTIME
     assert capsys.readouterr().err.endswith("restarts (503); try again in a few seconds\n")
+
+
+TOKEN = "a-token-of-ours-for-tests"
+
+
+def test_a_token(
+    server: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From a file, or from the environment; without, or with another, it says what to do."""
+    server.token = TOKEN
+    assert top(server, "--once") == cli.EXIT_RUNTIME
+    assert "it wants a token (401); give the token of the admin port: --token-file FILE, or" in capsys.readouterr().err
+    monkeypatch.setenv("INFERWATCH_TOKEN", TOKEN)
+    assert top(server, "--once") == cli.EXIT_OK
+    file = tmp_path / "token"
+    file.write_text("another-token-than-that")
+    assert top(server, "--once", "--token-file", str(file)) == cli.EXIT_RUNTIME
+    assert "it wants another token (401); " in capsys.readouterr().err
+    file.write_text(TOKEN)
+    assert top(server, "--once", "--token-file", str(file)) == cli.EXIT_OK
+    file.unlink()
+    assert top(server, "--once", "--token-file", str(file)) == cli.EXIT_RUNTIME
+    assert f"access.token_file: cannot read `{file}`: No such file or directory" in capsys.readouterr().err
 
 
 def test_no_terminal(server: Any) -> None:

@@ -6,11 +6,13 @@ Asking in a thread: a host that has gone would hold up the keys for as long as t
 import http.client
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
 
+from inferwatch.admin_token import CLIENT_VARIABLE
+from inferwatch.config import ConfigError
 from inferwatch.top.views import Frame
 
 TIMEOUT_S: Final = 3.0
@@ -25,6 +27,7 @@ _decode: Final = msgspec.json.Decoder().decode
 
 
 ELSEWHERE: Final = "is `inferwatch serve` running there? --admin HOST:PORT names another"
+TOKEN: Final = f"give the token of the admin port: --token-file FILE, or the token itself in ${CLIENT_VARIABLE}"
 SOON: Final = "try again in a few seconds"
 
 
@@ -39,8 +42,16 @@ class NoAnswerError(Exception):
 class AdminPort:
     """Asks one admin port. One thread at a time."""
 
-    def __init__(self, host: str, port: int, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        headers: Callable[[], Mapping[str, str]] = dict,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        """`headers` returns those with which to ask, anew for each frame: a token may be changed while we run."""
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self._headers = headers
         self._connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
 
     def frame(self, *, all_streams: bool) -> Frame:
@@ -49,12 +60,16 @@ class AdminPort:
         Raises:
             NoAnswerError: nobody answers, or not as an Inferwatch does.
         """
-        frame = self._get("/live/frame")
+        try:
+            headers = self._headers()
+        except ConfigError as error:
+            raise NoAnswerError(str(error), TOKEN) from None
+        frame = self._get("/live/frame", headers)
         if not isinstance(frame, dict) or "totals" not in frame:
             raise NoAnswerError("what answers there is no Inferwatch")
         running = frame.get("running") or 0
         if all_streams and running > len(frame.get("streams") or ()):
-            frame["streams"] = self._get("/live/streams")
+            frame["streams"] = self._get("/live/streams", headers)
         return frame
 
     def with_rates(self) -> Frame:
@@ -72,9 +87,9 @@ class AdminPort:
     def close(self) -> None:
         self._connection.close()
 
-    def _get(self, path: str) -> Any:
+    def _get(self, path: str, headers: Mapping[str, str]) -> Any:
         try:
-            self._connection.request("GET", path, headers={"Accept": "application/json"})
+            self._connection.request("GET", path, headers={"Accept": "application/json", **headers})
             reply = self._connection.getresponse()
             body = reply.read()
         except (OSError, http.client.HTTPException) as error:
@@ -82,6 +97,8 @@ class AdminPort:
             raise NoAnswerError(_words(error)) from None
         if reply.status == http.client.SERVICE_UNAVAILABLE:
             raise NoAnswerError("the collector is away, as while it restarts (503)", SOON)
+        if reply.status == http.client.UNAUTHORIZED:
+            raise NoAnswerError(f"it wants {'another' if headers else 'a'} token (401)", TOKEN)
         if reply.status != http.client.OK:
             raise NoAnswerError(f"what answers there has no live page ({path}: {reply.status})")
         try:

@@ -8,6 +8,8 @@ from typing import Final
 
 import msgspec
 
+from inferwatch import admin_token
+from inferwatch.config import Config, reachable_address
 from inferwatch.top.asking import MIN_INTERVAL_S, AdminPort, NoAnswerError
 from inferwatch.top.page import Look, draw, text
 from inferwatch.top.state import State
@@ -40,7 +42,7 @@ def _interval(value: str) -> float:
     return seconds
 
 
-def run(arguments: argparse.Namespace, host: str, port: int) -> int:
+def run(arguments: argparse.Namespace, config: Config) -> int:
     """Show, or print once. Returns the exit code."""
     state = State(view=arguments.view, filter=arguments.filter)
     if arguments.sort is not None:
@@ -50,7 +52,7 @@ def run(arguments: argparse.Namespace, host: str, port: int) -> int:
         state = msgspec.structs.replace(state, sort={arguments.view: arguments.sort})
     if arguments.reverse:
         state = msgspec.structs.replace(state, backwards=frozenset({arguments.view}))
-    admin = AdminPort(host, port)
+    admin = AdminPort(*reachable_address("admin", config.admin), lambda: admin_token.headers(config.access))
     try:
         if arguments.json or arguments.once:
             return _print(admin, state, as_json=arguments.json)
