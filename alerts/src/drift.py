@@ -24,7 +24,7 @@ DRIFT: Final = Alert(
     summary="Users of {{ $labels.model }} ({{ $labels.tenant }}) no longer ask, or get, what they used to: "
     "{{ $labels.direction }}",
     value="evidence worth {{ $value | humanize }} weeks without a false alarm",
-    dashboard="inferwatch-service",
+    dashboard="inferwatch-quality",
     fires=(
         Case(
             series={f'inferwatch_drift_evidence{{{_MODEL}, direction="answer"}}': "0.1x30 2 30 400x60"},

@@ -15,7 +15,7 @@ from inferwatch.settings.drift import Drift
 from inferwatch_collectors.drift.betting import CEILING_WEEKS, RATIOS, SHIFTS, SPREADS
 from inferwatch_collectors.drift.features import Feature, Kind
 from inferwatch_collectors.drift.profile import HOURS_OF_WEEK
-from inferwatch_collectors.drift.reference import EDGE_VOTES, Pinned, Terms, cut, fit
+from inferwatch_collectors.drift.reference import EDGE_VOTES, Pinned, Terms, cut, fit, is_steady
 from inferwatch_collectors.drift.stream import Watched
 
 DEFAULTS: Final = Drift()
@@ -149,13 +149,14 @@ def judge(
 
 
 def _turn(table: Any, prices: Any, index: int, row: Row, hour: int, terms: Terms, *, first: bool) -> None:
+    steady = is_steady([each for each in row.pinned if each is not None])
     for place, each in enumerate(row.pinned):
         if each is None or not (first or each.has_profile):
             continue
         key = (index, place, hour if each.has_profile else 0)
         found = prices.get(key)
         if found is None:
-            found = prices[key] = np.array(each.rows) / np.array(each.prices(hour, terms))
+            found = prices[key] = np.array(each.rows) / np.array(each.prices(hour, terms, steady=steady))
         table[index, place, : found.shape[0], : found.shape[1]] = found
 
 

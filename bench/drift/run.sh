@@ -6,7 +6,7 @@ bin=.venv/bin
 work=bench/drift/.work
 
 [ -x "$bin/uv" ] || { echo "bench: there is no virtual environment yet; run make check" >&2; exit 2; }
-mkdir -p "$work"
+mkdir -p "$work/texts"
 if [ ! -e "$work/venv/.installed" ]; then
   "$bin/uv" venv --quiet --clear --python "$bin/python" "$work/venv"
   "$bin/uv" pip install --quiet --python "$work/venv/bin/python" numpy scipy river msgspec

@@ -19,7 +19,10 @@ from inferwatch.admin_token import digest
 SESSION_S: Final = 7 * 86_400
 
 # Probes carry no token: a kubelet could not keep one, and what they are told is one word.
-OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/login", "/live/live.css", "/live/login.js", "/live/icon.svg"})
+# Votes come with a token of their own (`feedback`): who may vote may not do all the rest.
+OPEN_PATHS: Final = frozenset(
+    {"/healthz", "/readyz", "/feedback", "/login", "/live/live.css", "/live/login.js", "/live/icon.svg"}
+)
 METRICS_PATH: Final = "/metrics"
 
 Refusal = Literal["", "no_token", "wrong_token", "other_site"]

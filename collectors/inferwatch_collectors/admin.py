@@ -25,6 +25,7 @@ from inferwatch_collectors.doorkeeper import Doorkeeper
 from inferwatch_collectors.drift.watch import DriftWatch
 from inferwatch_collectors.drift.words import as_text
 from inferwatch_collectors.exposition import Exposition
+from inferwatch_collectors.feedback.service import MAX_BODY_BYTES, FeedbackService
 from inferwatch_collectors.live.routes import LivePage
 from inferwatch_collectors.report.service import Answer
 
@@ -40,6 +41,9 @@ MAX_SCRAPES: Final = 4
 # zlib's own default spends twice the time for 5 % less.
 GZIP_LEVEL: Final = 3
 
+# Of votes: too many at once, or a disk that fails.
+RETRY_LATER: Final = frozenset({429, 503})
+
 # The supervisor reads one file and tells its children.
 RELOAD_TIMEOUT_S: Final = 10.0
 
@@ -52,6 +56,7 @@ INDEX: Final = """Inferwatch admin port
   GET  /usage      what was used and what it cost: ?from=&to=&by=&tenant=&top=&format=
   GET  /drift      what is unlike before: ?format=json or text
   POST /drift/pin  ?model=&tenant=: take what was learnt for the reference, or begin to learn another one
+  POST /feedback   a vote on an answer, with the token of `feedback`
   POST /-/reload   read the configuration anew
   GET  /version
 Where a token is asked for (all but /healthz and /readyz): `Authorization: Bearer TOKEN`, browsers sign in at /login.
@@ -78,6 +83,7 @@ class Service(NamedTuple):
     reload: Callable[[], Awaitable[str]]  # returns the fault, or ""
     usage: Callable[[Mapping[str, str], float], Awaitable[Answer]] | None = None  # parameters, Unix time
     drift: DriftWatch | None = None
+    feedback: FeedbackService | None = None
 
 
 def relay_stats(links: Iterable[Link]) -> list[int]:
@@ -126,7 +132,8 @@ class Admin:
         Raises:
             OSError: it cannot be listened on.
         """
-        app = web.Application(middlewares=[self._doorkeeper.check])
+        # Of the routes that read a body, votes have the longest.
+        app = web.Application(middlewares=[self._doorkeeper.check], client_max_size=MAX_BODY_BYTES)
         app.add_routes(
             [
                 web.get("/", self._index),
@@ -137,6 +144,7 @@ class Admin:
                 web.get("/usage", self._usage),
                 web.get("/drift", self._drift),
                 web.post("/drift/pin", self._pin),
+                web.post("/feedback", self._feedback),
                 web.post("/-/reload", self._reload),
                 web.get("/version", self._version),
                 *self._doorkeeper.routes(),
@@ -217,6 +225,18 @@ class Admin:
             return web.Response(status=503, text="there is no drift to report of\n")
         done, said = self._service.drift.pin(request.query.get("model", ""), request.query.get("tenant", ""))
         return web.Response(status=200 if done else 409, text=f"{said}\n")
+
+    async def _feedback(self, request: web.Request) -> web.Response:
+        feedback = self._service.feedback
+        if feedback is None:
+            return web.Response(status=404, text="no votes are taken: feedback.token_file is not set\n")
+        if not feedback.may(request.headers):
+            return web.Response(status=401, text="expected the token\n", headers={"WWW-Authenticate": "Bearer"})
+        reply = await feedback.take(await request.read(), time.time_ns())
+        response = _json(reply.status, {"result": reply.result} | ({"reason": reply.text} if reply.text else {}))
+        if reply.status in RETRY_LATER:
+            response.headers["Retry-After"] = "1"
+        return response
 
     async def _version(self, _: web.Request) -> web.Response:
         return _json(200, {"version": __version__})

@@ -177,6 +177,8 @@ class Collector:
         if self._parts.otlp is not None:
             await asyncio.to_thread(self._parts.otlp.close, STOP_EXPORT_S)
         self._parts.budgets.close()
+        if self._parts.feedback is not None:
+            self._parts.feedback.close()
         self._usage.close()
         self._supervision.close()
 
@@ -276,6 +278,7 @@ class Collector:
             reload=self._supervision.ask_for_reload,
             usage=self._usage.answer,
             drift=self._parts.drift,
+            feedback=self._parts.feedback,
         )
 
     def _condition(self) -> Condition:
@@ -333,6 +336,8 @@ class Collector:
             self._parts.anomalies.tick(now_s, time.time())
             self._parts.drift.tick(now_s, time.time())
             self._parts.quality.tick(now_s)
+            if self._parts.feedback is not None:
+                self._parts.feedback.tick(now_s)
             self._parts.vitals.refresh()
             self._live.tick(now_s, time.time())
             if self._parts.otlp is not None:

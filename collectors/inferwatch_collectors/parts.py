@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from inferwatch import __version__, host
 from inferwatch.config import Config
 from inferwatch.record import Share
+from inferwatch.settings import feedback
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.anomalies.watch import AnomalyWatch
 from inferwatch_collectors.attribution.meter import Meter
@@ -19,6 +20,11 @@ from inferwatch_collectors.cardinality import CardinalityGuard, Limits
 from inferwatch_collectors.dialects.base import CUT_REASONS
 from inferwatch_collectors.drift.watch import DriftWatch
 from inferwatch_collectors.exchange import Exchange
+from inferwatch_collectors.feedback.comments import RESULTS as COMMENT_RESULTS
+from inferwatch_collectors.feedback.comments import Comments
+from inferwatch_collectors.feedback.service import RESULTS as CALL_RESULTS
+from inferwatch_collectors.feedback.service import FeedbackService
+from inferwatch_collectors.feedback.vote import Asked
 from inferwatch_collectors.gpu.monitor import GpuMonitor
 from inferwatch_collectors.ledger.base import Ledger
 from inferwatch_collectors.ledger.journal import Journal
@@ -123,6 +129,18 @@ class Parts:
             secret=secret,
             load=lambda: self.booking.open_requests,
         )
+        self.feedback: FeedbackService | None = None
+        if config.feedback.is_used:
+            self.feedback = FeedbackService(
+                feedback.token(config.feedback),
+                ledger,
+                Comments(config.privacy),
+                self.store,
+                self.recorder.guard,
+                still_open=self._still_open,
+                flush=self.journal.flush,
+            )
+            watchers = (*watchers, ("feedback", self.feedback.record))
         self.booking = Booking(
             self.recorder,
             self.journal.add,
@@ -155,6 +173,13 @@ class Parts:
         """Yield what is open and being read."""
         return (exchange for link in self.tap.links() for exchange in link.exchanges())
 
+    def _still_open(self, request_id: str) -> Asked | None:
+        for exchange in self.open_exchanges():
+            opened = exchange.opened
+            if opened.request_id == request_id:
+                return Asked(opened.tenant, opened.model, exchange.operation, None)
+        return None
+
     def _share(self, share: Share) -> None:
         self.journal.add_share(share)
         self.budgets.meter.share(share)
@@ -181,6 +206,12 @@ class Parts:
         vitals.cut("drift_streams", lambda: self.drift.streams_cut)
         vitals.cut("quality_prompts", lambda: self.quality.prompts_cut)
         vitals.cut("drift_sessions", lambda: self.drift.sessions_cut)
+        if self.feedback is not None:
+            calls, comments = self.feedback.results, self.feedback.comments.results
+            for result in CALL_RESULTS:
+                vitals.count(m.FEEDBACK_CALLS, (result,), lambda result=result: calls[result])  # type: ignore[misc]
+            for result in COMMENT_RESULTS:
+                vitals.count(m.FEEDBACK_COMMENTS, (result,), lambda result=result: comments[result])  # type: ignore[misc]
         vitals.cut("orphan_frames", lambda: booking.orphans)
         vitals.cut("bad_peers", lambda: self.tap.bad_peers)
         vitals.cut("spool_torn", lambda: self.spool.torn)

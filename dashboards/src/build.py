@@ -9,10 +9,17 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from alerts.src.build import write_or_check
-from dashboards.src import engine, fleet, oncall, service, tenants
+from dashboards.src import engine, fleet, oncall, quality, service, tenants
 from dashboards.src.panels import Board, to_json
 
-BOARDS: Final[tuple[Board, ...]] = (service.BOARD, oncall.BOARD, tenants.BOARD, engine.BOARD, fleet.BOARD)
+BOARDS: Final[tuple[Board, ...]] = (
+    service.BOARD,
+    oncall.BOARD,
+    tenants.BOARD,
+    quality.BOARD,
+    engine.BOARD,
+    fleet.BOARD,
+)
 
 
 def pages() -> Iterator[tuple[str, str]]:

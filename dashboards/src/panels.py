@@ -42,6 +42,7 @@ BOARDS: Final = {
     "inferwatch-service": "Inferwatch / Service",
     "inferwatch-oncall": "Inferwatch / On-call triage",
     "inferwatch-tenants": "Inferwatch / Tenants and cost",
+    "inferwatch-quality": "Inferwatch / Quality and drift",
     "inferwatch-engine": "Inferwatch / GPU and engine",
     "inferwatch-fleet": "Inferwatch / Fleet",
 }

@@ -15,7 +15,19 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta
 
-from inferwatch.settings import access, budgets, cost, energy, engine_metrics, observing, otlp, prices, privacy, tenants
+from inferwatch.settings import (
+    access,
+    budgets,
+    cost,
+    energy,
+    engine_metrics,
+    feedback,
+    observing,
+    otlp,
+    prices,
+    privacy,
+    tenants,
+)
 from inferwatch.settings.access import Access
 from inferwatch.settings.anomalies import Anomalies
 from inferwatch.settings.budgets import Budgets
@@ -23,6 +35,7 @@ from inferwatch.settings.cost import Attribution, Cost
 from inferwatch.settings.drift import Drift
 from inferwatch.settings.energy import Energy
 from inferwatch.settings.engine_metrics import EngineMetrics
+from inferwatch.settings.feedback import Feedback
 from inferwatch.settings.gpu import Gpu
 from inferwatch.settings.observing import Identity, Ledger, Log, Metrics, Trace
 from inferwatch.settings.otlp import Otlp
@@ -76,6 +89,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     anomalies: Anomalies = Anomalies()
     drift: Drift = Drift()
     quality: Quality = Quality()
+    feedback: Feedback = Feedback()
     cost: Cost = Cost()
     attribution: Attribution = Attribution()
     energy: Energy = Energy()
@@ -307,6 +321,7 @@ def _section_fault(config: Config) -> str:
         or observing.ledger_fault(config.ledger)
         or budgets.fault(config.budgets, config.cost)
         or otlp.fault(config.otlp)
+        or feedback.fault(config.feedback)
         or privacy.fault(config.privacy, traced=config.otlp.traces)
     )
 

@@ -71,6 +71,8 @@ class Answer(msgspec.Struct, frozen=True):
         return "".join(piece.text for piece, own in zip(self.pieces, self.kinds, strict=True) if own == kind)
 
 
+REFUSAL = "I'm sorry, but I can't help with that request. "
+
 # Spread of the lengths around their mean: most answers are somewhat shorter, a few are several times longer.
 _LENGTHS = (0.25, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 3.0)
 _REASONING_SHARE = 0.4  # of the mean length, thought before the answer
@@ -89,6 +91,19 @@ def plan(wish: Wish, dice: Dice) -> Answer:
         draft.say(dice, length)
     draft.extend([EOS], Kind.HIDDEN if draft.calls else Kind.CONTENT)
     return _bounded(draft, wish, dice)
+
+
+def looped(answer: Answer, period: int) -> Answer:
+    """Return an answer of the same length that says its first `period` tokens again and again."""
+    period = max(1, period)
+    pieces = [answer.pieces[place % period] for place in range(len(answer.pieces))]
+    return msgspec.structs.replace(answer, pieces=pieces)
+
+
+def refused(answer: Answer) -> Answer:
+    """Return an answer of the same length that begins as a refusal does."""
+    opening = generated(REFUSAL)[: len(answer.pieces)]
+    return msgspec.structs.replace(answer, pieces=[*opening, *answer.pieces[len(opening) :]])
 
 
 class _Draft:

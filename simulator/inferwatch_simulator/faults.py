@@ -38,6 +38,8 @@ FAULTS = (
     Fault("slow_head", "SECONDS", None, "send the response head that much later; the engine has not begun by then"),
     Fault("comments", "COUNT", "2", "that many keep-alive comments before the first event"),
     Fault("merge", "TOKENS", None, "that many tokens per chunk after the first, like `stream_interval`"),
+    Fault("loop", "TOKENS", "12", "answer with its first so many tokens again and again"),
+    Fault("refuse", "", "", "begin the answer as a refusal does"),
     Fault("status", "CODE", None, "refuse with that HTTP status, in the engine's error envelope"),
     Fault("one_byte_writes", "", "", "write the body one byte, one HTTP chunk, at a time"),
     Fault("big_event", "BYTES", None, "follow the first event with one of about that size, of log-probabilities"),
@@ -68,8 +70,11 @@ class FaultPlan(msgspec.Struct, frozen=True):
         return bool(self.values.keys() - _HEAD_FAULTS)
 
 
-# These are over when the response head is sent; `merge` is done by the ordinary stream.
-_HEAD_FAULTS = frozenset({"reset_before_head", "hang_before_head", "garbage_head", "slow_head", "status", "merge"})
+# These are over when the response head is sent; `merge`, `loop` and `refuse` are done by
+# the ordinary stream.
+_HEAD_FAULTS = frozenset(
+    {"reset_before_head", "hang_before_head", "garbage_head", "slow_head", "status", "merge", "loop", "refuse"}
+)
 NONE = FaultPlan()
 
 

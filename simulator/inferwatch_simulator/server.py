@@ -18,6 +18,7 @@ import uvloop
 from aiohttp import web
 
 from inferwatch_simulator import faults
+from inferwatch_simulator.answers import looped, refused
 from inferwatch_simulator.config import VLLM_VERSION, SimulatorConfig
 from inferwatch_simulator.engine import Engine
 from inferwatch_simulator.http_answers import before_head, open_stream, plain, read_body, send_body
@@ -183,6 +184,10 @@ class _App:
         if merged := plan.get("merge"):
             generation = msgspec.structs.replace(generation, stream_interval=merged)
         answers = generation.answers(self._config)
+        if (period := plan.get("loop")) is not None:
+            answers = [looped(answer, period) for answer in answers]
+        if "refuse" in plan:
+            answers = [refused(answer) for answer in answers]
         prompts = [prompt for prompt in generation.prompts for _ in range(generation.n)]
         sequences = [
             self._engine.sequence(prompt.tokens, len(answer.pieces), prompt.block_hashes)

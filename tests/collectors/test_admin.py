@@ -12,12 +12,15 @@ from aiohttp import web
 
 from inferwatch import __version__
 from inferwatch.settings.drift import Drift
+from inferwatch.settings.privacy import Privacy
 from inferwatch_collectors import admin as admin_module
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.admin import MAX_SCRAPES, RELAY_SILENT_NS, Admin, Condition, Service, not_healthy, not_ready
 from inferwatch_collectors.cardinality import CardinalityGuard
 from inferwatch_collectors.drift.watch import DriftWatch
 from inferwatch_collectors.exposition import Exposition
+from inferwatch_collectors.feedback.comments import Comments
+from inferwatch_collectors.feedback.service import MAX_BODY_BYTES, FeedbackService
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_collectors.report.service import Answer
 
@@ -65,6 +68,16 @@ def test_every_reason_is_given() -> None:
 # --- the port
 
 
+TOKEN = "0123456789abcdef"
+
+
+class _NoRows:
+    """A ledger that knows of no request."""
+
+    async def asked(self, _request_id: str) -> None:
+        return None
+
+
 class Port:
     """An admin port on a store of its own."""
 
@@ -88,6 +101,15 @@ class Port:
             shown_config=lambda: {"upstream": {"url": "http://***@engine"}},
             reload=self._reload,
             usage=self._usage,
+            feedback=FeedbackService(
+                TOKEN,
+                _NoRows(),  # type: ignore[arg-type]
+                Comments(Privacy()),
+                self.store,
+                CardinalityGuard(),
+                still_open=lambda _: None,
+                flush=self._flush,
+            ),
             drift=DriftWatch(self.store, CardinalityGuard(), Drift(), secret=b""),
         )
 
@@ -230,6 +252,23 @@ async def test_drift(port: Port) -> None:
     assert json.loads(body) == {"weeks_per_false_alarm": 20.0, "text": False, "streams": []}
     assert b"Nothing is followed yet" in (await port.get("/drift?format=text"))[1]
     assert await port.post("/drift/pin?model=m&tenant=t") == (409, "no such model and tenant is followed\n")
+
+
+async def test_feedback(port: Port) -> None:
+    """With the token, a vote of a bounded size; the rest is in `feedback.service`."""
+    vote = json.dumps({"request_id": "r1", "thumb": "up"})
+    allowed = {"Authorization": f"Bearer {TOKEN}"}
+
+    async def post(body: str, **headers: str) -> tuple[int, str]:
+        async with port.session.post(f"{port.url}/feedback", data=body, headers=headers) as response:
+            return response.status, await response.text()
+
+    assert await post(vote) == (401, "expected the token\n")
+    status, text = await post(vote, **allowed)
+    assert (status, json.loads(text)["result"]) == (404, "unknown")
+    assert (await post("{", **allowed))[0] == 400
+    assert (await post(" " * (MAX_BODY_BYTES + 1), **allowed))[0] == 413
+    assert (await port.get("/feedback"))[0] == 405
 
 
 async def test_version(port: Port) -> None:

@@ -23,12 +23,10 @@ RECORDED = {record.record for group in rules.groups() for record in group.record
 
 # Metrics that no panel and no rule uses yet, by the beginning of their names, each with the reason.
 UNUSED = {
-    "inferwatch_drift_": "drift brings its own panels and rules",
     "inferwatch_budget_redis_": "shared budgets bring their own panels and rules",
     "inferwatch_budget_elsewhere": "shared budgets bring their own panels and rules",
     "inferwatch_budget_lease": "shared budgets bring their own panels and rules",
     "inferwatch_privacy_": "content brings its own panels and rules",
-    "inferwatch_quality_": "quality brings its own panels and rules",
 }
 
 # Grafana's names of units, as far as they are used here: a wrong one is shown as text behind each number.

@@ -52,7 +52,7 @@ def test_prices_are_positive_and_finite_at_every_hour(values: list[float]) -> No
     """No reference makes a price that is no number."""
     pinned = learnt(values)
     for hour in (0, 50, 167):
-        assert all(0 < price < math.inf for price in pinned.prices(hour, TERMS))
+        assert all(0 < price < math.inf for price in pinned.prices(hour, TERMS, steady=False))
 
 
 def test_a_constant_feature_has_bins_below_and_above() -> None:
@@ -68,7 +68,7 @@ def test_prices_hold_for_another_sample_of_the_same(rng: random.Random) -> None:
     for _ in range(50):
         pinned = learnt([rng.gauss(0, 1) for _ in range(2_000 + EDGE_VOTES)])
         fresh = [pinned.rows[bin_of(pinned.edges, rng.gauss(0, 1))] for _ in range(20_000)]
-        for bet, price in enumerate(pinned.prices(0, TERMS)):
+        for bet, price in enumerate(pinned.prices(0, TERMS, steady=False)):
             too_low += sum(row[bet] for row in fresh) / len(fresh) > price
     assert too_low == 0
 
@@ -76,7 +76,7 @@ def test_prices_hold_for_another_sample_of_the_same(rng: random.Random) -> None:
 def test_a_flag_never_seen_is_no_alarm_at_its_first_time() -> None:
     """One in ten thousand may be chance: what has never been seen is not taken for impossible."""
     pinned = learnt([0.0] * 10_000, Kind.FLAG)
-    gains = [get / price for get, price in zip(pinned.rows[1], pinned.prices(0, TERMS), strict=True)]
+    gains = [get / price for get, price in zip(pinned.rows[1], pinned.prices(0, TERMS, steady=False), strict=True)]
     assert max(gains) < 40
     assert min(pinned.core) > 0
 
@@ -123,7 +123,7 @@ def test_what_is_written_down_is_read_back(rng: random.Random) -> None:
     values = [rng.gauss(0, 1) for _ in range(1_000)]
     pinned = learnt(values)
     again = Pinned.of(pinned.state())
-    assert again.prices(5, TERMS) == pinned.prices(5, TERMS)
+    assert again.prices(5, TERMS, steady=False) == pinned.prices(5, TERMS, steady=False)
     learning = Learning(Kind.QUANTITY, partial=True)
     for value in values:
         learning.take(value, 3)

@@ -105,6 +105,10 @@ FILE_MISTAKES = {
     "invalid-key-file-missing": "identity.key_file: cannot read `/nonexistent/identity.key`",
     "invalid-key-file-null-byte": "identity.key_file: holds a null byte",
     "invalid-log-level": "log.level: invalid enum value 'verbose', expected debug, error, info, warning",
+    "invalid-feedback-two-tokens": "feedback.token_env: only one of `token_file` and `token_env` can be given",
+    "invalid-feedback-variable": "feedback.token_env: expected the name of an environment variable",
+    "invalid-feedback-token-missing": "feedback.token_file: there is no token to be read",
+    "invalid-feedback-token-short": ("feedback.token_file: a token of 2 characters, expected at least 16, of ASCII"),
     "invalid-ledger-days": "ledger.retention_days: expected `int` >= 1",
     "invalid-metrics-models": "metrics.max_models: expected `int`, got `str`",
     "invalid-trace-mint": "trace.mint: expected `bool`, got `int`",
@@ -358,7 +362,7 @@ def test_the_full_file_has_every_key_and_none_is_ignored() -> None:
     files |= {"budgets.redis.tls_ca_file", "access.token_file", "access.metrics_token_file"}
     files |= {"access.token_env", "access.metrics_token_env"}  # read by whoever checks the file
     # A GPU is rented or bought, and an address is in one place.
-    either = {"cost.hourly_dollars", "budgets.redis.url_file", "budgets.redis.url_env"}
+    either = {"cost.hourly_dollars", "budgets.redis.url_file", "budgets.redis.url_env", "feedback.token_env"}
     # Secrets; and only dollars have a basis.
     unset = {"tenants.known[].keys_file", "tenants.known[].key_env", "budgets.rules[].basis"}
 
@@ -497,7 +501,7 @@ def test_what_reload_takes_up_is_a_part_of_the_configuration() -> None:
     sections = set(Config.__struct_fields__)
 
     restart = {"listen", "admin", "workers", "state_dir", "tls", "tap", "metrics", "ledger", "anomalies", "gpu"}
-    restart |= {"cost", "attribution", "energy", "drift", "quality", "otlp", "privacy"}
+    restart |= {"cost", "attribution", "energy", "drift", "quality", "feedback", "otlp", "privacy"}
     assert restart == sections - config.RELOADABLE
     assert sections >= config.RELOADABLE
 

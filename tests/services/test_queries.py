@@ -30,7 +30,10 @@ _HISTORY = "judged after three days of a tenant's own history at the least (anom
 
 # What has no data here, each with the reason: a metric, or a selector of it. tests/golden has all metrics.
 ABSENT = {
-    "inferwatch_drift_": "judged when a reference of thousands of requests has been learnt",
+    **{
+        f"inferwatch_drift_{name}": "judged when a reference of thousands of requests has been learnt"
+        for name in ("evidence", "detected", "signals_total", "features_off", "psi", "wasserstein")
+    },
     "inferwatch_spend_expected_hour": _HISTORY,
     'inferwatch_spend_anomaly_evidence{kind!="retry_storm"}': _HISTORY,
     "inferwatch_learned_prefill_weight": "learnt in five busy minutes",

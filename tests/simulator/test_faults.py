@@ -239,3 +239,32 @@ async def test_faults_combine(serve: Serve) -> None:
     assert body.startswith(b": keep-alive\n\n")
     assert body.count(b"data: ") == 3
     assert b"[DONE]" not in body
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_answer_that_repeats_itself(serve: Serve, stream: bool) -> None:
+    """Its first tokens, again and again, as many as were asked for."""
+    client = await serve()
+    body = BODY | {"max_tokens": 40, "stream": stream}
+    async with asyncio.timeout(10):
+        data = (await client.raw("/v1/completions", body, {faults.HEADER: "loop:4"})).body
+    text = said(data, stream=stream)
+    period = text[: len(text) // 10]
+    assert text == period * 10
+
+
+async def test_an_answer_that_refuses(serve: Serve) -> None:
+    """It begins as refusals do."""
+    client = await serve()
+    async with asyncio.timeout(10):
+        received = await client.raw("/v1/completions", STREAM | {"max_tokens": 40}, {faults.HEADER: "refuse"})
+    assert said(received.body, stream=True).startswith("I'm sorry, but I can't help")
+
+
+def said(data: bytes, *, stream: bool) -> str:
+    """The text of an answer, framed or not."""
+    if not stream:
+        text: str = json.loads(data)["choices"][0]["text"]
+        return text
+    events = [line[6:] for line in unframed(data).split(b"\n\n") if line.startswith(b"data: {")]
+    return "".join(choice["text"] for event in events for choice in json.loads(event)["choices"])

@@ -20,6 +20,8 @@ from stack import Stack, chat, client, hang_up_after, send, wait_until
 ENERGY = "nvmlDeviceGetFieldValues/83"
 TENANT = {"x-inferwatch-tenant": "acme", "x-inferwatch-feature": "assistant", "x-inferwatch-session": "s1"}
 
+FEEDBACK_TOKEN = "0123456789abcdef"
+
 BUDGETS = [
     {"name": "acme-month", "tenant": "acme", "limit": 5, "on_limit": "observe", "per": ["tenant", "feature", "model"]},
     {"name": "small", "tenant": "small", "limit": 400, "unit": "tokens", "period": "day", "on_limit": "reject"},
@@ -43,6 +45,9 @@ SETTINGS: dict[str, Any] = {
     "gpu": {"interval_s": 0.5, "hang_timeout_s": 1.0},
     "engine_metrics": {"interval_s": 1.0},
     "trace": {"mint": True},
+    # Every ordinary gap is a stall.
+    "quality": {"listen": True, "stall_s": 0.001},
+    "feedback": {"token_env": "FEEDBACK_TOKEN"},
 }
 
 
@@ -114,6 +119,7 @@ class Host:
         self._environment = {
             "NVML_STUB_FILE": str(self.card.path),
             "INFERWATCH__GPU__NVML_LIBRARY": str(library),
+            "FEEDBACK_TOKEN": FEEDBACK_TOKEN,
         }
         self.settings = SETTINGS | settings
         self.config = folder / "config.yaml"

@@ -2,12 +2,13 @@
 
 import asyncio
 import contextlib
+import json
 import time
 
 import aiohttp
 import fleet
 from fleet import Watched, traffic
-from stack import chat, client, send, wait_until
+from stack import Stack, chat, client, send, wait_until
 
 
 def live(watched: Watched) -> None:
@@ -18,6 +19,7 @@ def live(watched: Watched) -> None:
     asyncio.run(fleet.misfortune(urls))
     asyncio.run(fleet.storm(urls[0]))
     asyncio.run(fleet.impatience(urls[0]))
+    asyncio.run(_of_no_use([host.stack for host in watched.fleet.hosts.values()]))
     asyncio.run(_with_a_crowd(urls))
     fleet.while_the_collector_is_away(first.stack, lambda: asyncio.run(fleet.crowd(first.stack.url, 40)))
     fleet.restart_a_relay(first.stack)
@@ -37,6 +39,21 @@ def live(watched: Watched) -> None:
 
 async def _with_a_crowd(urls: list[str]) -> None:
     await asyncio.gather(fleet.crowd(urls[0], 50), traffic(urls, 14))
+
+
+async def _of_no_use(stacks: list[Stack]) -> None:
+    """Answers that repeat themselves or refuse, prompts that come again, and users who say so."""
+    async with client() as session:
+        for stack in stacks:
+            for fault in ("loop:6", "loop:6", "refuse", "refuse"):
+                headers = fleet.TENANT | {"x-sim-fault": fault}
+                await send(session, stack.url, chat("of no use", max_tokens=150), headers=headers)
+            for thumb in ("up", "down"):
+                _, body = await send(session, stack.url, chat(thumb, stream=False), headers=fleet.TENANT)
+                vote = {"request_id": json.loads(body)["id"], "thumb": thumb, "comment": "so it is"}
+                allowed = {"Authorization": f"Bearer {fleet.FEEDBACK_TOKEN}"}
+                async with session.post(f"{stack.admin}/feedback", json=vote, headers=allowed) as reply:
+                    assert reply.status == 200
 
 
 async def _hung_up_plain(urls: list[str]) -> None:

@@ -21,7 +21,7 @@ Pure.
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import exp, inf, isfinite, log, nextafter, sqrt
 from statistics import NormalDist
 from typing import Final
@@ -48,6 +48,13 @@ ATOM_SHARE: Final = 0.05
 
 # Of what was never seen, so many times as often may be its rhythm; of what was seen nearly often enough, hardly more.
 RARE_TIMES: Final = 3.0
+
+# The logarithm of what one second's player must grow by to be a signal of one stream: 20 weeks of seconds, 12 bets and
+# a weight of 1/13 make e**21.
+GROWTH: Final = 21.0
+
+# Of so many features one may seem to have a rhythm.
+STEADY_PARTS: Final = 8
 
 # Rounds of the deconvolution, which gains a digit in two or three.
 ROUNDS: Final = 12
@@ -306,8 +313,8 @@ class Pinned:
             return self.core
         return tilt(self.core, self.scores, self.mean + self.profile.at(hour) * self.unit)
 
-    def prices(self, hour: int, terms: Terms) -> Row:
-        """Return what each bet costs in this hour of the week: positive and finite."""
+    def prices(self, hour: int, terms: Terms, *, steady: bool) -> Row:
+        """Return what each bet costs in this hour of the week: positive and finite. `steady`: see `is_steady`."""
         shares = self.shares(hour)
         slack = terms.tolerance + self.profile.error
         places = [shares]
@@ -318,7 +325,16 @@ class Pinned:
         if unknown > 0:
             places.append(_oftener(shares, 1 + (RARE_TIMES - 1) * unknown))
         found = tuple(
-            max(_upper([row[bet] for row in self.rows], each, self.votes, terms.z) for each in places)
+            max(
+                _upper(
+                    [row[bet] for row in self.rows],
+                    each,
+                    self.votes,
+                    terms.z,
+                    by_growth=steady and not self.has_profile,
+                )
+                for each in places
+            )
             for bet in range(self.bets)
         )
         if slack > 0 and self.kind is Kind.QUANTITY:  # and a little more spread
@@ -356,12 +372,25 @@ def _oftener(shares: Sequence[float], times: float) -> tuple[float, ...]:
     return tuple(1 - times * rest if place == usual else times * share for place, share in enumerate(shares))
 
 
-def _upper(gets: Sequence[float], shares: Sequence[float], votes: int, z: float) -> float:
-    """Return what the mean of `gets` under the true distribution hardly exceeds, given that `shares` are estimates."""
+def is_steady(pinned: Collection[Pinned]) -> bool:
+    """Tell whether the traffic has no rhythm of the week: where few features have one that is seen, the others have
+    none that is not seen. A few have one by chance."""
+    return sum(each.has_profile for each in pinned) * STEADY_PARTS <= len(pinned)
+
+
+def _upper(gets: Sequence[float], shares: Sequence[float], votes: int, z: float, *, by_growth: bool) -> float:
+    """Return the price of a bet that gets `gets`: its mean, and what is paid for `shares` being estimates."""
     mean = sum(share * get for share, get in zip(shares, gets, strict=True))
     variance = sum(share * (get - mean) ** 2 for share, get in zip(shares, gets, strict=True))
     reach = max(gets) - min(gets)
-    return mean + z * sqrt(variance / votes) + z * z * reach / (3 * votes)
+    sure = z * sqrt(variance / votes) + z * z * reach / (3 * votes)
+    if not by_growth:
+        return mean + sure
+    # Of what is got, by the mean under the change that is bet on: how fast it grows if that is what happened.
+    gain = sum(share * get / mean * log(get / mean) for share, get in zip(shares, gets, strict=True))
+    if gain <= 0:
+        return mean + sure
+    return mean + min(sure, GROWTH * variance / (2 * mean * gain * votes))
 
 
 # --- effect sizes, that people know

@@ -29,6 +29,7 @@ from inferwatch_collectors.drift.reference import (
     PinnedState,
     Terms,
     bin_of,
+    is_steady,
     psi,
     wasserstein,
 )
@@ -106,6 +107,7 @@ class Watched:
         }
         self.off = tuple(feature for feature in of if feature.name not in self._judged)
         self._terms = terms
+        self._steady = is_steady(pinned.values())
         self._hour = -1
         self._weight = 1.0
         self.votes = 0
@@ -142,7 +144,7 @@ class Watched:
         first, self._hour = self._hour < 0, hour
         for judged in self._judged.values():
             if first or judged.pinned.has_profile:
-                judged.prices = judged.pinned.prices(hour, self._terms)
+                judged.prices = judged.pinned.prices(hour, self._terms, steady=self._steady)
 
     def _fade(self) -> None:
         for judged in self._judged.values():

@@ -263,8 +263,16 @@ class DriftWatch:
         return Report(
             weeks_per_false_alarm=self._settings.weeks_per_false_alarm,
             text=self.listens,
-            streams=tuple(stream_of(each, self._parts) for each in streams),
+            streams=tuple(stream_of(each, self._parts, self._thumbs(each)) for each in streams),
         )
+
+    def _thumbs(self, each: Followed) -> tuple[int, int] | None:
+        voted = {
+            labels[2]: int(self._store.counter(m.FEEDBACK_VOTES, labels).value)
+            for labels in self._store.series(m.FEEDBACK_VOTES)
+            if labels[:2] == (each.model, each.tenant)
+        }
+        return (voted.get("up", 0), voted.get("down", 0)) if voted else None
 
     def _tell(self, followed: Followed) -> None:
         self._store.counter(m.DRIFT_SIGNALS, (followed.model, followed.tenant)).add()

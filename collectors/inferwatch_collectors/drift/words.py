@@ -41,6 +41,8 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reference: str = ""  # what it is of, in words
     off: tuple[str, ...] = ()  # features that are not judged: hardly any request had them
     moved: tuple[Moved, ...] = ()
+    up: int | None = None  # requests that users voted up or down, since the counters began; None: nobody voted
+    down: int | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,10 +65,13 @@ def told(effect: Effect) -> str:
     return f"{feature.words}: median {before:.4g} before, {now:.4g} now"
 
 
-def stream_of(followed: Followed, parts: int) -> Stream:
-    """Return what there is to say of one."""
+def stream_of(followed: Followed, parts: int, thumbs: tuple[int, int] | None = None) -> Stream:
+    """Return what there is to say of one. `thumbs`: what users said of it, up and down."""
+    up, down = thumbs or (None, None)
     if followed.watched is None or followed.about is None:
-        return Stream(model=followed.model, tenant=followed.tenant, state="learning", votes=followed.votes)
+        return Stream(
+            model=followed.model, tenant=followed.tenant, state="learning", votes=followed.votes, up=up, down=down
+        )
     about = followed.about
     hours = (about.pinned_s - about.from_s) // SECONDS_PER_HOUR
     of = f" of {about.engine_model}" if about.engine_model else ""
@@ -81,6 +86,8 @@ def stream_of(followed: Followed, parts: int) -> Stream:
         reference=f"number {about.number}, pinned {_utc(about.pinned_s)} from {about.votes} votes in {hours} h{of}",
         off=tuple(feature.name for feature in followed.watched.off),
         moved=moved,
+        up=up,
+        down=down,
     )
 
 
@@ -119,6 +126,7 @@ def _of_stream(stream: Stream) -> Iterator[str]:
     who = f"{_shown(stream.model)} for {_shown(stream.tenant)}"
     if stream.evidence_weeks is None:
         yield f"{who}: learning, {stream.votes} votes so far"
+        yield from _thumbs(stream)
         return
     if stream.state == "drifted":
         yield f"{who}: DRIFTED, evidence {stream.evidence_weeks:.3g} weeks, unlike before since {stream.since}"
@@ -132,6 +140,12 @@ def _of_stream(stream: Stream) -> Iterator[str]:
         f"Wasserstein {moved.wasserstein:.2g} sd)"
         for moved in _notable(stream)
     )
+    yield from _thumbs(stream)
+
+
+def _thumbs(stream: Stream) -> Iterator[str]:
+    if stream.up is not None and stream.down is not None:
+        yield f"  users' own votes: {stream.up} up, {stream.down} down"
 
 
 def _notable(stream: Stream) -> Iterable[Moved]:

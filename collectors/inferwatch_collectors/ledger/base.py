@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 from inferwatch.record import LateCount, RequestRecord, Share
+from inferwatch_collectors.feedback.vote import Asked, Vote
 
 # (family, labels, value): one series of the metric store, packed by the store, absolute, and opaque to the ledger.
 MetricRow = tuple[str, bytes, bytes]
@@ -70,6 +71,20 @@ class Ledger(Protocol):
 
         Raises:
             LedgerError: it cannot be told now.
+        """
+
+    async def asked(self, request_id: str) -> Asked | None:
+        """Return whose request this was, None if there is no row of it.
+
+        Raises:
+            LedgerError: it cannot be told now.
+        """
+
+    async def vote(self, vote: Vote) -> Vote | None:
+        """Make it the request's vote; return the one before.
+
+        Raises:
+            LedgerError: nothing was written.
         """
 
     async def load_metrics(self) -> list[MetricRow]:

@@ -3,7 +3,8 @@
 `requests.seq` grows with each row and the oldest rows go first, so `max(seq) - min(seq) + 1` is the number of rows (or
 a few more) without counting them. The columns are what people group and filter by; `record` is the whole of it
 (see `packing`).
-`usage_*` are the roll-ups (see `usage`); `shares` has the same `seq` as its request.
+`usage_*` are the roll-ups (see `usage`); `shares` has the same `seq` as its request; `feedback` has one row for each
+request that was voted on.
 """
 
 from typing import Final
@@ -79,6 +80,21 @@ MIGRATIONS: Final = (
     CREATE TABLE usage_hour ({_CELL}) WITHOUT ROWID;
     CREATE TABLE usage_day ({_CELL}) WITHOUT ROWID;
     CREATE TABLE usage_user_day ({_CELL}) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE feedback (
+        vote INTEGER PRIMARY KEY,
+        request_id TEXT NOT NULL UNIQUE,
+        wall_ns INTEGER NOT NULL,
+        tenant TEXT NOT NULL,
+        model TEXT NOT NULL,
+        variant TEXT,
+        thumb TEXT NOT NULL,
+        score REAL,
+        label TEXT NOT NULL,
+        comment TEXT NOT NULL
+    );
+    CREATE INDEX feedback_by_time ON feedback (wall_ns);
     """,
 )
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from inferwatch.record import LateCount, RequestRecord, Share
+from inferwatch_collectors.feedback.vote import Asked, Vote
 from inferwatch_collectors.ledger.base import LedgerError, MetricRow
 from inferwatch_collectors.ledger.sqlite_store import IN_MEMORY, SqliteStore
 
@@ -95,6 +96,12 @@ class SqliteLedger:
 
     async def seen(self, request_ids: Iterable[str]) -> set[str]:
         return await self._run(lambda: self._store.seen(request_ids))
+
+    async def asked(self, request_id: str) -> Asked | None:
+        return await self._run(lambda: self._store.asked(request_id))
+
+    async def vote(self, vote: Vote) -> Vote | None:
+        return await self._run(lambda: self._store.vote(vote))
 
     async def load_metrics(self) -> list[MetricRow]:
         return await self._run(self._store.load_metrics)

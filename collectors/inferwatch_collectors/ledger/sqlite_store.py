@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Final
 
 from inferwatch.record import LateCount, RequestRecord, Share
+from inferwatch_collectors.feedback.vote import Asked, Vote
+from inferwatch_collectors.ledger import feedback_rows
 from inferwatch_collectors.ledger.base import GONE, LedgerError, LedgerFault, LedgerInUseError, MetricRow
 from inferwatch_collectors.ledger.late_rows import add_late
 from inferwatch_collectors.ledger.packing import Shapes
@@ -169,6 +171,16 @@ class SqliteStore:
                 found.update(row[0] for row in connection.execute(query, part))
         return found
 
+    def asked(self, request_id: str) -> Asked | None:
+        """Return whose request this was."""
+        with self._guarded() as connection:
+            return feedback_rows.asked(connection, self._shapes, request_id)
+
+    def vote(self, vote: Vote) -> Vote | None:
+        """Make it the request's vote; return the one before."""
+        with self._guarded() as connection, self._transaction(connection):
+            return feedback_rows.keep(connection, vote)
+
     def load_metrics(self) -> list[MetricRow]:
         """Return every row of metric_state."""
         with self._guarded() as connection:
@@ -185,6 +197,9 @@ class SqliteStore:
         with self._guarded() as connection:
             with self._transaction(connection):
                 cells = self._usage.retain(wall_ns, self._keep_ns, RETENTION_STEP_ROWS)
+                before_ns = wall_ns - self._retention_ns
+                votes = feedback_rows.retain(connection, before_ns, self._max_rows, RETENTION_STEP_ROWS)
+                cells = max(cells, votes)
             first, last = connection.execute("SELECT min(seq), max(seq) FROM requests").fetchone()
             if first is None:
                 return cells

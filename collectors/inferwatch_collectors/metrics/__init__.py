@@ -23,6 +23,7 @@ from inferwatch_collectors.metrics.data_plane import *  # noqa: F403
 from inferwatch_collectors.metrics.drift import *  # noqa: F403
 from inferwatch_collectors.metrics.energy import *  # noqa: F403
 from inferwatch_collectors.metrics.engine import *  # noqa: F403
+from inferwatch_collectors.metrics.feedback import *  # noqa: F403
 from inferwatch_collectors.metrics.gpu import *  # noqa: F403
 from inferwatch_collectors.metrics.latency import *  # noqa: F403
 from inferwatch_collectors.metrics.otlp import *  # noqa: F403

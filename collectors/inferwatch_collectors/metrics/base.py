@@ -127,6 +127,7 @@ LABELS: Final[dict[str, str]] = {
     "clock": "`sm` (multiprocessors), `memory`",
     "severity": "`corrected`, `uncorrected`",
     "direction": "of a GPU's links `receive` (into the GPU), `transmit`; of drift `prompt`, `answer`, `pace`",
+    "thumb": "`up`, `down`, `none`",
     "sign": "a closed set, listed with the metric",
     "drift_feature": "what is looked at in requests, of a closed set: `completion_tokens`, `finish_length`, …",
     "xid": "the number of NVIDIA's Xid error; `other`",

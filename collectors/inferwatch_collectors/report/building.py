@@ -58,6 +58,7 @@ def build(query: Query, usage: Usage, basis: PriceBasis) -> Report:
         cache=_cache(requests, basis.book),
         effective=effective,
         break_even=tuple(_break_even(total, effective, basis.offers)),
+        feedback=usage.opinions,
         notes=tuple(_notes(query, usage, total, effective, basis)),
     )
 

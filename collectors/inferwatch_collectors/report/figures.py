@@ -84,6 +84,17 @@ class BreakEven(msgspec.Struct, frozen=True, kw_only=True):
     break_even_tokens: int | None  # in the same time and mix, from which own hardware is cheaper; None: never
 
 
+class Opinion(msgspec.Struct, frozen=True, kw_only=True):
+    """What users said of a model's answers: the last vote on each request."""
+
+    model: str
+    variant: str  # the model as the engine calls it
+    votes: int
+    up: int
+    down: int
+    score: float | None  # the mean of those votes that have one, 0 to 1
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """All of it. A part that cannot be told is None or empty, and `notes` say why."""
 
@@ -97,6 +108,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     cache: Cache
     effective: Effective | None
     break_even: tuple[BreakEven, ...]
+    feedback: tuple[Opinion, ...] = ()  # most votes first
     notes: tuple[str, ...]
 
 

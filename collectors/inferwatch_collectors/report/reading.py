@@ -10,8 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from inferwatch_collectors.ledger.packing import Shapes
 from inferwatch_collectors.ledger.schema import MIGRATIONS
-from inferwatch_collectors.ledger.usage import DAY, IDLE, LEVELS, SUMS, USER_DAY
+from inferwatch_collectors.ledger.usage import DAY, IDLE, LEVELS, NS_PER_S, SUMS, USER_DAY
+from inferwatch_collectors.report.figures import Opinion
 from inferwatch_collectors.report.query import Query, Segment
 
 # Another writer never locks readers out in WAL mode; a checkpoint at closing does for a moment.
@@ -54,6 +56,7 @@ class Usage(NamedTuple):
     groups: list[Group]
     users: list[User]  # empty if they were not asked for
     oldest_s: int | None  # the oldest sum of the finest level that was asked; None: there is none
+    opinions: tuple[Opinion, ...] = ()
 
 
 @contextlib.contextmanager
@@ -105,7 +108,44 @@ def usage(connection: sqlite3.Connection, query: Query) -> Usage:
         users = [User(row[0], row[1], row[2:]) for row in rows]
     finest = min((segment.level for segment in segments), key=LEVELS.index)
     (oldest_s,) = connection.execute(f"SELECT min(start_s) FROM {finest.table}").fetchone()  # noqa: S608 - ours
-    return Usage([Group._make((*row[:6], row[6:])) for row in groups], users, oldest_s)
+    return Usage([Group._make((*row[:6], row[6:])) for row in groups], users, oldest_s, _opinions(connection, query))
+
+
+def _opinions(connection: sqlite3.Connection, query: Query) -> tuple[Opinion, ...]:
+    """Return the votes of the span. Those that came before their request was over have its variant from its row."""
+    span = (query.start_s * NS_PER_S, query.end_s * NS_PER_S, query.tenant, query.tenant)
+    where = "f.wall_ns >= ? AND f.wall_ns < ? AND (? IS NULL OR f.tenant = ?)"
+    sums = "count(*), sum(f.thumb = 'up'), sum(f.thumb = 'down'), count(f.score), total(f.score)"
+    known = connection.execute(
+        f"SELECT f.model, f.variant, {sums} FROM feedback f WHERE {where} AND f.variant IS NOT NULL "  # noqa: S608 - ours
+        "GROUP BY f.model, f.variant",
+        span,
+    )
+    early = connection.execute(
+        f"SELECT f.model, r.record, 1, f.thumb = 'up', f.thumb = 'down', f.score IS NOT NULL, coalesce(f.score, 0) "  # noqa: S608
+        f"FROM feedback f LEFT JOIN requests r USING (request_id) WHERE {where} AND f.variant IS NULL",
+        span,
+    )
+    found: dict[tuple[str, str], list[float]] = {}
+    for model, variant, *figures in known:
+        found[model, variant] = figures
+    shapes = Shapes.read(connection)
+    for model, blob, *figures in early:
+        variant = "" if blob is None else str(shapes.value(blob, "engine_model") or "")
+        have = found.get((model, variant), [0.0] * len(figures))
+        found[model, variant] = [old + new for old, new in zip(have, figures, strict=True)]
+    opinions = (
+        Opinion(
+            model=model,
+            variant=variant,
+            votes=int(votes),
+            up=int(up),
+            down=int(down),
+            score=score / scored if scored else None,
+        )
+        for (model, variant), (votes, up, down, scored, score) in found.items()
+    )
+    return tuple(sorted(opinions, key=lambda each: (-each.votes, each.model, each.variant)))
 
 
 def _source(segments: Sequence[Segment], tenant: str | None) -> tuple[str, list[int | str]]:

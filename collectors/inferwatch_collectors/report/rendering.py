@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from inferwatch_collectors.report.figures import Line, Report
+from inferwatch_collectors.report.figures import Line, Opinion, Report
 
 NANO: Final = 1_000_000_000
 UJ_PER_KWH: Final = 3_600_000_000_000
@@ -19,6 +19,8 @@ UJ_PER_KWH: Final = 3_600_000_000_000
 UNKNOWN: Final = "-"
 
 _HEADINGS: Final = ("requests", "prompt", "cached", "completion", "reasoning", "price $", "hardware $", "kWh")
+
+_OPINION_HEADINGS: Final = ("model", "votes", "up", "down", "score")
 
 WASTE_WORDS: Final = {
     "undelivered": "the client hung up before any of the answer",
@@ -164,6 +166,14 @@ def _tables(report: Report, name: Callable[[str], str]) -> Iterator[tuple[str, l
     if report.waste:
         rows = [[f"{line.name}: {WASTE_WORDS[line.name]}", *_figures(line)] for line in report.waste]
         yield "Waste", [("reason", *_HEADINGS), *rows]
+    if report.feedback:
+        yield "Feedback", [_OPINION_HEADINGS, *(_opinion(each, name) for each in report.feedback)]
+
+
+def _opinion(each: Opinion, name: Callable[[str], str]) -> Row:
+    variant = f" ({name(each.variant)})" if each.variant and each.variant != each.model else ""
+    score = UNKNOWN if each.score is None else f"{each.score:.2f}"
+    return [f"{name(each.model)}{variant}", f"{each.votes:,}", f"{each.up:,}", f"{each.down:,}", score]
 
 
 def _label(line: Line, name: Callable[[str], str]) -> str:

@@ -54,6 +54,7 @@ class Exchange:
         "_fingerprint",
         "_head",
         "_paused_ns",
+        "_tells_id",
         "arrival_ns",
         "blocked",
         "client_11",
@@ -91,10 +92,13 @@ class Exchange:
         client_11: bool,
         client_keep_alive: bool,
         fingerprint: Fingerprint,
+        tells_id: bool = False,
     ) -> None:
+        """`tells_id`: the client is told our id of its request."""
         self.observer = observer
         self.transport = transport
         self._fingerprint = fingerprint
+        self._tells_id = tells_id
         self.arrival_ns = arrival_ns
         self.is_head_request = is_head_request
         self.client_11 = client_11
@@ -151,6 +155,8 @@ class Exchange:
             extra += b"Connection: close\r\n"
         elif not self.client_11:
             extra += b"Connection: keep-alive\r\n"
+        if self._tells_id:
+            extra += b"X-Inferwatch-Request-Id: %b\r\n" % self.observer.request_id.encode()
         self.head_written = True
         self._head = b"HTTP/1.1 %d %b\r\n%b%b\r\n" % (status, reason, lines, extra)
 

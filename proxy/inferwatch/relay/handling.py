@@ -74,6 +74,7 @@ class Handling:
             client_11=request.is_11,
             client_keep_alive=request.keep_alive,
             fingerprint=relay.engine.fingerprint,
+            tells_id=relay.config.feedback.response_header,
         )
         self.exchange.owner = self
         relay.active.add(self.exchange)

@@ -1,0 +1,223 @@
+"""Answers that say of themselves, or whose users say, that they were of no use. Tickets: each may be meant so, and what
+hurts at once burns a service level. Each looks at a share, of enough requests for one to mean something."""
+
+from typing import Final
+
+from alerts.src.alert import Alert, Case, Group
+
+_MODEL: Final = 'job="inferwatch", instance="host1:9480", model="m", tenant="acme"'
+_BOARD: Final = "inferwatch-quality"
+_REQUESTS: Final = 'inferwatch_requests_total{outcome=~"ok|client_abort", operation!="other"}'
+_HEARD: Final = "inferwatch_quality_heard_total"
+
+
+def _grown(metric: str, window: str) -> str:
+    return f"sum by (model) (increase({metric}[{window}]))"
+
+
+def _signs(sign: str) -> str:
+    return f'inferwatch_quality_signs_total{{sign=~"{sign}"}}'
+
+
+def _share(sign: str, of: str, *, above: float, least: int, window: str = "1h", times_usual: float = 0) -> str:
+    """Return when a sign is in too large a share of requests; with `times_usual` also of its own share in 3 days."""
+    signs = _signs(sign)
+    expr = f"({_grown(signs, window)} / {_grown(of, window)}) > {above}\nand\n{_grown(signs, window)} >= {least}"
+    if times_usual:
+        now, usual = (f"({_grown(signs, each)} / {_grown(of, each)})" for each in (window, "3d"))
+        expr += f"\nand\n{now} > {times_usual:g} * {usual}"
+    return expr
+
+
+def _series(sign: str, signs: str, of: str, requests: str) -> dict[str, str]:
+    base = f'{_MODEL}, operation="chat", outcome="ok"' if of == _REQUESTS else _MODEL
+    return {
+        f'inferwatch_quality_signs_total{{{_MODEL}, sign="{sign}"}}': signs,
+        f"{of.partition('{')[0]}{{{base}}}": requests,
+    }
+
+
+LOOPS: Final = Alert(
+    name="InferwatchLoops",
+    severity="ticket",
+    expr=_share("loop|repetition", _HEARD, above=0.01, least=5),
+    for_="10m",
+    summary="Users of {{ $labels.model }} get answers that repeat themselves without an end",
+    value="{{ $value | humanizePercentage }} of the answers of the last hour",
+    dashboard=_BOARD,
+    fires=(
+        Case(series=_series("loop", "0+1x120", _HEARD, "0+20x120"), at="90m", labels={"model": "m"},
+             value="5% of the answers of the last hour"),
+    ),
+    silent=(
+        Case(series=_series("loop", "0+1x120", _HEARD, "0+200x120"), at="90m", says="one in two hundred"),
+        Case(series=_series("loop", "0 1 2 3 4x120", _HEARD, "0+1x120"), at="50m", says="four of them"),
+    ),
+)  # fmt: skip
+
+REFUSALS: Final = Alert(
+    name="InferwatchRefusals",
+    severity="ticket",
+    # How often a model refuses is its own: coders hardly do, advisers do every day.
+    expr=_share("refusal", _HEARD, above=0.05, least=20, times_usual=2),
+    for_="15m",
+    summary="{{ $labels.model }} refuses to answer its users much more often than it used to",
+    value="{{ $value | humanizePercentage }} of the answers of the last hour",
+    dashboard=_BOARD,
+    fires=(
+        Case(series=_series("refusal", "0+1x2000 2000+15x120", _HEARD, "0+50x2120"), at="2090m", labels={"model": "m"},
+             value="30% of the answers of the last hour", says="from 2 % to 30 %"),
+    ),
+    silent=(
+        Case(series=_series("refusal", "0+15x2120", _HEARD, "0+50x2120"), at="2090m", says="it always did"),
+        Case(series=_series("refusal", "0+1x2000 2000+2x120", _HEARD, "0+50x2120"), at="2090m", says="one in 25"),
+    ),
+)  # fmt: skip
+
+CUT_ANSWERS: Final = Alert(
+    name="InferwatchAnswersCut",
+    severity="ticket",
+    expr=_share("truncated", _REQUESTS, above=0.2, least=20, times_usual=2),
+    for_="15m",
+    summary="Answers of {{ $labels.model }} are cut by the length limit much more often than they used to be",
+    value="{{ $value | humanizePercentage }} of the requests of the last hour",
+    dashboard=_BOARD,
+    fires=(
+        Case(series=_series("truncated", "0+1x2000 2000+20x120", _REQUESTS, "0+50x2120"), at="2090m",
+             labels={"model": "m"}, value="40% of the requests of the last hour", says="from 2 % to 40 %"),
+    ),
+    silent=(
+        Case(series=_series("truncated", "0+20x2120", _REQUESTS, "0+50x2120"), at="2090m",
+             says="clients who ask for a few tokens on purpose"),
+    ),
+)  # fmt: skip
+
+ASKED_AGAIN: Final = Alert(
+    name="InferwatchAskedAgain",
+    severity="ticket",
+    expr=_share("retry|regeneration", _HEARD, above=0.2, least=50),
+    for_="15m",
+    summary="Users of {{ $labels.model }} ask the same again within a minute: they were not content, or got nothing",
+    value="{{ $value | humanizePercentage }} of the requests of the last hour",
+    dashboard=_BOARD,
+    fires=(
+        Case(series=_series("regeneration", "0+5x120", _HEARD, "0+20x120"), at="90m", labels={"model": "m"},
+             value="25% of the requests of the last hour"),
+    ),
+    silent=(
+        Case(series=_series("regeneration", "0+2x120", _HEARD, "0+20x120"), at="90m", says="one in ten"),
+    ),
+)  # fmt: skip
+
+ABANDONED: Final = Alert(
+    name="InferwatchAnswersAbandoned",
+    severity="ticket",
+    expr=_share("abandoned", _REQUESTS, above=0.3, least=20, times_usual=1.5),
+    for_="15m",
+    summary="Users of {{ $labels.model }} hang up in the midst of their answers, more often than they used to",
+    value="{{ $value | humanizePercentage }} of the requests of the last hour",
+    dashboard=_BOARD,
+    fires=(
+        Case(series=_series("abandoned", "0+1x2000 2000+20x120", _REQUESTS, "0+50x2120"), at="2090m",
+             labels={"model": "m"}, value="40% of the requests of the last hour", says="from 2 % to 40 %"),
+    ),
+    silent=(
+        Case(series=_series("abandoned", "0+20x2120", _REQUESTS, "0+50x2120"), at="2090m",
+             says="completions in an editor, where people type on"),
+    ),
+)  # fmt: skip
+
+STALLS: Final = Alert(
+    name="InferwatchStalls",
+    severity="ticket",
+    expr=_share("stalled", _REQUESTS, above=0.05, least=10, window="30m"),
+    for_="10m",
+    summary="Answers of {{ $labels.model }} stand still for many seconds while users read them",
+    value="{{ $value | humanizePercentage }} of the requests of the last 30 minutes",
+    dashboard=_BOARD,
+    fires=(
+        Case(series=_series("stalled", "0+5x90", _REQUESTS, "0+50x90"), at="60m", labels={"model": "m"},
+             value="10% of the requests of the last 30 minutes"),
+    ),
+    silent=(
+        Case(series=_series("stalled", "0+1x90", _REQUESTS, "0+50x90"), at="60m", says="one in fifty"),
+    ),
+)  # fmt: skip
+
+_VOTES: Final = "inferwatch_feedback_votes_total"
+
+THUMBS_DOWN: Final = Alert(
+    name="InferwatchThumbsDown",
+    severity="ticket",
+    expr=f"""
+        (
+          sum by (model) (increase({_VOTES}{{thumb="down"}}[1d]))
+          /
+          sum by (model) (increase({_VOTES}{{thumb=~"up|down"}}[1d]))
+        ) > 0.5
+        and
+        sum by (model) (increase({_VOTES}{{thumb="down"}}[1d])) >= 20
+    """,
+    for_="1h",
+    summary="Most users of {{ $labels.model }} who vote on its answers vote them down",
+    value="{{ $value | humanizePercentage }} of the votes of the last day",
+    dashboard=_BOARD,
+    fires=(
+        Case(
+            series={
+                f'{_VOTES}{{{_MODEL}, thumb="down"}}': "0+3x1600",
+                f'{_VOTES}{{{_MODEL}, thumb="up"}}': "0+1x1600",
+            },
+            at="1590m",
+            labels={"model": "m"},
+            value="75% of the votes of the last day",
+        ),
+    ),
+    silent=(
+        Case(
+            series={
+                f'{_VOTES}{{{_MODEL}, thumb="down"}}': "0+1x1600",
+                f'{_VOTES}{{{_MODEL}, thumb="up"}}': "0+3x1600",
+            },
+            at="1590m",
+            says="one in four",
+        ),
+        Case(
+            series={f'{_VOTES}{{{_MODEL}, thumb="down"}}': "0 1 2 3x1600"},
+            at="1590m",
+            says="three people",
+        ),
+    ),
+)
+
+BLIND: Final = Alert(
+    name="InferwatchDriftBlind",
+    severity="ticket",
+    # A week is learnt; who has not enough votes by then has a few more days.
+    expr="inferwatch_drift_judging == 0",
+    for_="10d",
+    summary="Nobody would notice if answers of {{ $labels.model }} for {{ $labels.tenant }} changed: "
+    "there is no reference yet",
+    dashboard=_BOARD,
+    fires=(
+        Case(
+            series={f"inferwatch_drift_judging{{{_MODEL}}}": "0x14600"},
+            at="14500m",
+            labels={"job": "inferwatch", "instance": "host1:9480", "model": "m", "tenant": "acme"},
+            says="ten days",
+        ),
+    ),
+    silent=(
+        Case(
+            series={f"inferwatch_drift_judging{{{_MODEL}}}": "0x10080 1x5000"}, at="14500m", says="a week of learning"
+        ),
+    ),
+)
+
+
+def group() -> Group:
+    return Group(
+        name="quality",
+        about="Answers that were of no use, and users who say so.",
+        alerts=(LOOPS, REFUSALS, CUT_ANSWERS, ASKED_AGAIN, ABANDONED, STALLS, THUMBS_DOWN, BLIND),
+    )

@@ -1,0 +1,1 @@
+"""Feedback: what users say an answer was worth, joined to who gave it."""
