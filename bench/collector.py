@@ -6,6 +6,9 @@ its CPU time counts: decoding, booking, log lines, commits. The replies are thos
 
 It is the quick look before and after a change. In `bench/run.sh` the collector shares its core with the relay, finds
 the caches full of that one's data, and costs more; what is published is measured there.
+
+With `--traces` each request has a trace and becomes a span that is sent over HTTP to an endpoint that takes it: what
+tracing costs is the difference. Flat out more requests end than one thread can make spans of; the rest is dropped.
 """
 
 import argparse
@@ -17,11 +20,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import uvloop
 from bench import mock_engine, procs
 from bench.load import PROMPT
+from bench.measure import free_ports
 
 from inferwatch import tap
 from inferwatch.tap import Batch, Bye, Close, Head, Hello, Open, Read
@@ -43,7 +48,8 @@ STREAM_HEADERS = {"server": "uvicorn", "content-type": "text/event-stream; chars
 class Relay:
     """The far end of the tap, as far as the collector can tell."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, traced: bool = False) -> None:
+        self._traced = traced
         self._reader = reader
         self._writer = writer
         self._boot = secrets.token_hex(8)
@@ -71,12 +77,14 @@ class Relay:
     def opened(self, *, stream: bool) -> Open:
         """The next request."""
         self._number += 1
+        trace_id, span_id = (secrets.token_hex(16), secrets.token_hex(8)) if self._traced else ("", "")
         body = BODY % (PROMPT.encode(), self._number, b"true" if stream else b"false")
         return Open(
             id=self._number, request_id=f"{self._boot}{self._number:08x}", wall_ns=time.time_ns(),
             arrival_ns=time.monotonic_ns(), sent_ns=time.monotonic_ns(), method="POST", path="/v1/chat/completions",
             tenant="anonymous", model="bench", stream=stream, asked_usage=stream, choices=1,
             headers={"content-type": "application/json"}, body=body, body_bytes=len(body),
+            trace_id=trace_id, span_id=span_id,
         )  # fmt: skip
 
     def send(self, opens: list[Open], heads: list[Head], reads: list[Read], closes: list[Close]) -> None:
@@ -171,9 +179,9 @@ def _nobody() -> "mock_engine.Connection":
     return None  # type: ignore[return-value]  # a stream that is asked for its frames writes to nobody
 
 
-async def measure(pid: int, socket_path: Path, seconds: float, rounds: int) -> None:
+async def measure(pid: int, socket_path: Path, seconds: float, rounds: int, *, traced: bool) -> None:
     """All phases, `rounds` times; prints microseconds of CPU for one request or event."""
-    relay = Relay(*await asyncio.open_unix_connection(str(socket_path)))
+    relay = Relay(*await asyncio.open_unix_connection(str(socket_path)), traced=traced)
     listening = asyncio.create_task(relay.listen())
     await plain_at_rate(relay, 1.0)  # warm-up
     for phase in (plain_at_rate, streamed, plain_flat_out):
@@ -190,11 +198,22 @@ async def measure(pid: int, socket_path: Path, seconds: float, rounds: int) -> N
     await listening
 
 
+def _traced(folder: Path, stack: ExitStack) -> Path:
+    """Start an endpoint on this process's core; returns the configuration that names it."""
+    [port] = free_ports(1)
+    argv = [sys.executable, "-m", "bench.otlp_endpoint", str(port), "http", "well"]
+    stack.enter_context(procs.running(argv, core=min(os.sched_getaffinity(0)), log=folder / "endpoint.log"))
+    path = folder / "inferwatch.yml"
+    path.write_text(f"otlp: {{traces: true, endpoint: 'http://127.0.0.1:{port}'}}\n")
+    return path
+
+
 def main() -> None:
     """Start a collector, measure it, end it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each phase and round")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--traces", action="store_true", help="make a span of each request, and send it")
     options = parser.parse_args()
     ours, its = min(os.sched_getaffinity(0)), max(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {ours})
@@ -203,14 +222,17 @@ def main() -> None:
         path = folder / "tap.sock"
         argv = [sys.executable, "-m", "inferwatch_collectors", "--tap-socket", str(path), "--state-dir", str(folder)]
         argv += ["--spool-dir", str(folder / "spool"), "--admin-port", "0", "--upstream", "http://127.0.0.1:9"]
-        with procs.running(argv, core=its, log=folder / "log") as pid:
+        with ExitStack() as stack:
+            if options.traces:
+                argv += ["--config", str(_traced(folder, stack))]
+            pid = stack.enter_context(procs.running(argv, core=its, log=folder / "log"))
             deadline_s = time.monotonic() + START_TIMEOUT_S
             while not path.exists():
                 if time.monotonic() > deadline_s:
                     sys.exit("the collector did not start; its log ends:\n" + (folder / "log").read_text()[-2000:])
                 time.sleep(0.05)
             time.sleep(1.0)  # its start is not to be measured
-            uvloop.run(measure(pid, path, options.seconds, options.rounds))
+            uvloop.run(measure(pid, path, options.seconds, options.rounds, traced=options.traces))
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--admin-host", default="127.0.0.1")
     parser.add_argument("--admin-port", type=int, default=9480)
     parser.add_argument("--upstream", default="http://127.0.0.1:8000")
+    parser.add_argument("--config", help="YAML file")
     parser.add_argument("--no-request-log", action="store_true")
     return parser
 
@@ -74,7 +75,7 @@ def _by_hand(options: argparse.Namespace) -> CollectorSettings:
         "log.requests": not options.no_request_log,
     }
     return CollectorSettings(
-        config=config.load(environ={}, flags=flags),
+        config=config.load(options.config, environ={}, flags=flags),
         socket_path=options.tap_socket,
         spool_dir=options.spool_dir,
         state_dir=options.state_dir,

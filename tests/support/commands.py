@@ -56,6 +56,7 @@ PLACEHOLDERS: Final = {
     "http://127.0.0.1:8080": "$DATA",
     "http://ENGINE:8000": "$ENGINE",
     "http://127.0.0.1:8000": "$ENGINE",
+    "http://OTLP:4318": "$ENGINE",  # which answers 404: the command is seen to work, the endpoint is another matter
     "STATE_DIR": "$STATE",
     "/var/lib/inferwatch": "$STATE",
     "=MODEL": "=$MODEL",
