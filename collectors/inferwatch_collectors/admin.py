@@ -17,11 +17,12 @@ from aiohttp import web
 from prometheus_client import Metric as PrometheusFamily
 from prometheus_client import ProcessCollector
 
-from inferwatch import __version__
+from inferwatch import __version__, canary
 from inferwatch_collectors import exposition
 from inferwatch_collectors.access import Access
 from inferwatch_collectors.booking import Link
 from inferwatch_collectors.doorkeeper import Doorkeeper
+from inferwatch_collectors.canary.watch import CanaryWatch
 from inferwatch_collectors.drift.watch import DriftWatch
 from inferwatch_collectors.drift.words import as_text
 from inferwatch_collectors.exposition import Exposition
@@ -84,6 +85,7 @@ class Service(NamedTuple):
     usage: Callable[[Mapping[str, str], float], Awaitable[Answer]] | None = None  # parameters, Unix time
     drift: DriftWatch | None = None
     feedback: FeedbackService | None = None
+    canary: CanaryWatch | None = None
 
 
 def relay_stats(links: Iterable[Link]) -> list[int]:
@@ -215,7 +217,8 @@ class Admin:
     async def _drift(self, request: web.Request) -> web.Response:
         if self._service.drift is None:
             return web.Response(status=503, text="there is no drift to report of\n")
-        report = self._service.drift.report()
+        probed = None if self._service.canary is None else self._service.canary.report()
+        report = msgspec.structs.replace(self._service.drift.report(), canary=probed)
         if request.query.get("format") == "text":
             return web.Response(text=as_text(report))
         return _json(200, report)
@@ -223,7 +226,11 @@ class Admin:
     async def _pin(self, request: web.Request) -> web.Response:
         if self._service.drift is None:
             return web.Response(status=503, text="there is no drift to report of\n")
-        done, said = self._service.drift.pin(request.query.get("model", ""), request.query.get("tenant", ""))
+        model, tenant = request.query.get("model", ""), request.query.get("tenant", "")
+        if tenant == canary.TENANT and self._service.canary is not None:
+            done, said = self._service.canary.pin(model)
+        else:
+            done, said = self._service.drift.pin(model, tenant)
         return web.Response(status=200 if done else 409, text=f"{said}\n")
 
     async def _feedback(self, request: web.Request) -> web.Response:

@@ -9,11 +9,12 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 import socket
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -25,6 +26,7 @@ from aiohttp import web
 from inferwatch import __version__
 from inferwatch.config import Config, ConfigError, parse_address
 from inferwatch.control import Channel
+from inferwatch.engines import AUTO
 from inferwatch.memory import settle
 from inferwatch.price_book import PriceBook
 from inferwatch.record import LateCount, RequestRecord
@@ -33,6 +35,8 @@ from inferwatch_collectors import metrics as m
 from inferwatch_collectors.access import REFUSALS, Access
 from inferwatch_collectors.admin import Admin, Condition, Service, not_ready, relay_stats
 from inferwatch_collectors.booking import GRACE_NS
+from inferwatch_collectors.canary.asking import Asker, data_url
+from inferwatch_collectors.canary.probing import Probing
 from inferwatch_collectors.cost.pricing import PriceLists, read_in_thread
 from inferwatch_collectors.engine.watch import EngineWatch
 from inferwatch_collectors.exposition import Exposition
@@ -108,7 +112,12 @@ class Collector:
         self._supervision = Supervision(channel, self, settings.shown_config)
         watchers = (("engine", self._compare), ("live", self._show), ("log", self._write_line))
         self._parts = Parts(
-            settings, ledger, watchers, in_force=lambda: self._config, engine=lambda: self._engine.engine
+            settings,
+            ledger,
+            watchers,
+            in_force=lambda: self._config,
+            engine=lambda: self._engine.engine,
+            said=lambda: self._engine.said,
         )
         self._live = LiveService(self._parts.store, self._refresh, self._parts.open_exchanges, self._health)
         self._request_log = RequestLog(self._parts.writer) if settings.config.log.requests else None
@@ -152,6 +161,8 @@ class Collector:
         await self._admin.start(self._site)
         self._tasks.spawn(self._parts.spool.run(), "spool")
         self._probing = self._tasks.start(self._probe.run(), "upstream_probe")
+        if self._config.canary.enabled:
+            self._tasks.spawn(self._canary().run(), "canary")
         self._tasks.spawn(self._parts.gpu.run(), "gpu")
         self._tasks.spawn(self._tick(), "tick")
         self._tasks.spawn(self._retain(), "retention")
@@ -197,6 +208,7 @@ class Collector:
         self._parts.budgets.restore()
         self._parts.anomalies.resume(time.monotonic())
         self._parts.drift.resume(time.monotonic())
+        self._parts.canary.resume(time.monotonic())
 
     async def _price(self) -> None:
         """Take up the price lists of the configuration; with a catalogue that cannot be read, the rules alone."""
@@ -279,6 +291,7 @@ class Collector:
             usage=self._usage.answer,
             drift=self._parts.drift,
             feedback=self._parts.feedback,
+            canary=self._parts.canary,
         )
 
     def _condition(self) -> Condition:
@@ -303,12 +316,42 @@ class Collector:
         self._parts.budgets.refresh()
         self._parts.anomalies.refresh()
         self._parts.drift.refresh()
+        self._parts.canary.refresh()
         vitals.gauge(m.LEDGER_PENDING, self._parts.journal.position - self._parts.journal.committed)
         vitals.gauge(m.LEDGER_DURABLE, int(self._ledger.durable and not self._parts.journal.failing))
         vitals.gauge(m.DRAINING, int(self._draining))
         if self._parts.otlp is not None:
             self._parts.otlp.refresh(vitals)
         vitals.gauge(m.UPSTREAM_UP, None if self._probe.up is None else int(self._probe.up), (self._probe.name,))
+
+    # --- what a probe of the canary depends on: `canary.probing.Conditions`
+
+    def hindered(self) -> str:
+        """Return why no probe may be sent now; "" if one may."""
+        if not self._settings.data_port:
+            return "no_port"
+        if self._draining:
+            return "draining"
+        if self._probe.up is False:
+            return "down"
+        waiting = self._parts.store.gauge(m.ENGINE_REQUESTS_WAITING, (self._probe.name,)).value
+        return "busy" if waiting else ""
+
+    def served(self) -> Sequence[str]:
+        """Return the models that the engine lists."""
+        return [each.name for each in self._engine.said.models]
+
+    def engine(self) -> str:
+        """Return what the engine is, "" if that is not known."""
+        configured = self._config.upstream.engine
+        return self._engine.engine if configured == AUTO else configured
+
+    def _canary(self) -> Probing:
+        settings, canary = self._settings, self._config.canary
+        url = data_url(settings.data_host, settings.data_port, tls=bool(self._config.tls.cert_file))
+        key = os.environ.get(canary.key_env, "") if canary.key_env else ""
+        asker = Asker(canary, url, secret=self._parts.secret, key=key)
+        return Probing(self._parts.canary, asker, self, self._parts.recorder.observer_error)
 
     # --- what is open: `engine.monitor.Traffic`
 
@@ -335,6 +378,7 @@ class Collector:
             self._parts.recorder.tick(now_s=now_s)
             self._parts.anomalies.tick(now_s, time.time())
             self._parts.drift.tick(now_s, time.time())
+            self._parts.canary.tick(now_s, time.time())
             self._parts.quality.tick(now_s)
             if self._parts.feedback is not None:
                 self._parts.feedback.tick(now_s)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from inferwatch import __version__, host
+from inferwatch import __version__, canary, host
 from inferwatch.config import Config
 from inferwatch.record import Share
 from inferwatch.settings import feedback
@@ -16,9 +16,12 @@ from inferwatch_collectors.anomalies.watch import AnomalyWatch
 from inferwatch_collectors.attribution.meter import Meter
 from inferwatch_collectors.booking import Booking, Watcher
 from inferwatch_collectors.budgets.watch import BudgetWatch
+from inferwatch_collectors.canary.around import around
+from inferwatch_collectors.canary.watch import CanaryWatch
 from inferwatch_collectors.cardinality import CardinalityGuard, Limits
 from inferwatch_collectors.dialects.base import CUT_REASONS
 from inferwatch_collectors.drift.watch import DriftWatch
+from inferwatch_collectors.engine.said import Said
 from inferwatch_collectors.exchange import Exchange
 from inferwatch_collectors.feedback.comments import RESULTS as COMMENT_RESULTS
 from inferwatch_collectors.feedback.comments import Comments
@@ -67,10 +70,11 @@ def _content_secret(settings: CollectorSettings) -> bytes:
     Raises:
         ConfigError: the key file is unreadable or too short.
     """
-    if not (settings.config.drift.text or settings.config.quality.listen):
+    config = settings.config
+    if not (config.drift.text or config.quality.listen or config.canary.enabled):
         return b""
     state_dir = settings.state_dir
-    return host.identity_secret(settings.config, Path(state_dir)) if state_dir else secrets.token_bytes(SECRET_BYTES)
+    return host.identity_secret(config, Path(state_dir)) if state_dir else secrets.token_bytes(SECRET_BYTES)
 
 
 class Parts:
@@ -84,10 +88,12 @@ class Parts:
         *,
         in_force: Callable[[], Config],
         engine: Callable[[], str],
+        said: Callable[[], Said],
     ) -> None:
         """`watchers` see each booked record after those that are made here.
 
-        `in_force` returns the configuration as reloads have left it, `engine` the name of the engine or "".
+        `in_force` returns the configuration as reloads have left it, `engine` the name of the engine or "", `said` what
+        it says of itself.
 
         Raises:
             ConfigError: what is needed for OTLP cannot be used.
@@ -120,7 +126,7 @@ class Parts:
             energy=config.energy,
         )
         self.anomalies = AnomalyWatch(self.store, self.recorder.guard, config.anomalies)
-        secret = _content_secret(settings)
+        self.secret = secret = _content_secret(settings)
         self.quality = QualityWatch(self.store, self.recorder.guard, config.quality, secret=secret)
         self.drift = DriftWatch(
             self.store,
@@ -141,6 +147,11 @@ class Parts:
                 flush=self.journal.flush,
             )
             watchers = (*watchers, ("feedback", self.feedback.record))
+        self.canary = CanaryWatch(
+            self.store, config.canary, secret=secret, around=lambda model: around(self.store, engine(), said(), model)
+        )
+        if config.canary.enabled:
+            self.recorder.guard.pin("tenant", (canary.TENANT,))
         self.booking = Booking(
             self.recorder,
             self.journal.add,
@@ -205,6 +216,7 @@ class Parts:
         vitals.cut("anomaly_late", lambda: self.anomalies.late)
         vitals.cut("drift_streams", lambda: self.drift.streams_cut)
         vitals.cut("quality_prompts", lambda: self.quality.prompts_cut)
+        vitals.cut("canary_models", lambda: self.canary.models_cut)
         vitals.cut("drift_sessions", lambda: self.drift.sessions_cut)
         if self.feedback is not None:
             calls, comments = self.feedback.results, self.feedback.comments.results

@@ -17,6 +17,8 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True):
     state_dir: str  # "": the ledger lives in memory
     board: str = ""  # what budgets are kept on; "": they are counted, not enforced
     access: dict[str, str] = {}  # digests of the tokens of the admin port; none: it is open
+    data_host: str = ""  # where the data port listens
+    data_port: int = 0  # 0: not known
     admin_fd: int = -1  # an inherited listening socket; -1: bind `config.admin`
     shown_config: dict[str, Any] = {}
     status: dict[str, Any] = {}  # the supervisor's first `status` message
@@ -31,6 +33,8 @@ def settings_from(message: Mapping[str, Any], admin_fd: int) -> CollectorSetting
         state_dir=message["state_dir"],
         board=message.get("board", ""),
         access=message.get("access", {}),
+        data_host=message.get("data_host", ""),
+        data_port=message.get("data_port", 0),
         admin_fd=admin_fd,
         shown_config=message.get("redacted", {}),
         status=message.get("status", {}),

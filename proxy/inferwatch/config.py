@@ -29,8 +29,10 @@ from inferwatch.settings import (
     tenants,
 )
 from inferwatch.settings.access import Access
+from inferwatch.settings import budgets, canary, cost, energy, engine_metrics, observing, otlp, prices, privacy, tenants
 from inferwatch.settings.anomalies import Anomalies
 from inferwatch.settings.budgets import Budgets
+from inferwatch.settings.canary import Canary
 from inferwatch.settings.cost import Attribution, Cost
 from inferwatch.settings.drift import Drift
 from inferwatch.settings.energy import Energy
@@ -90,6 +92,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     drift: Drift = Drift()
     quality: Quality = Quality()
     feedback: Feedback = Feedback()
+    canary: Canary = Canary()
     cost: Cost = Cost()
     attribution: Attribution = Attribution()
     energy: Energy = Energy()
@@ -322,6 +325,7 @@ def _section_fault(config: Config) -> str:
         or budgets.fault(config.budgets, config.cost)
         or otlp.fault(config.otlp)
         or feedback.fault(config.feedback)
+        or canary.fault(config.canary)
         or privacy.fault(config.privacy, traced=config.otlp.traces)
     )
 

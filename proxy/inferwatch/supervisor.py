@@ -48,6 +48,7 @@ class Supervisor:
         self._socket_dir = host.socket_dir(self._state_dir)
         self._board = host.clean_board(self._state_dir, self._socket_dir)
         self._listeners = host.bind("listen", loaded.listen, loaded.workers)
+        self._data_address: tuple[str, int] = self._listeners[0].getsockname()[:2]
         self._admin = host.bind("admin", loaded.admin, 1)[0]
         self._standin = StandIn(self._admin, self._data_path_alive)
         self._reloaded_ok = True
@@ -158,6 +159,8 @@ class Supervisor:
             "tap_socket": str(self._socket_dir / "tap.sock"),
             "spool_dir": str(self._state_dir / "spool"),
             "board": str(self._board),
+            "data_host": self._data_address[0],
+            "data_port": self._data_address[1],
             "status": self._status(),
         }
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferwatch import tenants
+from inferwatch import canary, tenants
 from inferwatch.relay import identity
 from inferwatch.relay.heads import RequestHead
 from inferwatch.relay.identity import ANONYMOUS, Identity
@@ -70,6 +70,17 @@ def test_hash_depends_on_the_secret() -> None:
     other = Identity(b"another secret, long enough", ())
     head = RequestHead(b"/", [(b"x-api-key", b"k1")])
     assert other.who(head, Peer()) != Identity(SECRET, ()).who(head, Peer())
+
+
+def test_the_canary_is_known_by_its_proof_alone() -> None:
+    """Neither its name nor another installation's proof makes one; the proof names nobody else."""
+    proof = canary.proof(SECRET).encode()
+    assert tenant([(b"X-Inferwatch-Canary", proof)]) == canary.TENANT
+    assert tenant([(b"X-Inferwatch-Canary", proof), (b"authorization", b"Bearer of the engine")]) == canary.TENANT
+    assert tenant([(b"x-inferwatch-canary", proof), (b"x-inferwatch-tenant", b"acme")]) == canary.TENANT
+    for wrong in (b"", b"1", proof[:-1], canary.proof(b"another secret, long enough").encode()):
+        assert tenant([(b"x-inferwatch-canary", wrong)]) == ANONYMOUS
+    assert tenant([(b"x-inferwatch-tenant", canary.TENANT.encode())]) == ANONYMOUS
 
 
 def test_short_secret_is_refused() -> None:

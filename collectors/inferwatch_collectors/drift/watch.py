@@ -17,6 +17,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
+from inferwatch import canary
 from inferwatch.record import RequestRecord
 from inferwatch.settings.drift import Drift
 from inferwatch.tap import Open
@@ -50,6 +51,11 @@ MAX_NAMES: Final = 4096
 HIDE_BEFORE_S: Final = 60.0
 # A command is to be heard within a minute, a reference pins itself then as well.
 LOOK_S: Final = 30.0
+
+
+def hour_of_week(wall_s: float) -> int:
+    """Return the hour of the week, in UTC, from Monday's first, 0."""
+    return (int(wall_s // HOUR_S) + EPOCH_HOUR) % HOURS_OF_WEEK
 
 
 class DriftWatch:
@@ -161,7 +167,7 @@ class DriftWatch:
         labels = self._guard.labels(*key, operation, now_s=self._now_s)
         if len(self._names) >= MAX_NAMES:
             self._names.clear()
-        if OTHER in (labels.model, labels.tenant):
+        if OTHER in (labels.model, labels.tenant) or labels.tenant == canary.TENANT:
             self._names[key] = None
             return None
         found = self._streams.get((labels.model, labels.tenant)) or self._add(labels.model, labels.tenant)
@@ -199,7 +205,7 @@ class DriftWatch:
             return
         self._now_s = max(now_s, self._now_s)
         self._wall_s = wall_s
-        hour = (int(wall_s // HOUR_S) + EPOCH_HOUR) % HOURS_OF_WEEK
+        hour = hour_of_week(wall_s)
         if hour != self._hour:
             self._hour = hour
             self._names.clear()  # the guard may have retired some

@@ -6,6 +6,8 @@ from typing import Final
 
 import msgspec
 
+from inferwatch_collectors.canary.words import Canary
+from inferwatch_collectors.canary.words import lines as canary_lines
 from inferwatch_collectors.drift.features import Kind
 from inferwatch_collectors.drift.following import Followed
 from inferwatch_collectors.drift.stream import Effect
@@ -51,6 +53,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     weeks_per_false_alarm: float
     text: bool
     streams: tuple[Stream, ...]
+    canary: Canary | None = None  # None: not enabled
 
 
 def told(effect: Effect) -> str:
@@ -120,6 +123,9 @@ def _lines(report: Report) -> Iterator[str]:
     for stream in report.streams:
         yield ""
         yield from _of_stream(stream)
+    if report.canary is not None:
+        yield ""
+        yield from canary_lines(report.canary)
 
 
 def _of_stream(stream: Stream) -> Iterator[str]:

@@ -52,6 +52,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     upstream_url: str  # `http://host:port`
     url: str = ""  # the metrics themselves; "": to be found under `upstream_url`
     engine: str = "auto"  # `upstream.engine`; "vllm" has its metrics at a known path
+    key: str = ""  # of the engine, if it wants one
     timeout_s: float = 4.0
     max_bytes: int = 4 * 1024 * 1024
     tls_ca_file: str = ""
@@ -82,6 +83,21 @@ class Scraper:
             raise ScrapeError("timeout", f"no answer within {self._target.timeout_s:g} s") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # ValueError: aiohttp's, for what is no HTTP or no host name.
+            raise ScrapeError("connect", type(error).__name__) from None
+
+    async def page(self, path: str) -> tuple[int, bytes]:
+        """Return status and body of another page of the engine.
+
+        Raises:
+            ScrapeError: there is no answer, or too much of it.
+        """
+        try:
+            async with asyncio.timeout(self._target.timeout_s):
+                status, _, body = await self._get(self._target.upstream_url.rstrip("/") + path)
+                return status, body
+        except TimeoutError:
+            raise ScrapeError("timeout", f"no answer within {self._target.timeout_s:g} s") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             raise ScrapeError("connect", type(error).__name__) from None
 
     def lost(self) -> None:
@@ -131,8 +147,9 @@ class Scraper:
         if self._session is None:
             if urlsplit(self._target.url or self._target.upstream_url).scheme == "https":
                 self._tls = await asyncio.to_thread(self._context)
+            key = {"authorization": f"Bearer {self._target.key}"} if self._target.key else {}
             self._session = aiohttp.ClientSession(
-                headers=_HEADERS,
+                headers=_HEADERS | key,
                 auto_decompress=False,
                 timeout=aiohttp.ClientTimeout(total=None),  # one for all requests of a scrape is set in `fetch`
                 connector=aiohttp.TCPConnector(limit=1),

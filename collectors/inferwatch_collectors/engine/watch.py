@@ -1,12 +1,14 @@
 """The one engine that is watched at present: made from the configuration, made anew when that changes."""
 
 import asyncio
+import os
 from collections.abc import Callable
 
 from inferwatch.config import Config
 from inferwatch.record import LateCount, RequestRecord
 from inferwatch.tasks import TaskSet
 from inferwatch_collectors.engine.monitor import EngineMonitor, Traffic
+from inferwatch_collectors.engine.said import EngineSaid, Said
 from inferwatch_collectors.engine.scraper import Target
 from inferwatch_collectors.metric_store import MetricStore
 
@@ -30,6 +32,9 @@ class EngineWatch:
         self._traffic = traffic
         self._tasks = tasks
         self._plan: _Plan = None
+        self._config: Config | None = None
+        self._said: EngineSaid | None = None
+        self._asking: asyncio.Task[None] | None = None
         self._monitor: EngineMonitor | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -39,9 +44,11 @@ class EngineWatch:
         `upstream` is the label: `host:port`.
         """
         self._watch(_plan(config, upstream))
+        self._ask(config)
 
     def reconfigure(self, config: Config, upstream: str) -> None:
         """Watch another engine, or the same in another way, if `config` says so."""
+        self._ask(config)
         plan = _plan(config, upstream)
         if plan == self._plan:
             return
@@ -58,6 +65,11 @@ class EngineWatch:
         """What the engine is, "" before it was met."""
         return "" if self._monitor is None else self._monitor.engine
 
+    @property
+    def said(self) -> Said:
+        """What the engine says of itself; nothing before it was asked."""
+        return Said() if self._said is None else self._said.said
+
     def record(self, record: RequestRecord) -> None:
         """Take a request, in the step that adds it to the journal."""
         if self._monitor is not None:
@@ -67,6 +79,18 @@ class EngineWatch:
         """Let go of what is no longer known. Right before an exposition."""
         if self._monitor is not None:
             self._monitor.refresh()
+
+    def _ask(self, config: Config) -> None:
+        """Ask the engine who it is, for those who compare it with what it was."""
+        if self._config is not None and self._config.upstream == config.upstream:
+            return
+        self._config = config
+        if self._asking is not None:
+            self._asking.cancel()
+            self._said = self._asking = None
+        if config.drift.enabled or config.canary.enabled:
+            self._said = EngineSaid(config, os.environ.get(config.canary.key_env, "") if config.canary.key_env else "")
+            self._asking = self._tasks.start(self._said.run(), "engine_said")
 
     def _watch(self, plan: _Plan) -> None:
         self._plan = plan

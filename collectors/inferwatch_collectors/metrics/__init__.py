@@ -18,6 +18,7 @@ from inferwatch_collectors.metrics.anomalies import *  # noqa: F403
 from inferwatch_collectors.metrics.base import *  # noqa: F403 - one name space: `m.REQUESTS`
 from inferwatch_collectors.metrics.base import Group, Metric
 from inferwatch_collectors.metrics.budgets import *  # noqa: F403
+from inferwatch_collectors.metrics.canary import *  # noqa: F403
 from inferwatch_collectors.metrics.cost import *  # noqa: F403
 from inferwatch_collectors.metrics.data_plane import *  # noqa: F403
 from inferwatch_collectors.metrics.drift import *  # noqa: F403

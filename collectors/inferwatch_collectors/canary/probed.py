@@ -1,0 +1,197 @@
+"""One model that is probed: its prompts, the reference, and the evidence that it is another model now.
+
+The same test as for requests (`drift.betting`, `drift.reference`): how often replies are far from usual, and how often
+most of their tokens are others, are two features of yes and no, counted while the reference is learnt and bet on
+afterwards. A reply counts when its prompt knows what is usual, so that no reply is judged by itself.
+
+Pure: time comes from the caller.
+"""
+
+from collections import deque
+from statistics import median
+from typing import Final
+
+import msgspec
+
+from inferwatch_collectors.canary.prompt import Logprobs, Prompt, PromptState, distance, others
+from inferwatch_collectors.drift.betting import RATIOS
+from inferwatch_collectors.drift.features import Direction, Feature, Kind
+from inferwatch_collectors.drift.reference import Pinned, Terms
+from inferwatch_collectors.drift.stream import START_SHARE, Lesson, LessonState, Watched, WatchedState
+
+VERSION: Final = 1
+
+FAR: Final = Feature("canary_far", Direction.ANSWER, Kind.FLAG, "probabilities farther from usual than noise makes")
+OTHERS: Final = Feature("canary_others", Direction.ANSWER, Kind.FLAG, "most of the likeliest tokens are others")
+FEATURES: Final = (FAR, OTHERS)
+BETS: Final = len(FEATURES) * len(RATIOS)
+
+# The chance that the reference, a sample, is farther off than prices allow for; as `drift.reference_risk`.
+REFERENCE_RISK: Final = 0.01
+TERMS: Final = Terms.of(BETS, risk=REFERENCE_RISK, tolerance=0.0)
+
+# With fewer counted replies prices are so careful that a change takes twice as long to be found.
+MIN_COUNTED: Final = 200
+
+# Of how many replies the distance shown is the median: a few rounds of the prompts.
+RECENT: Final = 32
+
+
+class About(msgspec.Struct, array_like=True, frozen=True):
+    """Of what a reference is."""
+
+    number: int  # how many were pinned before it, plus one
+    pinned_s: int  # Unix time
+    from_s: int  # Unix time of the first reply
+    replies: int
+    around: dict[str, str]  # what engine, model and driver said of themselves then
+
+
+class ProbedState(msgspec.Struct, array_like=True):
+    """What is written down."""
+
+    version: int
+    model: str
+    asked: str
+    begun_s: int
+    number: int
+    replies: int
+    prompts: tuple[PromptState, ...]
+    lesson: LessonState | None
+    about: About | None
+    watched: WatchedState | None
+    since_s: float
+    signalling: bool
+
+
+class Probed:
+    """One of them."""
+
+    def __init__(self, model: str, asked: str, prompts: int, wall_s: float) -> None:
+        """`asked` stands for what is asked: a reference is good for that alone."""
+        self.model = model
+        self.asked = asked
+        self.since_s = wall_s  # until then nothing was unusual
+        self.signalling = False
+        self.about: About | None = None
+        self.watched: Watched | None = None
+        self.recent: deque[float] = deque(maxlen=RECENT)
+        self._number = 0
+        self._size = prompts
+        self._begin(wall_s)
+
+    def _begin(self, wall_s: float) -> None:
+        self.begun_s = wall_s
+        self.replies = 0
+        self.prompts = [Prompt() for _ in range(self._size)]
+        self.lesson: Lesson | None = Lesson(FEATURES)
+        self.recent.clear()
+
+    @property
+    def weeks(self) -> float:
+        """The evidence; 0 without a reference."""
+        return 0.0 if self.watched is None else self.watched.weeks
+
+    @property
+    def stable(self) -> bool:
+        """Whether any prompt has tokens that are usual, or may still."""
+        return any(prompt.stable for prompt in self.prompts)
+
+    @property
+    def usual(self) -> float | None:
+        """How far replies usually are from the reference, in nats; None while that is not known."""
+        known = [prompt.usual for prompt in self.prompts if prompt.ready]
+        return median(known) if known else None
+
+    @property
+    def distance(self) -> float | None:
+        """How far the last replies are, in nats; None before there are any."""
+        return median(self.recent) if self.recent else None
+
+    def take(self, place: int, now: Logprobs, *, least: float, now_weeks: float, hour: int) -> None:
+        """Take the reply to prompt number `place`. `least`: see `Prompt.tolerance`."""
+        prompt = self.prompts[place]
+        if self.watched is None:
+            self.replies += 1
+        if not prompt.ready:
+            if self.watched is None:
+                prompt.learn(now)
+            return
+        far = distance(prompt.centre, now)
+        self.recent.append(far)
+        values = {FAR.name: float(far > prompt.tolerance(least)), OTHERS.name: float(others(prompt.centre, now))}
+        if self.watched is not None:
+            self.watched.vote(values, now_weeks, hour)
+        elif self.lesson is not None:
+            self.lesson.vote(values, hour)
+
+    def pin(self, around: dict[str, str], now_weeks: float, wall_s: float) -> bool:
+        """Take what was learnt for the reference; False if too few replies were counted."""
+        pinned = {} if self.lesson is None else self.lesson.pin(MIN_COUNTED)
+        if not pinned:
+            return False
+        self._number += 1
+        self.lesson = None
+        self.about = About(self._number, int(wall_s), int(self.begun_s), self.replies, around)
+        self.watched = Watched(pinned, FEATURES, TERMS, now_weeks)
+        self.since_s, self.signalling = wall_s, False
+        return True
+
+    def begin_anew(self, wall_s: float) -> None:
+        """Forget the reference and learn another one."""
+        self.about = self.watched = None
+        self.since_s, self.signalling = wall_s, False
+        self._begin(wall_s)
+
+    def judge(self, bar_weeks: float, wall_s: float) -> bool:
+        """Look at the evidence after a reply; True when a signal begins."""
+        weeks = self.weeks
+        if weeks < START_SHARE * bar_weeks:
+            self.since_s, self.signalling = wall_s, False
+        if weeks >= bar_weeks and not self.signalling:
+            self.signalling = True
+            return True
+        return False
+
+    def state(self) -> ProbedState:
+        """Return it to be written down."""
+        watched = None
+        if self.watched is not None:
+            pinned = {feature.name: each.state() for feature, each in self.watched.pinned()}
+            watched = WatchedState(self.watched.votes, pinned, self.watched.held())
+        return ProbedState(
+            VERSION,
+            self.model,
+            self.asked,
+            int(self.begun_s),
+            self._number,
+            self.replies,
+            tuple(prompt.state() for prompt in self.prompts),
+            None if self.lesson is None else self.lesson.state(),
+            self.about,
+            watched,
+            self.since_s,
+            self.signalling,
+        )
+
+    @classmethod
+    def of_state(cls, state: ProbedState, asked: str, now_weeks: float) -> "Probed":
+        """Return what was written down.
+
+        Raises:
+            ValueError: it is another version's, or other things were asked.
+        """
+        if state.version != VERSION or state.asked != asked:
+            raise ValueError("a reference of something else")
+        found = cls(state.model, asked, len(state.prompts), state.begun_s)
+        found._number, found.replies = state.number, state.replies
+        found.since_s, found.signalling = state.since_s, state.signalling
+        found.prompts = [Prompt(each) for each in state.prompts]
+        found.lesson = None if state.lesson is None else Lesson.of(state.lesson, FEATURES)
+        if state.watched is not None and state.about is not None:
+            names = {feature.name: feature for feature in FEATURES}
+            pinned = {names[name]: Pinned.of(each) for name, each in state.watched.pinned.items()}
+            found.about, found.lesson = state.about, None
+            found.watched = Watched(pinned, FEATURES, TERMS, now_weeks)
+            found.watched.resume(state.watched.held, state.watched.votes, now_weeks)
+        return found

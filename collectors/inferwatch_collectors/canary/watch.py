@@ -1,0 +1,259 @@
+"""Takes what came of probes, learns a reference for each model, and tells when a model is not the same any more.
+
+* **Rate.** All models together give a false signal once in `weeks_per_false_alarm`: each alone needs as many times more
+  evidence as there were ever models with a reference at a time. It comes on top of the rate of `drift`.
+* **Off.** A probe that comes to nothing is no evidence. TRIES of them in a row for one reason, and a gauge says that
+  the canary is off, and why.
+* **Bounds.** Not more models than are configured; a model that the engine serves no longer is kept while there is room.
+
+Time is given by the caller, who calls `tick` twice a second.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from inferwatch.settings.canary import MAX_MODELS, Canary
+from inferwatch_collectors import metrics as m
+from inferwatch_collectors.canary import words
+from inferwatch_collectors.canary.memory import Memory
+from inferwatch_collectors.canary.probed import Probed
+from inferwatch_collectors.canary.prompt import hashed
+from inferwatch_collectors.canary.prompts import PROMPTS
+from inferwatch_collectors.cardinality import sanitize
+from inferwatch_collectors.drift.betting import WEEK_S
+from inferwatch_collectors.drift.watch import hour_of_week
+from inferwatch_collectors.metric_store import MetricStore
+
+_log: Final = logging.getLogger(__name__)
+
+OK: Final = "ok"
+# So many probes in a row, and it is more than a hiccup.
+TRIES: Final = 3
+
+# A model that did not answer for so many of its turns, and a while, is not judged at present.
+STALE_TURNS: Final = 10
+STALE_S: Final = 60.0
+
+HOUR_S: Final = 3600
+LOOK_S: Final = 10.0
+
+_SHOWN: Final = (
+    m.CANARY_JUDGING,
+    m.CANARY_REFERENCE_REPLIES,
+    m.CANARY_EVIDENCE,
+    m.CANARY_DETECTED,
+    m.CANARY_DISTANCE,
+    m.CANARY_USUAL,
+)
+
+
+class CanaryWatch:
+    """All models. Nothing happens before the first `tick`."""
+
+    def __init__(
+        self, store: MetricStore, settings: Canary, *, secret: bytes, around: Callable[[str], dict[str, str]]
+    ) -> None:
+        """`around` tells what engine, model and driver say of themselves, for a model.
+
+        `secret` has 16 bytes or more if it is enabled.
+        """
+        self._store = store
+        self.settings = settings
+        self._around = around
+        self._secret = hashlib.blake2b(secret).digest()
+        self.prompts = settings.prompts or PROMPTS
+        self.asked = self._digest(settings.api, str(settings.top_logprobs), *self.prompts)
+        self._memory = Memory(store)
+        self._models: dict[str, Probed] = {}
+        self._answered_s: dict[str, float] = {}  # by model
+        self._stale_s = STALE_S + STALE_TURNS * settings.interval_s * max(1, len(settings.models))
+        self._now_s = 0.0
+        self._wall_s = 0.0
+        self._look_s = 0.0
+        self._hour = -1
+        self._parts = 1
+        self._failed = ("", 0)  # the last result other than OK, and how often in a row
+        self.models_cut = 0
+
+    @property
+    def bar_weeks(self) -> float:
+        """The evidence that one model needs for a signal."""
+        return self.settings.weeks_per_false_alarm * self._parts
+
+    @property
+    def off(self) -> str:
+        """Why nothing comes of probes at present; "" if something does, or may."""
+        reason, times = self._failed
+        if times >= TRIES:
+            return reason
+        unstable = self._models and not any(each.stable for each in self._models.values())
+        return "unstable" if unstable else ""
+
+    def resume(self, now_s: float) -> None:
+        """Take up what an earlier life knew. Once, after the store was restored."""
+        if self.settings.enabled:
+            for each in self._memory.read(self.asked, now_s / WEEK_S, MAX_MODELS):
+                self._models[each.model] = each
+            self._set_parts()
+
+    # --- probes
+
+    def take(self, model: str, place: int, logprobs: dict[str, float]) -> None:
+        """Take what the engine said of `model` to prompt number `place`."""
+        self._count(model, OK)
+        self._failed = ("", 0)
+        probed = self._models.get(model) or self._add(model)
+        if probed is None:
+            return
+        self._answered_s[model] = self._now_s
+        now_weeks = self._now_s / WEEK_S
+        least = self.settings.tolerance_nats
+        probed.take(place, hashed(logprobs, self._secret), least=least, now_weeks=now_weeks, hour=self._hour)
+        if probed.watched is not None and probed.judge(self.bar_weeks, self._wall_s):
+            self._tell(probed)
+
+    def failed(self, model: str, result: str) -> None:
+        """Nothing came of a probe: `result` is one of those of `CANARY_PROBES`."""
+        self._count(model, result)
+        reason, times = self._failed
+        self._failed = (result, times + 1 if result == reason else 1)
+        if self._failed[1] == TRIES:
+            _log.warning("canary_off reason=%s", result)
+
+    def _count(self, model: str, result: str) -> None:
+        self._store.counter(m.CANARY_PROBES, (sanitize(model), result)).add()
+
+    def _add(self, model: str) -> Probed | None:
+        if len(self._models) >= MAX_MODELS:
+            learning = [each for each in self._models.values() if each.watched is None]
+            if not learning:
+                self.models_cut += 1
+                return None
+            oldest = min(learning, key=lambda each: each.begun_s)
+            del self._models[oldest.model]
+            self._answered_s.pop(oldest.model, None)
+            self._memory.forget(oldest.model)
+        found = self._models[model] = Probed(model, self.asked, len(self.prompts), self._wall_s)
+        return found
+
+    def _set_parts(self) -> None:
+        self._parts = max(self._parts, sum(1 for each in self._models.values() if each.watched is not None))
+
+    def _digest(self, *texts: Sequence[str] | str) -> str:
+        data = "\0".join(map(str, texts)).encode("utf-8", "replace")
+        return hashlib.blake2b(data, digest_size=16, key=self._secret).hexdigest()
+
+    # --- time
+
+    def tick(self, now_s: float, wall_s: float) -> None:
+        """Let time pass: `now_s` of a clock that never goes back, `wall_s` Unix time."""
+        if not self.settings.enabled:
+            return
+        self._now_s = max(now_s, self._now_s)
+        self._wall_s = wall_s
+        hour = hour_of_week(wall_s)
+        if hour != self._hour:
+            if self._hour >= 0:
+                for each in self._models.values():
+                    self._memory.write(each)
+            self._hour = hour
+        if now_s - self._look_s >= LOOK_S:
+            self._look_s = now_s
+            for each in self._models.values():
+                if each.lesson is not None and self._ripe(each):
+                    self._pin(each)
+
+    def _ripe(self, each: Probed) -> bool:
+        enough = each.replies >= self.settings.reference_probes_min
+        return enough and self._wall_s - each.begun_s >= self.settings.reference_hours * HOUR_S
+
+    # --- commands
+
+    def pin(self, model: str) -> tuple[bool, str]:
+        """Take what was learnt for the reference, by command; or, if there is one, begin to learn another.
+
+        Returns:
+            Whether that was done, and what was done or why not.
+        """
+        each = self._models.get(model)
+        if each is None:
+            return False, "no such model is probed"
+        if each.lesson is None:
+            each.begin_anew(self._wall_s)
+            self._memory.write(each)
+            return True, "the reference is forgotten, another one is being learnt"
+        least = self.settings.reference_probes_min
+        if each.replies < least:
+            return False, f"too few replies: {each.replies}, expected at least {least}"
+        return (True, "pinned") if self._pin(each) else (False, "too few replies could be judged")
+
+    def _pin(self, each: Probed) -> bool:
+        if not each.pin(self._around(each.model), self._now_s / WEEK_S, self._wall_s):
+            return False
+        self._set_parts()
+        self._memory.write(each)
+        assert each.about is not None
+        _log.info(
+            "canary_reference_pinned model=%s number=%d replies=%d usual_nats=%.3g",
+            sanitize(each.model),
+            each.about.number,
+            each.about.replies,
+            each.usual or 0.0,
+        )
+        return True
+
+    # --- telling
+
+    def report(self) -> words.Canary | None:
+        """Return what there is to say of all, by name; None if it is not enabled."""
+        if not self.settings.enabled:
+            return None
+        models = sorted(self._models.values(), key=lambda each: each.model)
+        return words.Canary(
+            weeks_per_false_alarm=self.settings.weeks_per_false_alarm,
+            off=self.off,
+            models=tuple(words.model_of(each, self._parts, self._around(each.model)) for each in models),
+        )
+
+    def _tell(self, probed: Probed) -> None:
+        self._store.counter(m.CANARY_SIGNALS, (sanitize(probed.model),)).add()
+        model = words.model_of(probed, self._parts, self._around(probed.model))
+        _log.warning(
+            "model_changed model=%s evidence_weeks=%.3g since=%d moved=%s",
+            sanitize(probed.model),
+            model.evidence_weeks,
+            probed.since_s,
+            words.told(model),
+        )
+
+    def refresh(self) -> None:
+        """Set the gauges. Right before an exposition."""
+        if not self.settings.enabled:
+            return
+        off = self.off
+        for (reason,) in self._store.series(m.CANARY_OFF):
+            self._store.gauge(m.CANARY_OFF, (reason,)).set(None)
+        if off:
+            self._store.gauge(m.CANARY_OFF, (off,)).set(1)
+        known = {sanitize(model): each for model, each in self._models.items()}
+        for metric in _SHOWN:
+            for labels in self._store.series(metric):
+                if labels[0] not in known:
+                    self._store.gauge(metric, labels).set(None)
+        for label, each in known.items():
+            self._show((label,), each)
+
+    def _answers(self, model: str) -> bool:
+        return self._now_s - self._answered_s.get(model, -self._stale_s) < self._stale_s
+
+    def _show(self, key: tuple[str], each: Probed) -> None:
+        gauge = self._store.gauge
+        judged = each.watched is not None and self._answers(each.model)
+        gauge(m.CANARY_JUDGING, key).set(int(judged))
+        gauge(m.CANARY_REFERENCE_REPLIES, key).set(each.replies)
+        gauge(m.CANARY_EVIDENCE, key).set(each.weeks / self._parts if judged else None)
+        gauge(m.CANARY_DETECTED, key).set(int(each.signalling) if judged else None)
+        gauge(m.CANARY_DISTANCE, key).set(each.distance)
+        gauge(m.CANARY_USUAL, key).set(each.usual)

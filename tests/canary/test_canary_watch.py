@@ -1,0 +1,228 @@
+"""watch: a reference is learnt, a change is told, noise is not; what comes to nothing says so."""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from inferwatch.settings.canary import MAX_MODELS, Canary
+from inferwatch_collectors import metrics as m
+from inferwatch_collectors.canary.memory import NAME
+from inferwatch_collectors.canary.prompts import PROMPTS
+from inferwatch_collectors.canary.watch import TRIES, CanaryWatch
+from inferwatch_collectors.drift.words import Report, as_text
+from inferwatch_collectors.metric_store import MetricStore
+
+MONDAY_S = 1_760_313_600.0
+SECRET = b"a secret of the installation"
+MODEL = "m"
+QUICK = Canary(enabled=True, reference_probes_min=500, reference_hours=1)
+Make = Callable[..., dict[str, float]]
+
+
+class Site:
+    """A watch with a clock that goes on by a minute for each probe, and a model that answers."""
+
+    def __init__(
+        self, make: Make, settings: Canary = QUICK, store: MetricStore | None = None, now_s: float = 0.0
+    ) -> None:
+        self.store = store or MetricStore()
+        self.around = {"engine": "vllm 0.32.0", "driver": "550.54"}
+        self.watch = CanaryWatch(self.store, settings, secret=SECRET, around=lambda _: self.around)
+        self.make = make
+        self.now_s = now_s
+        self.rng = random.Random(3)
+        self.turn = 0
+        self.watch.resume(now_s)
+        self.tick()
+
+    def tick(self, step_s: float = 0.0) -> None:
+        self.now_s += step_s
+        self.watch.tick(self.now_s, MONDAY_S + self.now_s)
+
+    def probe(self, count: int, seed: int = 1, model: str = MODEL, **noise: float) -> int:
+        """Let so many replies come; return at which the alarm began, 0 if at none."""
+        for number in range(1, count + 1):
+            self.tick(60.0)
+            place = self.turn % len(PROMPTS)
+            self.turn += 1
+            self.watch.take(model, place, self.make(seed, place, self.rng, **noise))
+            if self.gauge(m.CANARY_DETECTED, model):
+                return number
+        return 0
+
+    def gauge(self, metric: m.Metric, *labels: str) -> float | None:
+        self.watch.refresh()
+        return self.store.gauge(metric, labels).value
+
+    def text(self) -> str:
+        return as_text(Report(weeks_per_false_alarm=20, text=False, streams=(), canary=self.watch.report()))
+
+
+@pytest.fixture(name="site")
+def _site(reply_of: Make) -> Site:
+    """One that has learnt its reference."""
+    site = Site(reply_of)
+    assert site.probe(700) == 0
+    assert site.gauge(m.CANARY_JUDGING, MODEL) == 1
+    return site
+
+
+def test_other_weights_are_noticed_within_twenty_probes(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """A gauge, a count, a line in the log, and words that say by how much and what else changed."""
+    assert site.probe(1_000) == 0
+    assert (site.gauge(m.CANARY_EVIDENCE, MODEL) or 0) < 1
+    site.around = {"engine": "vllm 0.33.0", "driver": "550.54"}
+    assert 0 < site.probe(20, seed=2) <= 20
+    assert (site.gauge(m.CANARY_EVIDENCE, MODEL) or 0) >= QUICK.weeks_per_false_alarm
+    assert site.store.counter(m.CANARY_SIGNALS, (MODEL,)).value == 1
+    assert "model_changed model=m" in caplog.text
+    assert "m: CHANGED" in site.text()
+    assert "engine was vllm 0.32.0, is vllm 0.33.0" in site.text()
+    assert "driver was" not in site.text()
+
+
+def test_evidence_goes_when_the_model_is_back(site: Site) -> None:
+    """A rollback ends the signal by itself."""
+    site.probe(20, seed=2)
+    for _ in range(200):
+        site.probe(1)
+    assert site.gauge(m.CANARY_DETECTED, MODEL) == 0
+
+
+def test_a_small_change_of_all_probabilities_is_noticed(reply_of: Make) -> None:
+    """As another quantisation makes: the same tokens, 0.3 nats away."""
+    site = Site(reply_of)
+    site.probe(700)
+    site.make = lambda *what: {token: each - 0.3 for token, each in reply_of(*what).items()}
+    assert 0 < site.probe(20) <= 20
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_that_grows_under_load_is_no_change(reply_of: Make, seed: int) -> None:
+    """A reference without any noise, then thousands of replies with as much as bfloat16 makes: within the tolerance."""
+    site = Site(reply_of)
+    site.rng = random.Random(seed)
+    assert site.probe(700, noise=0.0) == 0
+    assert site.gauge(m.CANARY_JUDGING, MODEL) == 1
+    assert site.probe(3_000, noise=0.06) == 0
+    assert (site.gauge(m.CANARY_EVIDENCE, MODEL) or 0) < 1
+
+
+def test_pinning_by_command(reply_of: Make) -> None:
+    """Refused with too few replies, or for a model that nobody knows; a second time it begins anew."""
+    site = Site(reply_of, Canary(enabled=True, reference_probes_min=600))
+    assert site.watch.pin(MODEL) == (False, "no such model is probed")
+    site.probe(500)
+    assert site.watch.pin(MODEL) == (False, "too few replies: 500, expected at least 600")
+    site.probe(100)
+    assert site.watch.pin(MODEL) == (True, "pinned")
+    assert "number 1, pinned" in site.text()
+    done, said = site.watch.pin(MODEL)
+    assert done
+    assert "another one" in said
+    assert site.gauge(m.CANARY_JUDGING, MODEL) == 0
+    site.probe(700, seed=2)
+    assert site.watch.pin(MODEL) == (True, "pinned")
+    assert site.probe(50, seed=2) == 0
+    assert "number 2, pinned" in site.text()
+
+
+def test_a_restart_goes_on_where_it_was(site: Site, reply_of: Make) -> None:
+    """The reference is written when it is pinned; what is asked otherwise needs another one."""
+    store = MetricStore()
+    store.restore(site.store.take_dirty())
+    again = Site(reply_of, store=store, now_s=site.now_s)
+    assert 0 < again.probe(20, seed=2) <= 20
+    for changed in ({"prompts": ("Hello",)}, {"api": "chat"}, {"top_logprobs": 4}):
+        store = MetricStore()
+        store.restore([*site.store.take_dirty(), *again.store.take_dirty()])
+        other = Site(reply_of, msgspec.structs.replace(QUICK, **changed), store, site.now_s)
+        assert other.watch.report() == msgspec.structs.replace(other.watch.report(), models=())
+
+
+def test_what_is_written_down_that_makes_no_sense_is_forgotten(site: Site, reply_of: Make) -> None:
+    """Truncated, or of another version: no crash, a new reference."""
+    data = site.store.memo(NAME, ("0",)).data
+    assert data
+    for wrong in (data[:-5], b"\x90", b"\xc1", data.replace(b"canary_far", b"canary_fur")):
+        store = MetricStore()
+        store.memo(NAME, ("0",)).set(wrong)
+        again = Site(reply_of, store=store, now_s=site.now_s)
+        assert again.text().count("\n") == 4
+        assert again.probe(10) == 0
+
+
+@pytest.mark.parametrize("result", ["no_logprobs", "timeout", "connect", "not_a_number", "unserved"])
+def test_probes_that_come_to_nothing_are_no_evidence_and_say_so(site: Site, result: str) -> None:
+    """Off after three, with the reason; on again with the next reply."""
+    evidence = site.gauge(m.CANARY_EVIDENCE, MODEL)
+    for number in range(1, 30):
+        site.tick(60)
+        site.watch.failed(MODEL, result)
+        assert site.gauge(m.CANARY_OFF, result) == (1 if number >= TRIES else None)
+    assert site.gauge(m.CANARY_JUDGING, MODEL) == 0  # not one reply for half an hour
+    assert site.gauge(m.CANARY_EVIDENCE, MODEL) is None
+    assert f"OFF: nothing comes of probes at present: {result}" in site.text()
+    assert site.store.counter(m.CANARY_PROBES, (MODEL, result)).value == 29
+    site.probe(1)
+    assert site.gauge(m.CANARY_OFF, result) is None
+    assert site.gauge(m.CANARY_EVIDENCE, MODEL) == pytest.approx(evidence, rel=1)
+
+
+def test_an_engine_of_which_nothing_is_usual_is_off(reply_of: Make) -> None:
+    """Log-probabilities of other tokens each time are not compared with anything."""
+    site = Site(reply_of)
+    for number in range(2_000):
+        site.tick(60)
+        site.watch.take(MODEL, number % len(PROMPTS), reply_of(number, 0, site.rng))
+    assert site.gauge(m.CANARY_OFF, "unstable") == 1
+    assert site.gauge(m.CANARY_JUDGING, MODEL) == 0
+
+
+def test_another_model_name_is_another_reference(site: Site) -> None:
+    """The old one is no longer judged, the new one is learnt; no alarm of either."""
+    assert site.probe(100, seed=2, model="m-v2") == 0
+    assert site.gauge(m.CANARY_JUDGING, MODEL) == 0
+    assert site.gauge(m.CANARY_EVIDENCE, MODEL) is None
+    assert site.gauge(m.CANARY_JUDGING, "m-v2") == 0
+
+
+def test_models_are_bounded_and_references_stay(site: Site) -> None:
+    """A name that comes for one probe does not push out who has a reference."""
+    for number in range(3 * MAX_MODELS):
+        site.probe(1, model=f"once-{number}")
+    report = site.watch.report()
+    assert report is not None
+    assert len(report.models) == MAX_MODELS
+    assert MODEL in {each.model for each in report.models}
+    assert site.watch.models_cut == 0
+
+
+def test_a_clock_that_jumps_is_no_alarm(site: Site) -> None:
+    """Wall time goes to another week and back."""
+    for wall_s in (0.0, 4e9, MONDAY_S):
+        site.watch.tick(site.now_s, wall_s)
+        assert site.probe(50) == 0
+
+
+def test_evidence_is_divided_among_all_models_that_were_ever_judged(site: Site) -> None:
+    """With two models each needs twice as much."""
+    site.probe(700, model="other")
+    assert site.watch.bar_weeks == 2 * QUICK.weeks_per_false_alarm
+
+
+def test_switched_off_it_shows_nothing(reply_of: Make) -> None:
+    """No series, no report."""
+    site = Site(reply_of, Canary())
+    assert site.watch.report() is None
+    assert site.gauge(m.CANARY_JUDGING, MODEL) is None
+
+
+def test_nothing_that_is_kept_has_text(site: Site, reply_of: Make) -> None:
+    """Neither prompts nor tokens are in what is written down: not as text, nor as a hash without the key."""
+    kept: Any = msgspec.msgpack.encode(msgspec.msgpack.decode(site.store.memo(NAME, ("0",)).data))
+    for text in (*PROMPTS, *reply_of(1, 0, site.rng)):
+        assert text.encode() not in kept
