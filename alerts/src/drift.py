@@ -51,10 +51,57 @@ DRIFT: Final = Alert(
     ),
 )
 
+_CANARY: Final = 'job="inferwatch", instance="host1:9480", model="m"'
+
+MODEL_CHANGED: Final = Alert(
+    name="InferwatchModelChanged",
+    severity="ticket",
+    expr="inferwatch_canary_evidence >= 20",
+    # Evidence goes by itself when the model is as before again: a deployment that is rolled back tells nobody.
+    for_="10m",
+    keep="1h",
+    summary="Users of {{ $labels.model }} are answered by another model than before: its weights, quantisation, engine "
+    "or driver changed",
+    value="evidence worth {{ $value | humanize }} weeks without a false alarm",
+    dashboard="inferwatch-service",
+    fires=(
+        Case(
+            series={f"inferwatch_canary_evidence{{{_CANARY}}}": "0.01x30 3 900x60"},
+            at="60m",
+            labels={"job": "inferwatch", "instance": "host1:9480", "model": "m"},
+            value="evidence worth 900 weeks without a false alarm",
+            says="other weights under the same name",
+        ),
+    ),
+    silent=(
+        Case(
+            series={f"inferwatch_canary_evidence{{{_CANARY}}}": "0.01x20 900x5 0.01x60"},
+            at="60m",
+            says="a deployment that was rolled back after five minutes",
+        ),
+        Case(
+            series={
+                f"inferwatch_canary_evidence{{{_CANARY}}}": "0.3x90",
+                f'inferwatch_drift_evidence{{{_MODEL}, direction="prompt"}}': "400x90",
+            },
+            at="60m",
+            says="users who ask something else",
+        ),
+        Case(
+            series={
+                f"inferwatch_canary_judging{{{_CANARY}}}": "0x90",
+                'inferwatch_canary_off{job="inferwatch", instance="host1:9480", reason="no_logprobs"}': "1x90",
+            },
+            at="60m",
+            says="an engine that gives no log-probabilities",
+        ),
+    ),
+)
+
 
 def group() -> Group:
     return Group(
         name="drift",
         about="Traffic or a model that is not what it was.",
-        alerts=(DRIFT,),
+        alerts=(DRIFT, MODEL_CHANGED),
     )

@@ -21,8 +21,8 @@ from inferwatch import __version__, canary
 from inferwatch_collectors import exposition
 from inferwatch_collectors.access import Access
 from inferwatch_collectors.booking import Link
-from inferwatch_collectors.doorkeeper import Doorkeeper
 from inferwatch_collectors.canary.watch import CanaryWatch
+from inferwatch_collectors.doorkeeper import Doorkeeper
 from inferwatch_collectors.drift.watch import DriftWatch
 from inferwatch_collectors.drift.words import as_text
 from inferwatch_collectors.exposition import Exposition

@@ -18,6 +18,7 @@ from msgspec import Meta
 from inferwatch.settings import (
     access,
     budgets,
+    canary,
     cost,
     energy,
     engine_metrics,
@@ -29,7 +30,6 @@ from inferwatch.settings import (
     tenants,
 )
 from inferwatch.settings.access import Access
-from inferwatch.settings import budgets, canary, cost, energy, engine_metrics, observing, otlp, prices, privacy, tenants
 from inferwatch.settings.anomalies import Anomalies
 from inferwatch.settings.budgets import Budgets
 from inferwatch.settings.canary import Canary

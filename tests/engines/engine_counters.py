@@ -95,12 +95,12 @@ def waiting(samples: Samples) -> float:
     return samples("vllm:num_requests_waiting")
 
 
-async def until(base: str, condition: Callable[[Samples], bool], what: str) -> float:
+async def until(base: str, condition: Callable[[Samples], bool], what: str, limit_s: float = REST_LIMIT_S) -> float:
     """Scrape `base` until `condition` holds; returns the seconds it took, raises `TimeoutError` naming `what`."""
     begin = time.perf_counter()
     while not condition(await scrape(base)):
-        if time.perf_counter() - begin > REST_LIMIT_S:
-            raise TimeoutError(f"{what} not within {REST_LIMIT_S:.0f} s")
+        if time.perf_counter() - begin > limit_s:
+            raise TimeoutError(f"{what} not within {limit_s:.0f} s")
         await asyncio.sleep(POLL_S)
     return time.perf_counter() - begin
 

@@ -68,13 +68,13 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def running_vllm(*flags: str, variables: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Serve the tiny model as `tiny` with vLLM's default settings plus `flags`; yields the base URL."""
+def running_vllm(*flags: str, model: Path = MODEL, variables: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Serve the tiny model, or another, as `tiny` with vLLM's default settings plus `flags`; yields the base URL."""
     port = free_port()
     command = [
         str(VENV / "bin/python"), "-m", "vllm.entrypoints.openai.api_server",
         # Relative, so that what vLLM tells about the model (`root` in /v1/models) is the same on every machine.
-        "--model", str(MODEL.relative_to(ROOT)), "--served-model-name", "tiny",
+        "--model", str(model.relative_to(ROOT)) if model.is_relative_to(ROOT) else str(model), "--served-model-name", "tiny",
         "--dtype", "float32", "--enforce-eager", "--host", "127.0.0.1", "--port", str(port), *flags,
     ]  # fmt: skip
     environment = {
@@ -107,12 +107,13 @@ def running_transformers() -> Iterator[tuple[str, str]]:
 
 @contextlib.contextmanager
 def running_inferwatch(
-    upstream: str, state_dir: Path, variables: Mapping[str, str] | None = None
+    upstream: str, state_dir: Path, variables: Mapping[str, str] | None = None, *, config: Path | None = None
 ) -> Iterator[tuple[str, str]]:
-    """Put Inferwatch in front of `upstream`; yields (data URL, admin URL)."""
+    """Put Inferwatch in front of `upstream`, or as a file says; yields (data URL, admin URL)."""
     listen, admin = free_port(), free_port()
+    how = ("--config", str(config)) if config else ("--upstream", upstream)
     command = [
-        str(ROOT / ".venv/bin/inferwatch"), "serve", "--upstream", upstream, "--state-dir", str(state_dir),
+        str(ROOT / ".venv/bin/inferwatch"), "serve", *how, "--state-dir", str(state_dir),
         "--listen", f"127.0.0.1:{listen}", "--admin", f"127.0.0.1:{admin}",
     ]  # fmt: skip
     admin_url = f"http://127.0.0.1:{admin}"
@@ -163,3 +164,18 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def other_weights(folder: Path, seed: int) -> Path:
+    """Write the tiny model with the weights of another seed into `folder`; returns it."""
+    script = f"""
+import shutil, torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+torch.manual_seed({seed})
+model = Qwen2ForCausalLM(Qwen2Config.from_pretrained({str(MODEL)!r}))
+shutil.copytree({str(MODEL)!r}, {str(folder)!r})
+model.generation_config.eos_token_id = model.config.eos_token_id
+model.save_pretrained({str(folder)!r})
+"""
+    subprocess.run([str(VENV / "bin/python"), "-c", script], check=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
+    return folder

@@ -114,6 +114,11 @@ FILE_MISTAKES = {
     "invalid-trace-mint": "trace.mint: expected `bool`, got `int`",
     "invalid-otlp-endpoint": "otlp.endpoint: expected `http://host:port` or `https://host:port`",
     "invalid-otlp-tenant-twice": "otlp.tenants[1].tenant: written twice",
+    "invalid-canary-prompt-empty": "canary.prompts: one is empty, or written twice",
+    "invalid-canary-prompt-long": "canary.prompts: one of 2001 characters, expected at most 2000",
+    "invalid-canary-models": "canary.models: 9 of them, expected at most 8",
+    "invalid-canary-key": "canary.key_env: expected the name of an environment variable",
+    "invalid-canary-logprobs": "canary.top_logprobs: expected `int` <= 20",
     "invalid-privacy-untraced": "privacy.content: is kept in traces, and `otlp.traces` is off",
     "invalid-privacy-no-key": "privacy.key_file: needed where `privacy.content` keeps any",
     "invalid-privacy-key-file-missing": "privacy.key_file: cannot read `/nonexistent/privacy.keys`",
@@ -501,7 +506,7 @@ def test_what_reload_takes_up_is_a_part_of_the_configuration() -> None:
     sections = set(Config.__struct_fields__)
 
     restart = {"listen", "admin", "workers", "state_dir", "tls", "tap", "metrics", "ledger", "anomalies", "gpu"}
-    restart |= {"cost", "attribution", "energy", "drift", "quality", "feedback", "otlp", "privacy"}
+    restart |= {"cost", "attribution", "energy", "drift", "quality", "feedback", "canary", "otlp", "privacy"}
     assert restart == sections - config.RELOADABLE
     assert sections >= config.RELOADABLE
 

@@ -34,6 +34,7 @@ ABSENT = {
         f"inferwatch_drift_{name}": "judged when a reference of thousands of requests has been learnt"
         for name in ("evidence", "detected", "signals_total", "features_off", "psi", "wasserstein")
     },
+    "inferwatch_canary_": "off unless it is configured",
     "inferwatch_spend_expected_hour": _HISTORY,
     'inferwatch_spend_anomaly_evidence{kind!="retry_storm"}': _HISTORY,
     "inferwatch_learned_prefill_weight": "learnt in five busy minutes",
