@@ -11,11 +11,13 @@ import pytest
 from aiohttp import web
 
 from inferwatch import __version__
+from inferwatch.settings.canary import Canary
 from inferwatch.settings.drift import Drift
 from inferwatch.settings.privacy import Privacy
 from inferwatch_collectors import admin as admin_module
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.admin import MAX_SCRAPES, RELAY_SILENT_NS, Admin, Condition, Service, not_healthy, not_ready
+from inferwatch_collectors.canary.watch import CanaryWatch
 from inferwatch_collectors.cardinality import CardinalityGuard
 from inferwatch_collectors.drift.watch import DriftWatch
 from inferwatch_collectors.exposition import Exposition
@@ -87,6 +89,7 @@ class Port:
         self.flushes = 0
         self.refreshed = 0
         self.fault = ""
+        self.canary = CanaryWatch(self.store, Canary(enabled=True), secret=b"", around=lambda _: {})
         self.flush_gate = asyncio.Event()
         self.flush_gate.set()
         self.session: aiohttp.ClientSession
@@ -111,6 +114,7 @@ class Port:
                 flush=self._flush,
             ),
             drift=DriftWatch(self.store, CardinalityGuard(), Drift(), secret=b""),
+            canary=self.canary,
         )
 
     async def _usage(self, parameters: Mapping[str, str], now_s: float) -> Answer:
@@ -249,7 +253,12 @@ async def test_drift(port: Port) -> None:
     """As JSON, in words, and pinned by command."""
     status, body, content_type = await port.get("/drift")
     assert (status, content_type.partition(";")[0]) == (200, "application/json")
-    assert json.loads(body) == {"weeks_per_false_alarm": 20.0, "text": False, "streams": []}
+    assert json.loads(body) == {
+        "weeks_per_false_alarm": 20.0,
+        "text": False,
+        "streams": [],
+        "canary": {"weeks_per_false_alarm": 20.0},
+    }
     assert b"Nothing is followed yet" in (await port.get("/drift?format=text"))[1]
     assert await port.post("/drift/pin?model=m&tenant=t") == (409, "no such model and tenant is followed\n")
 
@@ -269,6 +278,16 @@ async def test_feedback(port: Port) -> None:
     assert (await post("{", **allowed))[0] == 400
     assert (await post(" " * (MAX_BODY_BYTES + 1), **allowed))[0] == 413
     assert (await port.get("/feedback"))[0] == 405
+
+
+async def test_drift_of_the_canary(port: Port) -> None:
+    """A section of its own, and pinned by the name of its tenant."""
+    port.canary.take("m", 0, {"a": -1.0})
+    shown = json.loads((await port.get("/drift"))[1])["canary"]
+    assert shown == {"weeks_per_false_alarm": 20.0, "models": [{"model": "m", "state": "learning", "replies": 1}]}
+    assert b"m: learning, 1 replies so far" in (await port.get("/drift?format=text"))[1]
+    refused = (409, "too few replies: 1, expected at least 1000\n")
+    assert await port.post("/drift/pin?model=m&tenant=inferwatch-canary") == refused
 
 
 async def test_version(port: Port) -> None:

@@ -1,6 +1,7 @@
 """When a probe is sent: one at a time, each prompt of each model in turn, and never to an engine in which others wait.
 
-What comes to nothing slows it down, up to MAX_PAUSE_S; who is busy is asked again at the next turn.
+Probes that come to nothing slow it down, up to MAX_PAUSE_S. What is not sent costs nothing: it is tried at the next
+turn.
 """
 
 import asyncio
@@ -15,9 +16,6 @@ from inferwatch_collectors.fence import Fence
 # An engine that refuses is asked this seldom at last.
 MAX_PAUSE_S: Final = 600.0
 MAX_DOUBLINGS: Final = 16
-
-# What says nothing of whether the canary works.
-PATIENT: Final = frozenset({"busy", "draining"})
 
 STAGE: Final = "canary"
 
@@ -82,22 +80,19 @@ class Probing:
     async def probe(self) -> None:
         """Send one probe, or note why not."""
         model, place = self._next()
-        result = self._conditions.hindered() or ("" if model else "no_model")
-        logprobs: dict[str, float] = {}
-        if not result:
-            self._turn += 1
-            try:
-                logprobs = await self._asker.ask(model, self._watch.prompts[place], self._conditions.engine())
-            except UnreadableError as error:
-                result = error.reason
-        now_ns = time.monotonic_ns()
-        if result:
-            self._failures += result not in PATIENT
-            self._failures = min(self._failures, MAX_DOUBLINGS)
-            self._fence.run(STAGE, now_ns, self._watch.failed, model, result)
+        hindrance = self._conditions.hindered() or ("" if model else "no_model")
+        if hindrance:
+            self._fence.run(STAGE, time.monotonic_ns(), self._watch.failed, model, hindrance)
             return
-        self._failures = 0
-        self._fence.run(STAGE, now_ns, self._watch.take, model, place, logprobs)
+        self._turn += 1
+        try:
+            logprobs = await self._asker.ask(model, self._watch.prompts[place], self._conditions.engine())
+        except UnreadableError as error:
+            self._failures = min(self._failures + 1, MAX_DOUBLINGS)
+            self._fence.run(STAGE, time.monotonic_ns(), self._watch.failed, model, error.reason)
+        else:
+            self._failures = 0
+            self._fence.run(STAGE, time.monotonic_ns(), self._watch.take, model, place, logprobs)
 
     def _next(self) -> tuple[str, int]:
         """Return whom to ask what: all models the same before the next prompt."""

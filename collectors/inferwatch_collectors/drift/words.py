@@ -47,7 +47,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     down: int | None = None
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All of them."""
 
     weeks_per_false_alarm: float
