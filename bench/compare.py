@@ -98,7 +98,7 @@ def document(results: report.Results, command: str, load_before: float, seconds:
         [
             "# Benchmark results",
             "",
-            f"Written by `{command}` on {today} in {seconds / 60:.0f} minutes. {_machine(load_before)}",
+            f"Written by `{command}` on {today} in {seconds / 60:.0f} minutes. {machine(load_before)}",
             "",
             report.tables(results),
             "",
@@ -109,13 +109,14 @@ def document(results: report.Results, command: str, load_before: float, seconds:
     )
 
 
-def _machine(load_before: float) -> str:
+def machine(load_before: float, of: Sequence[str] = ("aiohttp", "httptools", "msgspec", "uvloop")) -> str:
+    """Describe this machine in a line, with the versions of the packages that matter."""
     info = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":")[1].strip() for line in info if line.startswith("model name")), platform.machine())
     mhz = next((f" at {float(line.split(':')[1]):.0f} MHz" for line in info if line.startswith("cpu MHz")), "")
     memory_gb = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
     virtual = ", virtual" if any("hypervisor" in line for line in info if line.startswith("flags")) else ""
-    packages = ", ".join(f"{name} {version(name)}" for name in ("aiohttp", "httptools", "msgspec", "uvloop"))
+    packages = ", ".join(f"{name} {version(name)}" for name in of)
     return (
         f"Machine: {model}{mhz}, {os.cpu_count()} cores{virtual}, {memory_gb:.0f} GB; Linux {platform.release()}; "
         f"load average before the run {load_before:.2f}. Python {platform.python_version()} "

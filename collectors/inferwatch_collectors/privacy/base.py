@@ -9,9 +9,15 @@ from typing import Final, NamedTuple
 BEFORE_CHARS: Final = 50
 BEHIND_CHARS: Final = 30
 
+# Thai, Japanese, Chinese and Korean, from here on, put no blanks between words, or hang endings on to them.
+_UNSPACED: Final = "\u0e00"
+
 
 class ScanTimeoutError(Exception):
     """A text took longer than its budget. Whoever wanted to keep it has nothing to keep."""
+
+
+Check = Callable[[str], str | None]
 
 
 class Tier(enum.StrEnum):
@@ -37,7 +43,7 @@ class Entity(NamedTuple):
 
     name: str
     pattern: str  # RE2; its first group, if it has one, is what is replaced
-    check: Callable[[str], str | None]  # the canonical form, None: it is none. Never raises on what `pattern` matches
+    check: Check  # the canonical form, None: it is none. Never raises on what `pattern` matches
     tier: Tier
     words: tuple[str, ...] = ()  # in lower case; a match needs one beside it unless it is `sure`
     sure: Callable[[str], bool] | None = None  # which written forms need no word; None: by `tier`
@@ -68,9 +74,12 @@ def taken(value: str) -> str:
     return squeezed(value)
 
 
-def word_pattern(words: tuple[str, ...]) -> re.Pattern[str] | None:
-    """Return what finds one of `words` at the beginning of a word. Only ever used on a window of a few words."""
+def word_pattern(words: tuple[str, ...]) -> str:
+    """Return what finds one of `words` at the beginning of a word, as an expression of RE2; "" if there are none."""
     if not words:
-        return None
+        return ""
     # A word may be one of many ("taxpayer number"), and go on ("phones", "Telefonnummer").
-    return re.compile(r"(?<![^\W_])(?:" + "|".join(re.escape(word) for word in words) + ")")
+    spaced = [re.escape(word) for word in words if word[0] < _UNSPACED]
+    joined = [re.escape(word) for word in words if word[0] >= _UNSPACED]
+    begins = [rf"(?:^|[^\pL\pN])(?:{'|'.join(spaced)})"] if spaced else []
+    return "(?i:" + "|".join(begins + joined) + ")"

@@ -6,16 +6,14 @@ Each returns the canonical form, or None. They are called on what a pattern has 
 import datetime as dt
 import hashlib
 import ipaddress
-from collections.abc import Callable
+import re
 from types import ModuleType
 from typing import Final
 
 from stdnum import luhn, verhoeff
 from stdnum.exceptions import ValidationError
 
-from inferwatch_collectors.privacy.base import squeezed
-
-Check = Callable[[str], str | None]
+from inferwatch_collectors.privacy.base import Check, squeezed
 
 
 def by(module: ModuleType) -> Check:
@@ -25,7 +23,7 @@ def by(module: ModuleType) -> Check:
         compact = squeezed(value)
         try:
             module.validate(compact)
-        except ValidationError:
+        except (ValidationError, KeyError):  # its table of Chinese places has holes
             return None
         return compact
 
@@ -113,8 +111,14 @@ def card(value: str) -> str | None:
     return None
 
 
+_OCTET: Final = "(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4: Final = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
+
+
 def ip(value: str) -> str | None:
     """IPv4 or IPv6, with an optional zone and prefix length."""
+    if _IPV4.fullmatch(value):
+        return value
     address, slash, length = value.partition("/")
     try:
         parsed = ipaddress.ip_address(address)

@@ -8,6 +8,7 @@ import base64
 import binascii
 import re
 from collections import Counter
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
@@ -68,26 +69,38 @@ class Redactor:
         return Kept(self.pseudonyms.fingerprint(tenant, wall_s, text), found)
 
     def findings(self, text: str) -> tuple[str, list[Finding]]:
-        """Return the reading of `text` in which most is found, and what is found."""
-        findings = self._scanner.scan(text)
+        """Return the reading of `text` in which most is found, and what is found.
+
+        Raises:
+            ScanTimeoutError: all readings together took longer than the budget of one text.
+        """
+        deadline_ns = self._scanner.deadline_ns()
+        findings = self._scanner.scan(text, deadline_ns)
         reading = _unwrapped(text)
         if reading != text:
-            more = self._scanner.scan(reading)
+            more = self._scanner.scan(reading, deadline_ns)
             if len(more) > len(findings) or {each.canonical for each in more} - {each.canonical for each in findings}:
                 text, findings = reading, more
-        return text, self._with_encoded(text, findings)
+        return text, self._with_encoded(text, findings, deadline_ns)
 
-    def _with_encoded(self, text: str, findings: list[Finding]) -> list[Finding]:
+    def _with_encoded(self, text: str, findings: list[Finding], deadline_ns: int) -> list[Finding]:
         """Add what is hidden in base64: the whole of it is replaced."""
         added: list[Finding] = []
         for match in _BASE64.finditer(text):
             inner = _decoded(match[0])
-            if inner and (hidden := self._scanner.scan(inner)):
+            if inner and (hidden := self._scanner.scan(inner, deadline_ns)):
                 added.append(Finding(match.start(), match.end(), hidden[0].entity, hidden[0].canonical))
-        if not added:
-            return findings
-        beside = [each for each in findings if not any(each.start < new.end and new.start < each.end for new in added)]
-        return sorted([*beside, *added])
+        return sorted([*_apart(findings, added), *added]) if added else findings
+
+
+def _apart(findings: list[Finding], others: list[Finding]) -> Iterator[Finding]:
+    """Yield those of `findings` that overlap none of `others`. Both are in order, and neither overlaps itself."""
+    place = 0
+    for each in findings:
+        while place < len(others) and others[place].end <= each.start:
+            place += 1
+        if place == len(others) or each.end <= others[place].start:
+            yield each
 
 
 def _unwrapped(text: str) -> str:

@@ -1,12 +1,14 @@
 """Finds personal data in a text.
 
 Strategy. One automaton made of all patterns (RE2) passes over the text once and tells which of them occur; most texts
-are done then. Those that occur are searched for one by one, and each match is judged: by the characters around it, by
+are done then. If one of those that occur needs a word beside it, a second automaton, made of all words, tells which of
+them can have one. What is left is searched for one by one, and each match is judged: by the characters around it, by
 the words beside it where its entity needs them, and by its check digits. RE2 has no backtracking, every pattern is
 bounded where a false match makes us look again, and what is done for a match does not depend on the text's length: the
 time is linear in the text, whatever stands in it.
 
-It may still be too long. So there is a budget of time, and who exceeds it gets an exception and no text.
+It may still be too long. So there is a budget of the thread's own time, which a busy machine does not shorten, and who
+exceeds it gets an exception and no text.
 """
 
 import re
@@ -23,15 +25,20 @@ from inferwatch_collectors.privacy.base import (
     Finding,
     ScanTimeoutError,
     Tier,
+    never,
     word_pattern,
 )
 
-# 100 kB take some 10 ms; ten times that for a loaded machine, and a text that is nothing but candidates.
+# 100 kB take some milliseconds, and some hundred if they are nothing but candidates; more on a loaded machine.
 BUDGET_NS: Final = 1_000_000_000
+
+# A word is at most one separator further away than what it stands beside, and that has at most four bytes.
+_SEPARATOR_BYTES: Final = 4
 
 # The automaton of all patterns together. RE2's 8 MiB would make it start anew now and then.
 AUTOMATON_BYTES: Final = 64 * 1024 * 1024
 
+_NOTHING: Final = r"[^\x{0}-\x{10FFFF}]"
 _RUN: Final = re.compile(rb"[0-9A-Za-z]+")
 _QUOTES: Final = " \t\r\n\"'`.,;:()[]{}<>"
 _JOINTS: Final = b".-_"
@@ -40,7 +47,7 @@ _JOINTS: Final = b".-_"
 class _Rule(NamedTuple):
     entity: Entity
     regexp: "re2._Regexp"
-    words: re.Pattern[str] | None
+    words: "re2._Regexp | None"
     group: int
 
 
@@ -61,7 +68,7 @@ class Scanner:
         *,
         allow: Sequence[str] = (),
         budget_ns: int = BUDGET_NS,
-        clock_ns: Callable[[], int] = time.monotonic_ns,
+        clock_ns: Callable[[], int] = time.thread_time_ns,
     ) -> None:
         """`allow`: RE2 patterns; what one of them matches from end to end is nobody's secret.
 
@@ -73,44 +80,65 @@ class Scanner:
         self._rules = [_rule(entity) for entity in entities]
         self.entities = tuple(dict.fromkeys(rule.entity.name for rule in self._rules))  # names
         self._allow = [_compiled(pattern) for pattern in allow]
-        options = re2.Options()
-        options.max_mem = AUTOMATON_BYTES
-        options.log_errors = False
-        self._all = re2.Set.SearchSet(options)
-        for rule in self._rules:
-            self._all.Add(rule.entity.pattern.encode())
-        self._all.Compile()
+        self._all = _any_of(rule.entity.pattern for rule in self._rules)
+        # A rule without words has nothing that could stand beside it: a pattern that nothing matches.
+        self._words = _any_of(word_pattern(rule.entity.words) or _NOTHING for rule in self._rules)
 
-    def scan(self, text: str) -> list[Finding]:
+    def deadline_ns(self) -> int:
+        """Return when the budget of a text that begins now is spent, for all of its readings together."""
+        return self._clock_ns() + self._budget_ns
+
+    def scan(self, text: str, deadline_ns: int | None = None) -> list[Finding]:
         """Return what is found, in the order of the text, without overlaps.
 
         Raises:
             ScanTimeoutError: it took longer than the budget.
         """
         data = text.encode("utf-8", "replace")
-        deadline_ns = self._clock_ns() + self._budget_ns
+        if deadline_ns is None:
+            deadline_ns = self.deadline_ns()
         alone = _bare(text) if len(text) <= 256 else None
         found: list[_Match] = []
-        for index in self._all.Match(data) or ():
-            self._search(self._rules[index], data, alone, deadline_ns, found)
+        for rule in self._occurring(data, alone):
+            self._search(rule, data, alone, deadline_ns, found)
         return _characters(data, text.isascii(), _merged(found))
 
+    def occurs(self, text: str) -> bool:
+        """Tell whether there is anything that a pattern matches, be it false."""
+        return bool(self._all.Match(text.encode("utf-8", "replace")))
+
+    def _occurring(self, data: bytes, alone: bytes | None) -> list[_Rule]:
+        """Return the rules of which a match could be believed."""
+        indices = self._all.Match(data)
+        if not indices:
+            return []
+        beside: frozenset[int] | None = None
+        rules: list[_Rule] = []
+        for index in indices:
+            rule = self._rules[index]
+            entity = rule.entity
+            if entity.tier is Tier.CONTEXT and entity.sure is None and (alone is None or entity.alone is never):
+                if beside is None:
+                    beside = frozenset(self._words.Match(data) or ())
+                if index not in beside:
+                    continue
+            rules.append(rule)
+        return rules
+
     def _search(self, rule: _Rule, data: bytes, alone: bytes | None, deadline_ns: int, found: list[_Match]) -> None:
-        position, search = 0, rule.regexp.search
-        while (match := search(data, position)) is not None:
+        group, rescan = rule.group, rule.entity.rescan
+        matches = rule.regexp.finditer(data)
+        while (match := next(matches, None)) is not None:
             if self._clock_ns() > deadline_ns:
                 raise ScanTimeoutError(f"more than {self._budget_ns // 1_000_000} ms for {len(data)} bytes")
-            start, end = match.span(rule.group)
+            start, end = whole = match.span()
+            if group:
+                start, end = match.span(group)
             canonical = self._judge(rule, data, start, end, alone)
             if canonical is not None:
                 found.append(_Match(start, end, rule.entity.rank, rule.entity.name, canonical))
-            position = match.end()
-            if canonical is None and rule.entity.rescan and (run := _RUN.search(data, match.start())) is not None:
-                position = min(position, run.end())
-            if match.end() == match.start():  # an operator's own pattern may match nothing
-                position += 1
-            if position >= len(data):
-                return
+            elif rescan and (run := _RUN.search(data, whole[0])) is not None and run.end() < whole[1]:
+                matches = rule.regexp.finditer(data, run.end())
 
     def _judge(self, rule: _Rule, data: bytes, start: int, end: int, alone: bytes | None) -> str | None:
         """Return the canonical form of a match, None if it is a false one. What is cheap comes first."""
@@ -133,10 +161,10 @@ class Scanner:
             return True
         if rule.words is None:
             return False
-        # Cut in bytes, so a character at either end may be half.
-        before = data[max(0, start - BEFORE_CHARS) : start].decode("utf-8", "replace").lower()
-        behind = data[end : end + BEHIND_CHARS].decode("utf-8", "replace").lower()
-        return rule.words.search(before) is not None or rule.words.search(behind) is not None
+        before = max(0, start - BEFORE_CHARS - _SEPARATOR_BYTES)
+        if rule.words.search(data, before, start) is not None:
+            return True
+        return rule.words.search(data, end, end + BEHIND_CHARS) is not None
 
 
 def check_pattern(pattern: str) -> None:
@@ -150,7 +178,20 @@ def check_pattern(pattern: str) -> None:
 
 def _rule(entity: Entity) -> _Rule:
     regexp = _compiled(entity.pattern.encode())
-    return _Rule(entity, regexp, word_pattern(entity.words), min(regexp.groups, 1))
+    words = word_pattern(entity.words)
+    return _Rule(entity, regexp, _compiled(words.encode()) if words else None, min(regexp.groups, 1))
+
+
+def _any_of(patterns: Iterable[str]) -> "re2.Set":
+    """Return what tells which of `patterns` occur in a text."""
+    options = re2.Options()
+    options.max_mem = AUTOMATON_BYTES
+    options.log_errors = False
+    automaton = re2.Set.SearchSet(options)
+    for pattern in patterns:
+        automaton.Add(pattern.encode())
+    automaton.Compile()
+    return automaton
 
 
 def _compiled(pattern: "str | bytes") -> "re2._Regexp":
