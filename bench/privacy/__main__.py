@@ -69,7 +69,12 @@ def main() -> None:
     load = os.getloadavg()[0]
     given = texts.read(options.cases) if options.cases is not None else []
     own = list(texts.planted_cases())
-    speed = {"clean prose": texts.clean(ROOT), "log lines": texts.logs(), "nothing but personal data": texts.full()}
+    speed = {
+        "clean prose": texts.clean(ROOT),
+        "prose with personal data": texts.with_data(ROOT),
+        "nothing but personal data": texts.full(),
+        "log lines": texts.logs(),
+    }
     work = {
         "texts": {"cases": [case.text for case in given], "planted": [case.text for case in own]}
         | {kind: noise.texts(kind) for kind in noise.KINDS},

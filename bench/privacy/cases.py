@@ -14,6 +14,9 @@ TEXTS: Final = 4
 
 PLANTED_EACH: Final = 25
 
+# Lines of prose to one sentence with something personal in it: what somebody tells about themselves.
+PROSE_LINES: Final = 8
+
 
 class Case(NamedTuple):
     """One text of the shared cases."""
@@ -60,6 +63,18 @@ def clean(root: Path) -> list[str]:
         for line in page.read_text("utf-8").splitlines()
         if line and not any(char.isdigit() or char in "@|`:" for char in line)
     ]
+    return _cut("\n".join(lines))
+
+
+def with_data(root: Path) -> list[str]:
+    """Return that prose with a sentence with something personal behind every eighth line, of forty kinds in turn."""
+    kinds = list(planted.KINDS)
+    lines: list[str] = []
+    for number, line in enumerate("\n".join(clean(root)).splitlines()):
+        lines.append(line)
+        if number % PROSE_LINES == 0:
+            at = number // PROSE_LINES
+            lines.append(planted.plant(kinds[at % len(kinds)], at)[1])
     return _cut("\n".join(lines))
 
 

@@ -2,7 +2,10 @@
 
 import base64
 import hashlib
+import re
+from collections.abc import Iterator
 
+import phonenumbers
 from hypothesis import given
 from hypothesis import strategies as st
 from privacy_keys import KEY, OTHER_KEY
@@ -61,26 +64,49 @@ def test_what_is_no_token_is_none() -> None:
         assert not made().confirms(text, "acme", "x")
 
 
-def test_a_dictionary_of_all_numbers_breaks_a_plain_hash_and_not_ours() -> None:
-    """An attacker hashes each number of an exchange: one plain hash is found at once, none of ours is ever matched."""
-    secret = "+14155550132"
-    numbers = [f"+1415555{last:04}" for last in range(10_000)]
-    plain = hashlib.sha256(secret.encode()).hexdigest()
-    ours = made().token("acme", NOW_S, "PHONE", secret)
-    bits = ours.rpartition(":")[2].rstrip(">")
-
-    guessed = made({"k1": OTHER_KEY})  # the best that somebody without the key can do is to try one
-
-    assert [n for n in numbers if hashlib.sha256(n.encode()).hexdigest() == plain] == [secret]
-    assert not [n for n in numbers if guessed.token("acme", NOW_S, "PHONE", n) == ours]
-    assert not [n for n in numbers if _plain_token(n) == bits]
-    assert [n for n in numbers if made().confirms(ours, "acme", n)] == [secret]
+def all_mobile_numbers(region: str) -> Iterator[str]:
+    """Yield each mobile number that the numbering plan of a country has room for, as E.164 writes it."""
+    about = phonenumbers.PhoneMetadata.metadata_for_region(region)
+    assert about is not None
+    assert about.mobile is not None
+    plan = re.compile(about.mobile.national_number_pattern)
+    for length in about.mobile.possible_length:
+        for number in range(10**length):
+            digits = f"{number:0{length}}"
+            if plan.fullmatch(digits):
+                yield f"+{about.country_code}{digits}"
 
 
-def _plain_token(value: str) -> str:
-    """The same construction with everything that is public, and without the key."""
-    digest = hashlib.blake2b(f"PHONE\x1f{value}".encode(), digest_size=10).digest()
-    return base64.b32encode(digest).decode().lower()
+def test_a_dictionary_of_a_countrys_numbers_breaks_a_plain_hash_and_not_ours() -> None:
+    """An attacker hashes every mobile number of Cape Verde: a plain hash falls, ours is matched by none."""
+    numbers = list(all_mobile_numbers("CV"))
+    assert len(numbers) > 1_500_000
+    secret = numbers[len(numbers) * 2 // 3]
+    token = made().token("acme", NOW_S, "PHONE", secret)
+    ours, plain = base64.b32decode(token.rpartition(":")[2].rstrip(">").upper()), _hashed(secret)
+    # Without the key: all that is public of ours, and a key of one's own.
+    made_up = Keys({"k1": OTHER_KEY}, 90).of("acme", NOW_S).key
+
+    confirmed: dict[str, list[str]] = {"plain": [], "ours": [], "ours, a made-up key": []}
+    for number in numbers:
+        without = _hashed(number)
+        if without == plain:
+            confirmed["plain"].append(number)
+        if without == ours:
+            confirmed["ours"].append(number)
+        if _hashed(number, made_up) == ours:
+            confirmed["ours, a made-up key"].append(number)
+
+    assert confirmed == {"plain": [secret], "ours": [], "ours, a made-up key": []}
+    # It is the construction of ours that was tried: with its key it is found.
+    assert _hashed(secret, Keys({"k1": KEY}, 90).of("acme", NOW_S).key) == ours
+    assert made().confirms(token, "acme", secret)
+    assert not made().confirms(token, "acme", numbers[0])
+
+
+def _hashed(value: str, key: bytes = b"") -> bytes:
+    """The same construction with everything that is public."""
+    return hashlib.blake2b(f"PHONE\x1f{value}".encode(), digest_size=10, key=key).digest()
 
 
 def test_fingerprints_of_texts_are_keyed_and_name_their_key() -> None:

@@ -52,6 +52,7 @@ class Entity(NamedTuple):
     joined: bool = False  # it may hang on to something by a dot, a dash or an underline, as numbers of parts do
     rescan: bool = False  # after a false match, look again behind its first run of letters and digits
     default: bool = True  # False: only if the configuration names it
+    shortest: int = 1  # bytes; what its pattern matches may be shorter, and is none then
     rank: int = 0  # where two overlap, the higher one gives its name
 
 

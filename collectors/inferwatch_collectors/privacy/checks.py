@@ -4,13 +4,14 @@ Each returns the canonical form, or None. They are called on what a pattern has 
 """
 
 import datetime as dt
+import functools
 import hashlib
 import ipaddress
 import re
 from types import ModuleType
 from typing import Final
 
-from stdnum import luhn, verhoeff
+from stdnum import luhn, numdb, verhoeff
 from stdnum.exceptions import ValidationError
 
 from inferwatch_collectors.privacy.base import Check, squeezed
@@ -75,6 +76,24 @@ def mod97(value: str) -> bool:
     return int("".join(str(int(char, 36)) for char in turned)) % 97 == 1
 
 
+@functools.cache
+def _account(country: str) -> re.Pattern[str] | None:
+    """Return what accounts of a country look like behind the check digits, by python-stdnum's table."""
+    _, about = numdb.get("iban").info(country)[0]
+    if "bban" not in about:
+        return None
+    parts = re.findall(r"(\d+)(!?)([nac])", about["bban"])
+    kinds = {"n": "[0-9]", "a": "[A-Z]", "c": "[0-9A-Z]"}
+    return re.compile("".join(f"{kinds[kind]}{{{count if exact else f'1,{count}'}}}" for count, exact, kind in parts))
+
+
+def iban(value: str) -> str | None:
+    """IBAN of a country that has them, of its form, with its check digits."""
+    compact = squeezed(value)
+    account = _account(compact[:2])
+    return compact if account is not None and account.fullmatch(compact, 4) and mod97(compact) else None
+
+
 # Issuers' prefixes with the lengths of their cards (ISO/IEC 7812; the ranges that networks publish).
 _CARDS: Final[tuple[tuple[int, int, frozenset[int]], ...]] = (
     (4, 4, frozenset({13, 16, 19})),  # Visa
@@ -102,11 +121,18 @@ _CARDS: Final[tuple[tuple[int, int, frozenset[int]], ...]] = (
 )
 
 
+# length -> the first and the last prefix as they are written, and their width
+_CARDS_BY_LENGTH: Final = {
+    length: tuple((str(low), str(high), len(str(low))) for low, high, lengths in _CARDS if length in lengths)
+    for length in range(12, 20)
+}
+
+
 def card(value: str) -> str | None:
     """Payment card: an issuer's prefix, its length, and Luhn."""
     digits = squeezed(value)
-    for low, high, lengths in _CARDS:
-        if len(digits) in lengths and low <= int(digits[: len(str(low))]) <= high:
+    for low, high, width in _CARDS_BY_LENGTH.get(len(digits), ()):
+        if low <= digits[:width] <= high:
             return digits if luhn.is_valid(digits) and len(set(digits)) > 1 else None
     return None
 

@@ -6,7 +6,7 @@ Secrets are here, too: a key in a prompt is not a person, but it lets others be 
 import re
 from typing import Final
 
-from stdnum import bitcoin, iban
+from stdnum import bitcoin
 
 from inferwatch_collectors.privacy import checks, phones
 from inferwatch_collectors.privacy.base import Entity, Tier, never, squeezed, taken
@@ -126,12 +126,6 @@ _ADDRESS: Final = (
 )
 
 
-def _iban(value: str) -> str | None:
-    """Accept an IBAN whose country has that length and check digits."""
-    compact = squeezed(value)
-    return compact if iban.is_valid(compact) else None
-
-
 def _wallet(value: str) -> str | None:
     if value.startswith("0x"):
         return value.lower()
@@ -171,7 +165,7 @@ GENERAL: Final = (
     Entity("SECRET", _QUERY, _exact, _SHAPED, joined=True, rank=7),
     Entity("URL_CREDENTIALS", _CREDENTIALS, _exact, _SHAPED, joined=True, rank=8),
     Entity("EMAIL", EMAIL, _email, _CHECKED, joined=True, rank=6),
-    Entity("IBAN", _IBAN, _iban, _CHECKED, rank=6, rescan=True),
+    Entity("IBAN", _IBAN, checks.iban, _CHECKED, rank=6, rescan=True),
     Entity(
         "CREDIT_CARD",
         r"\b\d{12,19}\b|\b\d{4}[ -]\d{4}[ -]\d{4}[ -]\d{1,7}\b|\b\d{4}[ -]\d{6}[ -]\d{4,5}\b",
@@ -193,7 +187,16 @@ GENERAL: Final = (
     Entity("IP_ADDRESS", _IPV6, checks.ip, _CHECKED, rank=4),
     Entity("MAC_ADDRESS", _MAC, checks.mac, _CHECKED, rank=5),
     Entity(
-        "PHONE", phones.PATTERN, phones.check, _CONTEXT, phones.WORDS, phones.sure, phones.alone, rescan=True, rank=2
+        "PHONE",
+        phones.PATTERN,
+        phones.check,
+        _CONTEXT,
+        phones.WORDS,
+        phones.sure,
+        phones.alone,
+        rescan=True,
+        shortest=phones.MIN_DIGITS,
+        rank=2,
     ),
     Entity("DATE_OF_BIRTH", DATE, _date, _CONTEXT, _BIRTH, alone=never, rank=2),
     Entity(

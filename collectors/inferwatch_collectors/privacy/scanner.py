@@ -11,9 +11,10 @@ It may still be too long. So there is a budget of the thread's own time, which a
 exceeds it gets an exception and no text.
 """
 
+import bisect
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
 import re2
@@ -32,6 +33,9 @@ from inferwatch_collectors.privacy.base import (
 # 100 kB take some milliseconds, and some hundred if they are nothing but candidates; more on a loaded machine.
 BUDGET_NS: Final = 1_000_000_000
 
+# The clock of a thread takes a tenth as long as a look.
+LOOKS_AT_ONCE: Final = 16
+
 # A word is at most one separator further away than what it stands beside, and that has at most four bytes.
 _SEPARATOR_BYTES: Final = 4
 
@@ -41,7 +45,8 @@ AUTOMATON_BYTES: Final = 64 * 1024 * 1024
 _NOTHING: Final = r"[^\x{0}-\x{10FFFF}]"
 _RUN: Final = re.compile(rb"[0-9A-Za-z]+")
 _QUOTES: Final = " \t\r\n\"'`.,;:()[]{}<>"
-_JOINTS: Final = b".-_"
+_JOINTS: Final = frozenset(b".-_")
+_WORD: Final = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_")
 
 
 class _Rule(NamedTuple):
@@ -77,7 +82,8 @@ class Scanner:
         """
         self._budget_ns = budget_ns
         self._clock_ns = clock_ns
-        self._rules = [_rule(entity) for entity in entities]
+        # The highest rank first: what lies within its findings needs no other judge.
+        self._rules = sorted((_rule(entity) for entity in entities), key=lambda rule: -rule.entity.rank)
         self.entities = tuple(dict.fromkeys(rule.entity.name for rule in self._rules))  # names
         self._allow = [_compiled(pattern) for pattern in allow]
         self._all = _any_of(rule.entity.pattern for rule in self._rules)
@@ -99,72 +105,99 @@ class Scanner:
             deadline_ns = self.deadline_ns()
         alone = _bare(text) if len(text) <= 256 else None
         found: list[_Match] = []
-        for rule in self._occurring(data, alone):
-            self._search(rule, data, alone, deadline_ns, found)
+        taken = bytearray(len(data))
+        for rule, words in self._occurring(data, alone):
+            beside = _Beside(words, data) if words is not None else None
+            self._search(rule, data, alone, beside, deadline_ns, found, taken)
         return _characters(data, text.isascii(), _merged(found))
 
     def occurs(self, text: str) -> bool:
         """Tell whether there is anything that a pattern matches, be it false."""
         return bool(self._all.Match(text.encode("utf-8", "replace")))
 
-    def _occurring(self, data: bytes, alone: bytes | None) -> list[_Rule]:
-        """Return the rules of which a match could be believed."""
-        indices = self._all.Match(data)
-        if not indices:
-            return []
+    def _occurring(self, data: bytes, alone: bytes | None) -> "Iterator[tuple[_Rule, re2._Regexp | None]]":
+        """Yield the rules of which a match could be believed, and the words that could make it so."""
         beside: frozenset[int] | None = None
-        rules: list[_Rule] = []
-        for index in indices:
+        for index in sorted(self._all.Match(data) or ()):
             rule = self._rules[index]
             entity = rule.entity
-            if entity.tier is Tier.CONTEXT and entity.sure is None and (alone is None or entity.alone is never):
-                if beside is None:
-                    beside = frozenset(self._words.Match(data) or ())
-                if index not in beside:
-                    continue
-            rules.append(rule)
-        return rules
+            if entity.tier is not Tier.CONTEXT:
+                yield rule, None
+                continue
+            if beside is None:
+                beside = frozenset(self._words.Match(data) or ())
+            if index in beside:
+                yield rule, rule.words
+            elif entity.sure is not None or (alone is not None and entity.alone is not never):
+                yield rule, None
 
-    def _search(self, rule: _Rule, data: bytes, alone: bytes | None, deadline_ns: int, found: list[_Match]) -> None:
-        group, rescan = rule.group, rule.entity.rescan
+    def _search(
+        self,
+        rule: _Rule,
+        data: bytes,
+        alone: bytes | None,
+        beside: "_Beside | None",
+        deadline_ns: int,
+        found: list[_Match],
+        taken: bytearray,
+    ) -> None:
+        """Judge each match of a rule. What is cheap comes first. `taken` has a 1 for each byte of what was found."""
+        entity, group = rule.entity, rule.group
+        joined, rescan, shortest, check = entity.joined, entity.rescan, entity.shortest, entity.check
+        in_context = entity.tier is Tier.CONTEXT
         matches = rule.regexp.finditer(data)
+        looks = 0
         while (match := next(matches, None)) is not None:
-            if self._clock_ns() > deadline_ns:
+            looks += 1
+            if looks % LOOKS_AT_ONCE == 0 and self._clock_ns() > deadline_ns:
                 raise ScanTimeoutError(f"more than {self._budget_ns // 1_000_000} ms for {len(data)} bytes")
             start, end = whole = match.span()
             if group:
                 start, end = match.span(group)
-            canonical = self._judge(rule, data, start, end, alone)
-            if canonical is not None:
-                found.append(_Match(start, end, rule.entity.rank, rule.entity.name, canonical))
+            if taken.find(0, start, end) < 0:
+                continue
+            canonical: str | None = None
+            if end - start >= shortest and (joined or not _hangs_on(data, start, end)):
+                value = data[start:end].decode()
+                if not in_context or _believed(entity, value, alone, beside, start, end):
+                    canonical = check(value)
+            if canonical is not None and not (self._allow and any(each.fullmatch(value) for each in self._allow)):
+                found.append(_Match(start, end, entity.rank, entity.name, canonical))
+                taken[start:end] = b"\1" * (end - start)
             elif rescan and (run := _RUN.search(data, whole[0])) is not None and run.end() < whole[1]:
                 matches = rule.regexp.finditer(data, run.end())
 
-    def _judge(self, rule: _Rule, data: bytes, start: int, end: int, alone: bytes | None) -> str | None:
-        """Return the canonical form of a match, None if it is a false one. What is cheap comes first."""
-        entity = rule.entity
-        if not entity.joined and _hangs_on(data, start, end):
-            return None
-        value = data[start:end].decode()
-        if not self._believed(rule, value, data, start, end, alone):
-            return None
-        canonical = entity.check(value)
-        if canonical is None or (self._allow and any(each.fullmatch(value) for each in self._allow)):
-            return None
-        return canonical
 
-    def _believed(self, rule: _Rule, value: str, data: bytes, start: int, end: int, alone: bytes | None) -> bool:
-        entity = rule.entity
-        if entity.tier is not Tier.CONTEXT or (entity.sure is not None and entity.sure(value)):
+class _Beside:
+    """Where in a text the words of one rule are. Looked for once, when somebody asks."""
+
+    def __init__(self, words: "re2._Regexp", data: bytes) -> None:
+        self._words = words
+        self._data = data
+        self._starts: list[int] | None = None
+        self._ends: list[int] = []
+
+    def has(self, start: int, end: int) -> bool:
+        """Tell whether one stands within some words of what stands there (bytes)."""
+        if self._starts is None:
+            spans = [match.span() for match in self._words.finditer(self._data)]
+            self._starts = [one for one, _ in spans]
+            self._ends = [other for _, other in spans]
+        # The last that ends before it, and the first that begins behind it.
+        place = bisect.bisect_right(self._ends, start) - 1
+        if place >= 0 and self._starts[place] >= start - BEFORE_CHARS - _SEPARATOR_BYTES:
             return True
-        if alone is not None and alone == data[start:end] and entity.alone(value):
-            return True
-        if rule.words is None:
-            return False
-        before = max(0, start - BEFORE_CHARS - _SEPARATOR_BYTES)
-        if rule.words.search(data, before, start) is not None:
-            return True
-        return rule.words.search(data, end, end + BEHIND_CHARS) is not None
+        place = bisect.bisect_left(self._starts, end)
+        return place < len(self._ends) and self._ends[place] <= end + BEHIND_CHARS
+
+
+def _believed(entity: Entity, value: str, alone: bytes | None, beside: _Beside | None, start: int, end: int) -> bool:
+    """Tell whether what is a number of some kind by its form alone is one where it stands."""
+    if entity.sure is not None and entity.sure(value):
+        return True
+    if alone is not None and len(alone) == end - start and alone == value.encode() and entity.alone(value):
+        return True
+    return beside is not None and beside.has(start, end)
 
 
 def check_pattern(pattern: str) -> None:
@@ -209,15 +242,14 @@ def _bare(text: str) -> bytes:
 
 def _hangs_on(data: bytes, start: int, end: int) -> bool:
     """Tell whether a match is a part of something longer: a word, a UUID, a float, a path."""
-    if (start and _word(data[start - 1])) or (end < len(data) and _word(data[end])):
-        return True
-    if start > 1 and data[start - 1] in _JOINTS and _word(data[start - 2]):
-        return True
-    return end + 1 < len(data) and data[end] in _JOINTS and _word(data[end + 1])
-
-
-def _word(byte: int) -> bool:
-    return 48 <= byte <= 57 or 65 <= byte <= 90 or 97 <= byte <= 122 or byte == 95
+    if start:
+        before = data[start - 1]
+        if before in _WORD or (before in _JOINTS and start > 1 and data[start - 2] in _WORD):
+            return True
+    if end < len(data):
+        behind = data[end]
+        return behind in _WORD or (behind in _JOINTS and end + 1 < len(data) and data[end + 1] in _WORD)
+    return False
 
 
 def _merged(found: list[_Match]) -> list[_Match]:
