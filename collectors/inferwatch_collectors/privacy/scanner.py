@@ -156,7 +156,7 @@ class Scanner:
                 start, end = match.span(group)
             if taken.find(0, start, end) < 0:
                 continue
-            canonical: str | None = None
+            value, canonical = "", None
             if end - start >= shortest and (joined or not _hangs_on(data, start, end)):
                 value = data[start:end].decode()
                 if not in_context or _believed(entity, value, alone, beside, start, end):
