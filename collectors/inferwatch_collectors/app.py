@@ -43,6 +43,7 @@ from inferwatch_collectors.exposition import Exposition
 from inferwatch_collectors.ledger.base import Ledger, LedgerError, LedgerInUseError
 from inferwatch_collectors.ledger.sqlite import FILE_NAME
 from inferwatch_collectors.ledger.sqlite_store import RETENTION_STEP_ROWS
+from inferwatch_collectors.live.prometheus import Prometheus
 from inferwatch_collectors.live.routes import LivePage
 from inferwatch_collectors.live.service import LiveService
 from inferwatch_collectors.parts import Parts, open_ledger
@@ -119,7 +120,9 @@ class Collector:
             engine=lambda: self._engine.engine,
             said=lambda: self._engine.said,
         )
-        self._live = LiveService(self._parts.store, self._refresh, self._parts.open_exchanges, self._health)
+        self._live = LiveService(
+            self._parts.store, self._refresh, self._parts.open_exchanges, self._health, Prometheus(self._config.live)
+        )
         self._request_log = RequestLog(self._parts.writer) if settings.config.log.requests else None
         self._probe = UpstreamProbe(settings.config.upstream.url)
         self._probing: asyncio.Task[None] | None = None
@@ -181,6 +184,7 @@ class Collector:
         """Release what `run` holds, however it ended."""
         await self._parts.tap.disconnect()
         await self._admin.close()
+        await self._live.close()
         await self._tasks.close()
         if self._request_log is not None:
             self._request_log.flush()

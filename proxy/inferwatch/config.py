@@ -23,6 +23,7 @@ from inferwatch.settings import (
     energy,
     engine_metrics,
     feedback,
+    live,
     observing,
     otlp,
     prices,
@@ -39,6 +40,7 @@ from inferwatch.settings.energy import Energy
 from inferwatch.settings.engine_metrics import EngineMetrics
 from inferwatch.settings.feedback import Feedback
 from inferwatch.settings.gpu import Gpu
+from inferwatch.settings.live import Live
 from inferwatch.settings.observing import Identity, Ledger, Log, Metrics, Trace
 from inferwatch.settings.otlp import Otlp
 from inferwatch.settings.prices import Prices
@@ -102,6 +104,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     gpu: Gpu = Gpu()
     engine_metrics: EngineMetrics = EngineMetrics()
     metrics: Metrics = Metrics()
+    live: Live = Live()
     ledger: Ledger = Ledger()
     log: Log = Log()
 
@@ -321,6 +324,7 @@ def _section_fault(config: Config) -> str:
         or cost.fault(config.cost, config.attribution)
         or energy.fault(config.energy)
         or engine_metrics.fault(config.engine_metrics)
+        or live.fault(config.live)
         or observing.ledger_fault(config.ledger)
         or budgets.fault(config.budgets, config.cost)
         or otlp.fault(config.otlp)

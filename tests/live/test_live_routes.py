@@ -77,6 +77,8 @@ async def test_pages_are_limited(url: str, session: aiohttp.ClientSession, monke
         ("/live/history?minutes=15", 200),
         ("/live/history", 200),
         ("/live/history?minutes=361", 400),
+        ("/live/history?minutes=1440", 400),
+        ("/live/alerts", 200),
         ("/live/history?minutes=0", 400),
         ("/live/history?minutes=nan", 400),
         ("/live/history?minutes=many", 400),

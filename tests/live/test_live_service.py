@@ -161,10 +161,10 @@ def test_requests_that_ended_badly(traffic: Any) -> None:
     assert "u-123" not in json.dumps(rows)
 
 
-def test_the_history_goes_on_when_nobody_looks(traffic: Any) -> None:
+async def test_the_history_goes_on_when_nobody_looks(traffic: Any) -> None:
     """One look each few seconds."""
     live = Live(traffic)
     for tick in range(121):
         live.service.tick(tick / 2, 1_700_000_000 + tick / 2)
     assert live.refreshed == 13
-    assert len(json.loads(live.service.history(15))["time"]) == 12
+    assert len(json.loads(await live.service.history(15))["time"]) == 12

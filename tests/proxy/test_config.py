@@ -506,7 +506,7 @@ def test_what_reload_takes_up_is_a_part_of_the_configuration() -> None:
     sections = set(Config.__struct_fields__)
 
     restart = {"listen", "admin", "workers", "state_dir", "tls", "tap", "metrics", "ledger", "anomalies", "gpu"}
-    restart |= {"cost", "attribution", "energy", "drift", "quality", "feedback", "canary", "otlp", "privacy"}
+    restart |= {"cost", "attribution", "energy", "drift", "quality", "feedback", "canary", "otlp", "privacy", "live"}
     assert restart == sections - config.RELOADABLE
     assert sections >= config.RELOADABLE
 

@@ -13,15 +13,12 @@ from aiohttp import web
 
 from inferwatch_collectors.access import Access
 from inferwatch_collectors.doorkeeper import admits
-from inferwatch_collectors.live.history import COARSE_POINTS, COARSE_S
-from inferwatch_collectors.live.service import FRAME_S, LiveService
+from inferwatch_collectors.live.service import FRAME_S, MEMORY_MINUTES, LiveService
 
 STATIC: Final = Path(__file__).with_name("static")
 
 # Each holds a connection and is sent some ten kilobytes a second.
 MAX_VIEWERS: Final = 16
-
-MAX_MINUTES: Final = COARSE_POINTS * COARSE_S / 60
 
 _TYPES: Final = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
@@ -51,6 +48,7 @@ class LivePage:
             web.get("/live/history", self._history),
             web.get("/live/frame", self._frame),
             web.get("/live/streams", self._streams),
+            web.get("/live/alerts", self._alerts),
             web.get("/live/{name:[A-Za-z0-9._/-]+}", self._file),
         ]
 
@@ -75,13 +73,19 @@ class LivePage:
             minutes = float(request.query.get("minutes", "15"))
         except ValueError:
             minutes = 0.0
-        if not 0 < minutes <= MAX_MINUTES:
-            return web.Response(status=400, text=f"minutes: expected a number up to {MAX_MINUTES:.0f}\n")
-        return web.Response(body=self._service.history(minutes), content_type="application/json", headers=_HEADERS)
+        if not self._service.has(minutes):
+            words = f"minutes: expected a number up to {MEMORY_MINUTES:.0f}, or 1440, 10080, 43200 of a Prometheus\n"
+            return web.Response(status=400, text=words)
+        return web.Response(
+            body=await self._service.history(minutes), content_type="application/json", headers=_HEADERS
+        )
 
     async def _frame(self, _: web.Request) -> web.Response:
         frame = self._service.frame(time.monotonic_ns(), time.time())
         return web.Response(body=frame, content_type="application/json", headers=_HEADERS)
+
+    async def _alerts(self, _: web.Request) -> web.Response:
+        return web.Response(body=await self._service.alerts(), content_type="application/json", headers=_HEADERS)
 
     async def _streams(self, _: web.Request) -> web.Response:
         body = self._service.streams(time.monotonic_ns())

@@ -11,11 +11,13 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from inferwatch.record import RequestRecord
+from inferwatch.settings.live import Live
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.exchange import Exchange
-from inferwatch_collectors.live import tables
-from inferwatch_collectors.live.history import History
-from inferwatch_collectors.live.totals import Totals, between, read, shown, values
+from inferwatch_collectors.live import signs, tables
+from inferwatch_collectors.live.history import COARSE_POINTS, COARSE_S, History
+from inferwatch_collectors.live.prometheus import FILLED, OLDER, Prometheus, PrometheusError
+from inferwatch_collectors.live.totals import COLUMNS, Totals, between, read, shown, values
 from inferwatch_collectors.metric_store import MetricStore
 
 # Rates and quantiles on the page are of the last so many seconds: long enough to be calm, short enough to be live.
@@ -28,6 +30,8 @@ FRAME_S: Final = 1.0
 FORGET_S: Final = 3 * WINDOW_S
 
 MAX_UNHAPPY: Final = 50
+
+MEMORY_MINUTES: Final = COARSE_POINTS * COARSE_S / 60
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -47,11 +51,13 @@ class LiveService:
         refresh: Callable[[], None],
         open_exchanges: Callable[[], Iterable[Exchange]],
         health: Callable[[], dict[str, Any]],
+        prometheus: Prometheus | None = None,
     ) -> None:
         self._store = store
         self._refresh = refresh
         self._open_exchanges = open_exchanges
         self._health = health
+        self._prometheus = prometheus or Prometheus(Live())
         self._history = History()
         self._unhappy: deque[dict[str, Any]] = deque(maxlen=MAX_UNHAPPY)
         self._looks: deque[_Look] = deque()
@@ -68,9 +74,31 @@ class LiveService:
             self._refresh()
             self._history.take(read(self._store, now_s), unix_s)
 
-    def history(self, minutes: float) -> bytes:
-        """Return the last `minutes` as JSON: a list for each column."""
-        return _encode(self._history.columns(minutes))
+    def has(self, minutes: float) -> bool:
+        """Whether there can be a history of so many minutes."""
+        return 0 < minutes <= MEMORY_MINUTES or (minutes in OLDER and self._prometheus.is_configured)
+
+    async def history(self, minutes: float) -> bytes:
+        """Return the last `minutes` as JSON: a list for each column, and what is wrong with Prometheus, if it is asked.
+
+        From memory; what is older, or from before the collector began, from Prometheus.
+        """
+        known = self._history.columns(minutes) if minutes <= MEMORY_MINUTES else _no_columns()
+        fault, older = "", _no_columns()
+        if self._prometheus.is_configured and (minutes in OLDER or (minutes in FILLED and _is_short(known, minutes))):
+            try:
+                older = await self._prometheus.columns(minutes)
+            except PrometheusError as error:
+                fault = str(error)
+        return _encode({**joined(older, known), "fault": fault})
+
+    async def alerts(self) -> bytes:
+        """Return our active alerts as JSON; `null` if there is no Prometheus to ask."""
+        return _encode(await self._prometheus.alerts() if self._prometheus.is_configured else None)
+
+    async def close(self) -> None:
+        """Let go of Prometheus."""
+        await self._prometheus.close()
 
     def streams(self, now_ns: int) -> bytes:
         """Return more of what is under way than a frame has, as JSON."""
@@ -99,7 +127,7 @@ class LiveService:
             {
                 "unix_s": unix_s,
                 "window_s": seconds,
-                "health": self._health(),
+                "health": {**self._health(), "prometheus": self._prometheus.is_configured},
                 "totals": shown(new.totals),
                 "now": between(old.totals, new.totals),
                 "streams": streams,
@@ -110,9 +138,28 @@ class LiveService:
                 "budgets": tables.budgets(store),
                 "gpus": tables.gpus(store),
                 "signals": _signals(store),
+                "drift": signs.drift(store),
+                "quality": signs.quality(store),
                 "unhappy": list(self._unhappy),
             }
         )
+
+
+def _no_columns() -> dict[str, list[float | None]]:
+    return {name: [] for name in ("time", *COLUMNS)}
+
+
+def _is_short(known: dict[str, list[float | None]], minutes: float) -> bool:
+    """Whether memory begins later than the range does."""
+    times = [time_s for time_s in known["time"] if time_s is not None]
+    return not times or times[-1] - times[0] < minutes * 60 - 3 * COARSE_S
+
+
+def joined(older: dict[str, list[float | None]], known: dict[str, list[float | None]]) -> dict[str, list[float | None]]:
+    """Return both as one history: of `older` what is before `known` begins."""
+    first_s = known["time"][0] if known["time"] else None
+    keep = sum(first_s is None or (time_s or 0.0) < first_s for time_s in older["time"])
+    return {name: older[name][:keep] + known[name] for name in older}
 
 
 def _signals(store: MetricStore) -> list[dict[str, Any]]:

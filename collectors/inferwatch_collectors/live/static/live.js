@@ -27,6 +27,8 @@ function seconds(value) {
 }
 const bytes = (value) => (isKnown(value) ? (value / 2 ** 30).toFixed(1) + " GiB" : "–");
 const clock = (unix) => new Date(1000 * unix).toLocaleTimeString("en-GB");
+const day = (unix) => new Date(1000 * unix).toLocaleDateString("en-GB", { day: "numeric", month: "short" });
+const weeks = (value) => (isKnown(value) ? number(value, 2) + " w" : "–");
 
 // --- what is shown: a card, a chart or a column is one line here
 
@@ -43,6 +45,9 @@ const CARDS = [
   ["idle", "Idle hardware", (f) => dollars(f.totals.idle_dollars), (f) => dollars(f.now.idle_cost) + "/h now"],
   ["kv", "KV cache", (f) => percent(f.now.kv_cache), () => "of the fullest engine"],
   ["gpu", "GPUs busy", (f) => percent(f.now.gpu_utilization), (f) => number(f.now.gpu_watts, 0) + " W"],
+  ["alerts", "Active alerts", () => (isKnown(alerts) && !alerts.fault ? alerts.firing + " firing" : "–"), () => (alerts?.fault ? "not known" : alerts ? alerts.pending + " pending" : "no Prometheus is configured")],
+  ["drift", "Drift", (f) => (f.drift.drifted + f.drift.judged ? f.drift.drifted + " of " + (f.drift.drifted + f.drift.judged) : "–"), (f) => "models of tenants; learning: " + f.drift.learning],
+  ["quality", "Signs of bad answers", (f) => whole(f.quality.signs), () => "in all"],
 ];
 
 const CHARTS = [
@@ -94,7 +99,7 @@ const TABLES = {
     ["spent", (r) => amount(r.spent, r.unit), false, (r) => r.spent],
     ["limit", (r) => amount(r.limit, r.unit), false, (r) => r.limit],
     ["of it", (r) => percent(isKnown(r.spent) ? r.spent / r.limit : null), false, (r) => r.spent / r.limit],
-    ["at the end of the period", (r) => r.forecast.map(percent).join(" · "), false, (r) => r.forecast[1]],
+    ["at the end of the period", (r) => (r.forecast.some(isKnown) ? r.forecast.map(percent).join(" · ") : "–"), false, (r) => r.forecast[1]],
     ["gone in", (r) => seconds(r.gone_in_s), false, (r) => r.gone_in_s],
   ]],
   gpus: [(f) => f.gpus, "none are seen", [
@@ -104,6 +109,29 @@ const TABLES = {
     ["memory", (r) => bytes(r.memory_used) + " of " + bytes(r.memory_total), false, (r) => r.memory_used],
     ["power", (r) => number(r.watts, 0) + " of " + number(r.watts_limit, 0) + " W", false, (r) => r.watts],
     ["temperature", (r) => number(r.celsius, 0) + " °C", false, (r) => r.celsius],
+  ]],
+  alerts: [() => alerts?.rows ?? [], () => (alerts?.fault ? "not known: " + alerts.fault : alerts ? "none" : "no Prometheus is configured: live.prometheus_url"), [
+    ["alert", (r) => r.alert, true, (r) => r.alert],
+    ["severity", (r) => r.severity, true, (r) => r.severity],
+    ["state", (r) => r.state, true, (r) => r.state],
+    ["for", (r) => seconds(isKnown(r.since_s) && latest ? Math.max(0, latest.unix_s - r.since_s) : null), false, (r) => -r.since_s],
+    ["what", (r) => r.summary, true, (r) => r.summary],
+  ]],
+  drift: [(f) => f.drift.rows, "nobody is followed yet", [
+    ["model", (r) => r.model, true, (r) => r.model],
+    ["tenant", (r) => r.tenant, true, (r) => r.tenant],
+    ["state", (r) => r.state, true, (r) => r.state],
+    ["votes", (r) => whole(r.votes), false, (r) => r.votes],
+    ["evidence of prompts", (r) => weeks(r.prompt), false, (r) => r.prompt],
+    ["of answers", (r) => weeks(r.answer), false, (r) => r.answer],
+    ["of pace", (r) => weeks(r.pace), false, (r) => r.pace],
+  ]],
+  quality: [(f) => f.quality.rows, "none", [
+    ["model", (r) => r.model, true, (r) => r.model],
+    ["tenant", (r) => r.tenant, true, (r) => r.tenant],
+    ["sign", (r) => r.sign.replaceAll("_", " "), true, (r) => r.sign],
+    ["requests", (r) => whole(r.count), false, (r) => r.count],
+    ["of all", (r) => (isKnown(r.share) ? (100 * r.share).toFixed(1) + " %" : "–"), false, (r) => r.share],
   ]],
   unhappy: [(f) => f.unhappy, "no request since the start", [
     ["at", (r) => clock(r.unix_s), true, (r) => r.unix_s],
@@ -200,7 +228,7 @@ function drawTable(id, frame) {
     const cell = body.insertRow().insertCell();
     cell.colSpan = columns.length;
     cell.className = "none";
-    cell.textContent = empty;
+    cell.textContent = typeof empty === "function" ? empty() : empty;
     return;
   }
   rows.forEach((values, place) => {
@@ -236,11 +264,11 @@ function buildCharts() {
     const axis = { stroke: colour("--faint"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false } };
     const plot = new uPlot({
       width: box.clientWidth - 16,
-      height: 170,
+      height: 160,
       legend: { show: false },
       cursor: { y: false },
       scales: { y: { range: (_, low, high) => [0, high > 0 ? high * 1.1 : 1] } },
-      axes: [{ ...axis, values: (_, ticks) => ticks.map(clock) }, { ...axis, size: 64, values: (_, ticks) => ticks.map(format) }],
+      axes: [{ ...axis, size: 30, values: (_, ticks) => ticks.map(Number(view.range) > 1440 ? day : clock) }, { ...axis, size: 64, values: (_, ticks) => ticks.map(format) }],
       series: [{}, ...series.map(([, label, name], place) => ({
         label, stroke: colour(name), width: 2, dash: place ? [6, 4] : undefined, spanGaps: false, points: { show: false },
       }))],
@@ -259,20 +287,39 @@ function drawCharts() {
     plot.root.setAttribute("aria-label", title + ", last: " + told.join(", "));
   }
 }
+let loading = "";
 async function loadHistory() {
+  const range = view.range;
+  if (loading === range) return; // a Prometheus may take its time
+  loading = range;
   try {
-    const reply = await fetch("/live/history?minutes=" + view.range);
-    if (!reply.ok) return;
-    columns = await reply.json();
-    drawCharts();
+    const reply = await fetch("/live/history?minutes=" + range);
+    const told = reply.ok ? await reply.json() : { fault: "this range needs a Prometheus: live.prometheus_url" };
+    if (range !== view.range) return;
+    if (told.time) {
+      columns = told;
+      drawCharts();
+    }
+    $("charts-note").textContent = told.fault ? "what is older is not known: " + told.fault : "";
   } catch {
     // The stream of frames tells that the connection is gone, and the history is loaded when it is back.
+  } finally {
+    if (loading === range) loading = "";
   }
+}
+async function loadAlerts() {
+  const reply = await fetch("/live/alerts").catch(() => null);
+  if (!reply?.ok) return;
+  alerts = await reply.json();
+  const cut = alerts ? alerts.count - alerts.rows.length : 0;
+  $("alerts-note").textContent = cut > 0 ? `the first ${alerts.rows.length} of ${alerts.count}` : "";
+  if (latest && !paused) show(latest);
 }
 
 // --- frames
 
 let latest = null;
+let alerts = null; // as /live/alerts told last; null without a Prometheus
 let paused = false;
 
 function say(text, bad) {
@@ -282,17 +329,22 @@ function say(text, bad) {
 }
 function show(frame) {
   latest = frame;
-  const { version, upstream, faults, guarded } = frame.health;
+  const { version, upstream, faults, guarded, prometheus } = frame.health;
   $("leave").hidden = !guarded;
+  for (const option of $("range").options) option.hidden = Number(option.value) > 360 && !prometheus;
   say(faults.length ? "not ready: " + faults.join("; ") : "well; " + version + " before " + upstream, faults.length > 0);
   drawCards(frame);
   $("running").textContent = frame.running > frame.streams.length ? `the oldest ${frame.streams.length} of ${frame.running}` : String(frame.running);
   $("tenant-count").textContent = frame.tenant_count > frame.tenants.length ? `the busiest ${frame.tenants.length} of ${frame.tenant_count}` : "";
+  for (const id of ["drift", "quality"]) {
+    const { rows, count } = frame[id];
+    $(id + "-count").textContent = count > rows.length ? `the first ${rows.length} of ${count}` : "";
+  }
   for (const id of Object.keys(TABLES)) drawTable(id, frame);
 }
 function listen() {
   const events = new EventSource("/live/events");
-  events.onopen = loadHistory;
+  events.onopen = () => { loadHistory(); loadAlerts(); };
   events.onmessage = (event) => { if (!paused) show(JSON.parse(event.data)); };
   events.onerror = () => {
     say("connection lost; the numbers below are old, trying again …", true);
@@ -329,11 +381,11 @@ $("pause").addEventListener("click", () => setPaused(!paused));
 $("controls").addEventListener("submit", (event) => event.preventDefault());
 document.addEventListener("keydown", (event) => {
   if (event.target.matches("select, button, input") || event.ctrlKey || event.altKey || event.metaKey) return;
-  const ranges = [...$("range").options].map((option) => option.value);
+  const ranges = [...$("range").options].filter((option) => !option.hidden).map((option) => option.value);
   if (event.key === "p") setPaused(!paused);
   else if (ranges[Number(event.key) - 1]) setRange(ranges[Number(event.key) - 1]);
 });
-addEventListener("resize", () => charts.forEach(({ plot, box }) => plot.setSize({ width: box.clientWidth - 16, height: 170 })));
+addEventListener("resize", () => charts.forEach(({ plot, box }) => plot.setSize({ width: box.clientWidth - 16, height: 160 })));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", buildCharts);
 
 dress();
@@ -342,3 +394,4 @@ buildTables();
 buildCharts();
 listen();
 setInterval(() => { if (!paused && !document.hidden) loadHistory(); }, 5000);
+setInterval(() => { if (!paused && !document.hidden) loadAlerts(); }, 15000);
