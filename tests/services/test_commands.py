@@ -90,6 +90,7 @@ def _environ(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str
             "INFERWATCH__STATE_DIR": str(stack.folder / "state"),
             "INFERWATCH__UPSTREAM__URL": stack.engine,
             "INFERWATCH__GPU__SOURCE": "none",
+            "TOKEN": "0123456789abcdef",  # of the admin port, which asks for none here
             "PROMETHEUS": prometheus.url,
             "ALERTMANAGER": alertmanager.url,
             "MODEL": MODEL,

@@ -107,6 +107,7 @@ ELSEWHERE: Final = (
     Elsewhere(r"python -m bench\S*.*", "takes long, or a GPU; its figures are in bench/"),
     Elsewhere(r"inferwatch doctor --capture .*", "needs a GPU", "gpu/test_gpu_capture.py"),
     Elsewhere(r"inferwatch doctor --privacy .*", "needs a text and keys", "privacy"),
+    Elsewhere(r"inferwatch top( --admin \S+)?( --view \w+)?", "needs a terminal", "services/test_top_in_tmux.py"),
     Elsewhere(r"kill -9", "what is told about, nothing to type"),
     Elsewhere(r"(promtool check|amtool check-config).*", "checked with our files", "services/test_promtool.py"),
 )
