@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import pytest
 from otlp_records import Make
 
 from inferwatch.record import Outcome
 from inferwatch.tap import Open
-from inferwatch_collectors.otlp.retries import MAX_REMEMBERED, Retries
+from inferwatch_collectors.otlp import retries as of_retries
+from inferwatch_collectors.otlp.retries import Retries
 
 BODY = b'{"messages":[{"content":"hi"}]}'
 
@@ -60,14 +62,24 @@ def test_a_third_try_links_to_the_second(record: Make) -> None:
     assert found.span_id == "2" * 16
 
 
-def test_what_is_remembered_is_bounded(record: Make) -> None:
-    """Requests that are never booked, and failures that nobody tries again."""
+def test_what_is_remembered_is_bounded(record: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests that are not booked, and failures that nobody tries again; what is forgotten too early is counted."""
+    monkeypatch.setattr(of_retries, "MAX_REMEMBERED", 10)
     retries = Retries()
-    for number in range(MAX_REMEMBERED + 10):
-        body = str(number).encode()
-        retries.opened(opened(f"r{number}", body=body, body_bytes=len(body)))
-        if number % 2:
-            retries.booked(record(request_id=f"r{number}", outcome=Outcome.STREAM_ERROR))
+    for number in range(13):
+        retries.opened(opened(f"r{number}"))
+    assert len(retries._open) == 10
+    assert retries.cut == 3
 
-    assert len(retries._open) <= MAX_REMEMBERED
-    assert len(retries._failed) <= MAX_REMEMBERED
+    for number in range(15):
+        body = str(number).encode()
+        retries.opened(opened(f"f{number}", body=body, body_bytes=len(body)))
+        retries.booked(record(request_id=f"f{number}", outcome=Outcome.STREAM_ERROR))
+    assert len(retries._failed) == 10
+    before = retries.cut
+
+    much_later_ns = record().wall_ns + 100 * 10**9
+    retries.opened(opened("late", body=b"late", body_bytes=4))
+    retries.booked(record(request_id="late", outcome=Outcome.STREAM_ERROR, wall_ns=much_later_ns))
+    assert len(retries._failed) == 10
+    assert retries.cut == before  # the failure that went was out of time

@@ -131,5 +131,6 @@ COLLECTOR_CUT: Final = Metric(
     "because a plain reply, an event, its inflated bytes, its choices or its gaps between two commits were too many; "
     "neighbour_suspects: prompts that were not looked at in search of a noisy neighbour; "
     "anomaly_tenants, anomaly_runs, anomaly_late: tenants or runs of requests forgotten by the watch for unusual "
-    "spending, and requests too late for it.",
+    "spending, and requests too late for it; otlp_retries: requests forgotten before it was known whether another one "
+    "tries them again.",
 )

@@ -153,6 +153,8 @@ class OtlpExport:
 
     def follow(self, vitals: Vitals) -> None:
         """Show what is counted here."""
+        if self._traces is not None:
+            vitals.cut("otlp_retries", lambda: self._retries.cut)
         for signal, box in self._boxes():
             vitals.count(m.OTLP_ITEMS, (signal, "exported"), lambda box=box: box.exported)  # type: ignore[misc]
             vitals.count(m.OTLP_ITEMS, (signal, "failed"), lambda box=box: box.failed)  # type: ignore[misc]

@@ -33,6 +33,7 @@ class Retries:
         self._key = secrets.token_bytes(32)
         self._open: OrderedDict[str, bytes] = OrderedDict()
         self._failed: OrderedDict[bytes, Failed] = OrderedDict()
+        self.cut = 0  # forgotten before their time
 
     def opened(self, opened: Open) -> None:
         """Take a request while its body is there."""
@@ -43,6 +44,7 @@ class Retries:
         self._open[opened.request_id] = digest.digest()
         if len(self._open) > MAX_REMEMBERED:
             self._open.popitem(last=False)
+            self.cut += 1
 
     def booked(self, record: RequestRecord) -> Failed | None:
         """Return the failure that this request tries to make good."""
@@ -54,7 +56,8 @@ class Retries:
         if record.outcome is not Outcome.OK and record.span_id:
             self._failed[digest] = Failed(record.trace_id, record.span_id, began_s + record.duration_s)
             if len(self._failed) > MAX_REMEMBERED:
-                self._failed.popitem(last=False)
+                _, oldest = self._failed.popitem(last=False)
+                self.cut += oldest.ended_s > began_s - WITHIN_S
         if before is None or not 0 <= began_s - before.ended_s + 1.0 <= WITHIN_S + 1.0:
             return None
         return before
