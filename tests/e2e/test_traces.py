@@ -104,6 +104,8 @@ def test_every_span_is_a_child_of_its_callers(spans: dict[str, Any]) -> None:
         assert semconv.faults(attributes(span)) == []
         assert attributes(span)["inferwatch.tenant"] == REQUESTS[name].tenant
         assert span.status.code == (ERROR if name.startswith("failed") else OK)
+    said = attributes(spans["plain"])
+    assert (said["gen_ai.request.max_tokens"], said["gen_ai.request.temperature"]) == (8, 0.0)
     assert attributes(spans["failed"])["error.type"] == "engine_5xx"
     assert attributes(spans["failed, of a caller that does not sample"])["error.type"] == "engine_event"
 

@@ -20,6 +20,7 @@ from inferwatch_collectors.dialects.content import Listener
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_collectors.otlp import attributes as plain
 from inferwatch_collectors.otlp import environment
+from inferwatch_collectors.otlp.asked import Asked
 from inferwatch_collectors.otlp.content import Content, Said
 from inferwatch_collectors.otlp.keeping import OVERFLOW, RESULTS, Keeper
 from inferwatch_collectors.otlp.logs import Line, LineHandler, LogMaker
@@ -51,6 +52,7 @@ class _Finished(NamedTuple):
     record: RequestRecord
     said: Said | None
     retried: Failed | None
+    asked: dict[str, plain.Value]
 
 
 class OtlpExport:
@@ -74,6 +76,7 @@ class OtlpExport:
         self._engine = engine
         self._sampler = Sampler(settings)
         self._retries = Retries()
+        self._asked = Asked()
         self._resource, self._scope = resource(instance), scope(latest=wants_latest())
         self._content: Content | None = None
         self._keeper: Keeper | None = None
@@ -128,6 +131,7 @@ class OtlpExport:
             return None
         if dialect.generates:
             self._retries.opened(opened)
+            self._asked.opened(opened)
         return None if self._content is None else self._content.opened(opened, dialect)
 
     def record(self, record: RequestRecord) -> None:
@@ -135,8 +139,9 @@ class OtlpExport:
         if self._traces is not None:
             said = None if self._content is None else self._content.take(record.request_id)
             retried = self._retries.booked(record)
+            asked = self._asked.take(record.request_id)
             if self.takes(record):
-                self._traces.put(_Finished(record, said, retried), RECORD_BYTES + (4 * said.size if said else 0))
+                self._traces.put(_Finished(record, said, retried, asked), RECORD_BYTES + (4 * said.size if said else 0))
         if self._logs is not None:
             self._logs.put(record, RECORD_BYTES)
 
@@ -155,6 +160,7 @@ class OtlpExport:
         """Show what is counted here."""
         if self._traces is not None:
             vitals.cut("otlp_retries", lambda: self._retries.cut)
+            vitals.cut("otlp_asked", lambda: self._asked.cut)
         for signal, box in self._boxes():
             vitals.count(m.OTLP_ITEMS, (signal, "exported"), lambda box=box: box.exported)  # type: ignore[misc]
             vitals.count(m.OTLP_ITEMS, (signal, "failed"), lambda box=box: box.failed)  # type: ignore[misc]
@@ -192,7 +198,7 @@ class OtlpExport:
         spans = []
         for finished in batch:
             record = finished.record
-            attributes = plain.attributes(record, server, self._engine())
+            attributes = plain.attributes(record, server, self._engine()) | finished.asked
             if finished.said is not None and self._keeper is not None:
                 attributes |= self._keeper.attributes(finished.said, record)
             spans.append(self._spans.span(record, attributes, finished.retried))
