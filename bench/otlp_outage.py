@@ -15,6 +15,7 @@ import asyncio
 import itertools
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -67,10 +68,23 @@ class Phase:
     requests: int = 0
     plain_ns: list[int] = field(default_factory=list)  # a plain request, from the first byte to the last
     delays: Delays = field(default_factory=Delays)  # of streams, without the engine's own time
+    marks: list[tuple[int, int, int]] = field(default_factory=list)  # how many there were of each at each sample
     collector_rss: list[int] = field(default_factory=list)
     relay_rss: list[int] = field(default_factory=list)
     queued: int = 0  # spans, at most
     spans: dict[str, int] = field(default_factory=dict)  # by result, in this phase
+
+    def mark(self) -> None:
+        """End a slice."""
+        self.marks.append((len(self.plain_ns), len(self.delays.first), len(self.delays.event)))
+
+    def typical_ms(self, measure: int, q: float) -> float:
+        """The median over the slices of the q-quantile of a measure: what a burst of other work does to one slice does
+        not decide."""
+        values = (self.plain_ns, self.delays.first, self.delays.event)[measure]
+        bounds = [0, *(mark[measure] for mark in self.marks)]
+        slices = [values[begin:end] for begin, end in itertools.pairwise(bounds) if end > begin]
+        return statistics.median(quantile(each, q) for each in slices) if slices else float("nan")
 
 
 class Target:
@@ -106,6 +120,7 @@ class Target:
     def sample(self) -> None:
         """Read memory and counters. Blocking."""
         phase = self.now
+        phase.mark()
         if self._find() != self.pids:
             raise LoadError(f"{self.kind}: a process was restarted")
         phase.collector_rss.append(procs.memory(self.pids["collector"]).rss_bytes)
@@ -298,15 +313,10 @@ async def _set_pace(engine: int) -> None:
 def _latencies(outage: Outage) -> Iterator[str]:
     yield "| phase | requests each | | " + " | ".join(KINDS) + " |"
     yield "|---|---|---|" + "---|" * len(KINDS)
-    measures: tuple[tuple[str, Callable[[Phase], list[int]]], ...] = (
-        ("plain request", lambda phase: phase.plain_ns),
-        ("first token", lambda phase: phase.delays.first),
-        ("each event", lambda phase: phase.delays.event),
-    )
     for name in PHASES:
         phases = [target.phases[name] for target in outage.targets]
-        for number, (what, values) in enumerate(measures):
-            cells = [f"{quantile(values(each), 0.5):.2f} / {quantile(values(each), 0.99):.2f}" for each in phases]
+        for number, what in enumerate(("plain request", "first token", "each event")):
+            cells = [f"{each.typical_ms(number, 0.5):.2f} / {each.typical_ms(number, 0.99):.2f}" for each in phases]
             head = f"{name} | {phases[0].requests:,}" if number == 0 else " | "
             yield f"| {head} | {what} | " + " | ".join(cells) + " |"
 
@@ -358,7 +368,10 @@ def report(outage: Outage, note: str) -> str:
         [
             about,
             "\n## Latency, p50 / p99 in ms\n",
-            "First token and events without the engine's own time.\n",
+            (
+                "First token and events without the engine's own time. Each is the median over slices of the phase "
+                f"({plan.samples} of them): bursts of other work on the machine do not decide.\n"
+            ),
             *_latencies(outage),
             "\n## Spans and memory\n",
             "Memory is resident: first → last (most) of each phase.\n",
