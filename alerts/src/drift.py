@@ -63,7 +63,7 @@ MODEL_CHANGED: Final = Alert(
     summary="Users of {{ $labels.model }} are answered by another model than before: its weights, quantisation, engine "
     "or driver changed",
     value="evidence worth {{ $value | humanize }} weeks without a false alarm",
-    dashboard="inferwatch-service",
+    dashboard="inferwatch-quality",
     fires=(
         Case(
             series={f"inferwatch_canary_evidence{{{_CANARY}}}": "0.01x30 3 900x60"},

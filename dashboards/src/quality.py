@@ -7,6 +7,7 @@ from dashboards.src.panels import (
     FAIR,
     GOOD,
     HOST,
+    MODEL,
     REQUEST,
     Board,
     Query,
@@ -94,6 +95,58 @@ _NOW: Final = Row(
             value("inferwatch_drift_detected", REQUEST, _STREAM, how="max"),
             "bool_on_off",
             "From the signal until the evidence is gone.",
+        ),
+    ),
+)
+
+_CANARY: Final = Row(
+    "The same model?",
+    (
+        series(
+            "Canary's evidence",
+            value("inferwatch_canary_evidence", MODEL, "model", how="max"),
+            "short",
+            "That fixed prompts are answered by another model than the reference's, in weeks. Users have no part in it. The "
+            "ticket is at 20.",
+            steps=_EVIDENCE_STEPS,
+        ),
+        series(
+            "How far from the same model",
+            (
+                value("inferwatch_canary_distance_nats", MODEL, "model", how="max"),
+                value("inferwatch_canary_usual_distance_nats", MODEL, "model", how="max", legend="{{model}}, usual"),
+            ),
+            "short",
+            "Of the next token's log-probabilities, in nats. Tenths: another quantisation or engine; several: other weights.",
+        ),
+        series(
+            "Probes",
+            counted("inferwatch_canary_probes_total", MODEL, "result"),
+            "short",
+            "In the time shown, by what came of them. Nothing here: canary.enabled is false.",
+        ),
+        rows_of(
+            "Canary's references",
+            (
+                Query(f"max by (model) (inferwatch_canary_judging{{{MODEL}}})", "judging"),
+                Query(f"max by (model) (inferwatch_canary_reference_replies{{{MODEL}}})", "replies"),
+                Query(f"max by (model) (inferwatch_canary_detected{{{MODEL}}})", "changed"),
+            ),
+            "none",
+            "What there is to judge by.",
+        ),
+        stat(
+            "Signals of the canary",
+            counted("inferwatch_canary_signals_total", MODEL),
+            "short",
+            "Times that a model was found to be another; the log has a line for each.",
+        ),
+        stat(
+            "Canary off",
+            value("inferwatch_canary_off", HOST, "reason", how="max"),
+            "none",
+            "Why nothing comes of its probes.",
+            steps=((0, GOOD), (1, FAIR)),
         ),
     ),
 )
@@ -213,6 +266,6 @@ _FEEDBACK: Final = Row(
 BOARD: Final = Board(
     uid="inferwatch-quality",
     about="Are answers of use, what do users say of them, and are traffic and model what they were?",
-    rows=(_NOW, _EFFECTS, _SIGNS_ROW, _FEEDBACK),
+    rows=(_NOW, _CANARY, _EFFECTS, _SIGNS_ROW, _FEEDBACK),
     last="now-24h",
 )
