@@ -254,6 +254,63 @@ _BUDGETS: Final = Row(
     ),
 )
 
+_SHARED: Final = Row(
+    "Budgets of several hosts",
+    (
+        series(
+            "Spent at other hosts",
+            value("inferwatch_budget_elsewhere", _ACCOUNT, "instance, budget, tenant", how="max"),
+            "short",
+            "In the budget's unit, as each host knows it; a part of what is shown as spent.",
+        ),
+        series(
+            "Lent",
+            value("inferwatch_budget_lease", _ACCOUNT, "instance, budget, tenant", how="max"),
+            "short",
+            "What each host may still spend before it is lent more, in the budget's unit.",
+        ),
+        series(
+            "Redis answers",
+            (
+                value("inferwatch_budget_redis_up", HOST, "instance", how="min", legend="{{instance}}"),
+                value(
+                    "inferwatch_budget_redis_frozen", HOST, "instance", how="max", legend="{{instance}} lends nothing"
+                ),
+            ),
+            "bool_on_off",
+            "Without it each host goes on with what it was lent. After its restart it lends nothing for a lease.",
+        ),
+        series(
+            "Silence of Redis",
+            value("inferwatch_budget_redis_silence_seconds", HOST, "instance", how="max"),
+            "s",
+            "So old is what each host knows of the others.",
+        ),
+        series(
+            "Accounts to be told",
+            value("inferwatch_budget_redis_unreported_accounts", HOST, "instance", how="max"),
+            "short",
+            "After an outage it falls to 0 within some reports.",
+        ),
+        stack(
+            "Talk with Redis",
+            (
+                total("inferwatch_budget_redis_exchanges_total", HOST, "instance", legend="{{instance}} answers"),
+                total("inferwatch_budget_redis_failures_total", HOST, "instance, reason"),
+            ),
+            "reqps",
+            "No request waits for it. fenced, again and again: two hosts have copies of one ledger.",
+        ),
+        series(
+            "Outages",
+            counted("inferwatch_budget_redis_outages_total", HOST, "instance"),
+            "short",
+            "In the time shown, however many tries failed.",
+        ),
+    ),
+    closed=True,
+)
+
 _UNUSUAL: Final = Row(
     "Unusual",
     (
@@ -364,6 +421,6 @@ _USE: Final = Row(
 BOARD: Final = Board(
     uid="inferwatch-tenants",
     about="Who spends what, what it would cost elsewhere, and who runs out when.",
-    rows=(_SPEND, _BUDGETS, _UNUSUAL, _USE),
+    rows=(_SPEND, _BUDGETS, _SHARED, _UNUSUAL, _USE),
     last="now-24h",
 )

@@ -19,6 +19,8 @@ from inferwatch.board import (
     REJECTED,
     ROOM_S,
     SPENT,
+    TAKEN_EXPECTED,
+    TAKEN_WORST,
     WOULD_REJECT,
     Board,
 )
@@ -234,6 +236,34 @@ def test_what_is_only_held_is_free_again_soon(open_board: OpenBoard) -> None:
     assert not refusal.spent
     assert refusal.retry_after_s == 1
     assert "1 of 5 dollars for this month are left" in refusal.message
+
+
+def test_where_only_holds_are_in_the_way_there_may_be_room_soon(open_board: OpenBoard) -> None:
+    """Who will ask again for the same request is counted when it has asked for the last time."""
+    board = open_board()
+    base = put(board, {SPENT: 4 * 10**9})
+    limit = gate(board)
+    limit.admit(ACME, Wish(0, max_tokens=90_000))
+    refusals = [limit.admit(ACME, Wish(0, max_tokens=90_000), last=last) for last in (False, True)]
+    assert [(refusal.soon, refusal.spent) for refusal in refusals if isinstance(refusal, BudgetRefusal)] == [
+        (True, False)
+    ] * 2
+    assert board.words[base + REJECTED] == 1
+    too_much = limit.admit(ACME, Wish(0, max_tokens=110_000), last=False)
+    assert isinstance(too_much, BudgetRefusal)
+    assert not too_much.soon
+    assert board.words[base + REJECTED] == 2
+
+
+def test_of_several_budgets_each_must_have_room_soon(open_board: OpenBoard) -> None:
+    """One that is spent is not worth waiting for."""
+    board = open_board()
+    rules = budgets(rule(name="held"), rule(name="spent"))
+    put(board, {SPENT: 5 * 10**9}, "spent")
+    put(board, {TAKEN_EXPECTED: 5 * 10**9, TAKEN_WORST: 5 * 10**9}, "held")
+    refusal = gate(board, rules).admit(ACME, Wish(0, max_tokens=100), last=False)
+    assert isinstance(refusal, BudgetRefusal)
+    assert not refusal.soon
 
 
 def test_a_period_that_is_over_is_over(open_board: OpenBoard) -> None:

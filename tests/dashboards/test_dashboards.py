@@ -23,9 +23,6 @@ RECORDED = {record.record for group in rules.groups() for record in group.record
 
 # Metrics that no panel and no rule uses yet, by the beginning of their names, each with the reason.
 UNUSED = {
-    "inferwatch_budget_redis_": "shared budgets bring their own panels and rules",
-    "inferwatch_budget_elsewhere": "shared budgets bring their own panels and rules",
-    "inferwatch_budget_lease": "shared budgets bring their own panels and rules",
     "inferwatch_privacy_": "content brings its own panels and rules",
 }
 

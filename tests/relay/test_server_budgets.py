@@ -7,11 +7,14 @@ import pytest
 from harness import Message, Rig, Start, chunk, get, ok, post, until, wire
 
 from inferwatch.budget_rules import Names
+from inferwatch.relay import handling
 from inferwatch.relay.admission import Admission, BudgetRefusal, Wish
+from inferwatch.relay.handling import ROOM_LOOKS
 
 RESERVED = ((3, 10, 100, 100), (5, 1, 2, 2))
 SPENT = BudgetRefusal("acme", "budget `acme` is spent", 3600, spent=True)
 HELD = BudgetRefusal("acme", "budget `acme`: try again", 1, spent=False)
+SOON = HELD._replace(soon=True)
 SSE = wire("HTTP/1.1 200 OK\ncontent-type: text/event-stream\nTransfer-Encoding: chunked\n\n")
 STREAMED = '{"model":"m","stream":true,"max_tokens":50,"n":1}'
 
@@ -22,9 +25,11 @@ class Gate:
     def __init__(self, answer: Admission | BudgetRefusal | Exception) -> None:
         self.answer = answer
         self.asked: list[tuple[Names, Wish]] = []
+        self.last: list[bool] = []
 
-    def admit(self, names: Names, wish: Wish) -> Admission | BudgetRefusal:
+    def admit(self, names: Names, wish: Wish, *, last: bool = True) -> Admission | BudgetRefusal:
         self.asked.append((names, wish))
+        self.last.append(last)
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -102,6 +107,52 @@ async def test_without_room_the_engine_hears_nothing(
     assert (close.outcome, close.error, close.status) == ("rejected", "budget", 429)
     assert (rig.tap.opens[0].model, rig.tap.opens[0].reserved) == ("m", ())
     assert rig.engine.connections == 0
+
+
+async def test_room_that_may_come_soon_is_waited_for(start: Start) -> None:
+    """What has just ended holds its room until it is settled; whoever comes meanwhile is let in then."""
+    rig, gate = await guarded(start, SOON)
+    rig.engine.answer(ok())
+    client = await rig.connect()
+    client.send(post(STREAMED))
+    await until(lambda: len(gate.asked) == 2)
+    gate.answer = Admission(RESERVED)
+    assert (await client.reply()).status == 200
+    assert rig.relay.waiting_for_room == 0
+    await rig.tap.close()
+    assert rig.tap.opens[0].reserved == RESERVED
+
+
+async def test_room_is_not_waited_for_for_long(start: Start) -> None:
+    """Then it is a refusal like any other, which counts once; also of a body that is passed on."""
+    rig, gate = await guarded(start, SOON, limits={"buffer_request_bytes": 1000})
+    assert (await rig.ask(post(STREAMED))).status == 429
+    assert gate.last == [False] * ROOM_LOOKS + [True]
+    whole = post(b'{"model":"m","prompt":"' + b"x" * 5000 + b'"}')
+    client = await rig.connect()
+    assert (await client.send(whole[:-1000]).reply()).status == 429
+    assert gate.last == 2 * ([False] * ROOM_LOOKS + [True])
+    assert rig.engine.connections == rig.relay.waiting_for_room == 0
+
+
+async def test_who_hangs_up_while_it_waits_for_room_waits_no_more(start: Start) -> None:
+    """Nothing is taken for it any more."""
+    rig, gate = await guarded(start, SOON)
+    client = await rig.connect()
+    client.send(post(STREAMED))
+    await until(lambda: rig.relay.waiting_for_room == 1)
+    client.close()
+    assert (await rig.tap.close()).outcome == "client_abort"
+    await until(lambda: rig.relay.waiting_for_room == 0)
+    assert len(gate.last) <= ROOM_LOOKS
+
+
+async def test_only_so_many_wait_for_room(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above that they are refused at once, as if nothing could come soon."""
+    monkeypatch.setattr(handling, "MAX_WAITING", 0)
+    rig, gate = await guarded(start, SOON)
+    assert (await rig.ask(post(STREAMED))).status == 429
+    assert gate.last == [True]
 
 
 async def test_a_fault_of_ours_refuses_nobody(start: Start) -> None:

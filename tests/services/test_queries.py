@@ -27,6 +27,7 @@ FILES = sorted((ROOT / "dashboards").glob("*.json"))
 STEP_S = 2
 
 _HISTORY = "judged after three days of a tenant's own history at the least (anomalies.min_history_hours)"
+_SHARED = "each host here keeps its budgets alone; tests/services/test_shared_budgets_hold.py has them"
 
 # What has no data here, each with the reason: a metric, or a selector of it. tests/golden has all metrics.
 ABSENT = {
@@ -35,6 +36,9 @@ ABSENT = {
         for name in ("evidence", "detected", "signals_total", "features_off", "psi", "wasserstein")
     },
     "inferwatch_canary_": "off unless it is configured",
+    "inferwatch_budget_redis_": _SHARED,
+    "inferwatch_budget_elsewhere": _SHARED,
+    "inferwatch_budget_lease": _SHARED,
     "inferwatch_spend_expected_hour": _HISTORY,
     'inferwatch_spend_anomaly_evidence{kind!="retry_storm"}': _HISTORY,
     "inferwatch_learned_prefill_weight": "learnt in five busy minutes",

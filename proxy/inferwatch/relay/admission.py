@@ -134,6 +134,7 @@ class BudgetRefusal(NamedTuple):
     message: str
     retry_after_s: int
     spent: bool  # nothing ends that would make room before then: the client need not try
+    soon: bool = False  # there would be room but for what is held, perhaps by what has just ended
 
 
 class Admission(NamedTuple):
@@ -148,8 +149,8 @@ NOTHING_RESERVED: Final = Admission()
 class Gate(Protocol):
     """Who admits requests."""
 
-    def admit(self, names: Names, wish: Wish) -> Admission | BudgetRefusal:
-        """Take room for a request, or say why not."""
+    def admit(self, names: Names, wish: Wish, *, last: bool = True) -> Admission | BudgetRefusal:
+        """Take room for a request, or say why not. `last`: it will not be asked again for this one."""
 
 
 def fits(account: Account, need: Need, *, by_expected: bool, cuttable: bool) -> bool:
@@ -213,8 +214,11 @@ class Budgeting:
         """Take up a new configuration."""
         self._settings, self._prices, self._book = budgets, prices, Rulebook(budgets)
 
-    def admit(self, names: Names, wish: Wish) -> Admission | BudgetRefusal:
-        """Take room for a request in all of its budgets, or say which one has none."""
+    def admit(self, names: Names, wish: Wish, *, last: bool = True) -> Admission | BudgetRefusal:
+        """Take room for a request in all of its budgets, or say which one has none.
+
+        `last`: a refusal counts also where there may be room soon.
+        """
         matches = self._book.matching(names)
         if not matches:
             return NOTHING_RESERVED
@@ -231,7 +235,7 @@ class Budgeting:
             self.unsure += 1
             return NOTHING_RESERVED
         try:
-            return self._judge(matches, rates, wish, now_ns, wall_ns)
+            return self._judge(matches, rates, wish, now_ns, wall_ns, last=last)
         finally:
             board.unlock()
 
@@ -248,13 +252,22 @@ class Budgeting:
         return TokenRate(max(rates.input, rates.cached_input), max(rates.output, rates.reasoning), rates.per_request)
 
     def _judge(
-        self, matches: tuple[Match, ...], rates: list[TokenRate | None], wish: Wish, now_ns: int, wall_ns: int
+        self,
+        matches: tuple[Match, ...],
+        rates: list[TokenRate | None],
+        wish: Wish,
+        now_ns: int,
+        wall_ns: int,
+        *,
+        last: bool,
     ) -> Admission | BudgetRefusal:
         board, words = self._board, self._board.words
         silent = now_ns - words[H_BEAT_NS] > SILENT_NS
         takes: list[tuple[int, Need]] = []
         bases: list[tuple[int, bool]] = []  # with whether there was room
         refusal: BudgetRefusal | None = None
+        refusing: list[int] = []
+        soon = True  # of all that refuse
         for match, rate in zip(matches, rates, strict=True):
             slot = board.find(match.digest, make=True)
             if slot < 0:
@@ -273,7 +286,8 @@ class Budgeting:
             else:
                 room = fits(account, need, by_expected=rule.settings.reserve == "expected", cuttable=cuttable)
             if not room and rule.settings.on_limit != "observe":
-                words[base + REJECTED] += 1
+                refusing.append(base)
+                soon = soon and not silent and _fits_alone(account, need, rule, cuttable=cuttable)
                 found = _refusal(match, account, words, base, wall_ns)
                 # Of several the one that lasts longest: to come back before then is of no use.
                 refusal = found if refusal is None or found.retry_after_s > refusal.retry_after_s else refusal
@@ -281,7 +295,9 @@ class Budgeting:
             bases.append((base, room))
             takes.append((slot, need))
         if refusal is not None:
-            return refusal
+            for base in refusing if last or not soon else ():
+                words[base + REJECTED] += 1
+            return refusal._replace(soon=soon)
         for base, room in bases:
             words[base + (ADMITTED if room else WOULD_REJECT)] += 1
         reserved = tuple([_take(words, board.base(slot), slot, need) for slot, need in takes if need.worst])
@@ -308,6 +324,12 @@ class Budgeting:
         # More than the limit is no more than the limit to anybody, and small numbers do not overflow.
         worst = min(worst, rule.limit)
         return Need(min(expected, worst), worst)
+
+
+def _fits_alone(account: Account, need: Need, rule: Rule, *, cuttable: bool) -> bool:
+    """Tell whether there would be room if nothing were held and this host were lent all."""
+    alone = Account(account.spent, Need(0, 0), rule.limit)
+    return fits(alone, need, by_expected=rule.settings.reserve == "expected", cuttable=cuttable)
 
 
 def _account(words: "memoryview[int]", base: int, rule: Rule, wall_ns: int, *, silent: bool) -> Account:

@@ -2,7 +2,7 @@
 
 Where everything is at hand (the body, an idle connection to the engine) no task is made: the request is sent in the
 call that received it, and concluded in the one that received the end of the reply. A task is started only to wait: for
-a connection, for the engine's name, or for a body too large to buffer.
+a connection, for the engine's name, for a body too large to buffer, or for what a budget holds of requests that ended.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from inferwatch.engines import Asked
 from inferwatch.record import ErrorType, Outcome
 from inferwatch.relay import errors, heads, usage_request
-from inferwatch.relay.admission import is_asked_for
+from inferwatch.relay.admission import BudgetRefusal, is_asked_for
 from inferwatch.relay.client_request import Request, chunk
 from inferwatch.relay.exchange import Exchange, Refusal
 from inferwatch.relay.observer import Observer
@@ -32,6 +32,14 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 STRANGER: Final = Refusal(401, "the API key is not known here", ErrorType.UNKNOWN_KEY)
 
+# What a request held that has just ended is settled within a tenth of a second, and a host that needs more of a shared
+# budget is lent it in about that time. Three times that, in steps.
+ROOM_LOOK_S: Final = 0.05
+ROOM_LOOKS: Final = 6
+
+# Each looks at the board under its lock, some 10 us; above this they are refused at once.
+MAX_WAITING: Final = 256
+
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 _ACCEPT_ENCODING: Final = frozenset({b"accept-encoding"})
 
@@ -40,6 +48,7 @@ class Handling:
     """One request, from its head to its Close."""
 
     __slots__ = (
+        "_asks",
         "_body",
         "_client",
         "_edit",
@@ -60,6 +69,7 @@ class Handling:
         self._body = b""  # whole, if it is buffered
         self._facts = Facts()
         self._options: bytes | None = None  # the client's own
+        self._asks = False  # for usage, if the engine takes it
         self._edit: usage_request.Edit | None = None
         self._task: asyncio.Task[Any] | None = None
         self.streams = False  # the body is passed on as it comes
@@ -145,30 +155,70 @@ class Handling:
         body, head = self._body, self._request.head
         read = usage_request.read(body, head.path) if body and self._relay.is_readable(head) else None
         if read is not None:
-            self._facts = read[0]
-        if self._relay.gate is not None and not self._has_room(self._facts, len(body)):
-            return
-        if read is not None:
-            _, options = read
-            if self._facts.stream and self._relay.asks(head):
-                if not self._relay.engine.is_known:
-                    self._options = options
-                    self._start(self._wait_for_engine)
-                    return
-                self._ask(options)
+            self._facts, self._options = read
+            self._asks = self._facts.stream and self._relay.asks(head)
+        if self._relay.gate is not None:
+            refusal = self._room_for(self._facts, len(body), last=self._may_not_wait)
+            if refusal is not None and refusal.soon:
+                self._start(self._wait_for_room)
+                return
+            if refusal is not None:
+                self._over_budget(refusal)
+                return
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Ask for usage, and send it."""
+        if self._asks:
+            if not self._relay.engine.is_known:
+                self._start(self._wait_for_engine)
+                return
+            self._ask(self._options)
         self._forward()
 
-    def _has_room(self, facts: Facts, body_bytes: int) -> bool:
-        """Take room in the budgets; without it, refuse the request."""
-        gate, request, exchange = self._relay.gate, self._request, self.exchange
+    @property
+    def _may_not_wait(self) -> bool:
+        return self._relay.waiting_for_room >= MAX_WAITING
+
+    def _room_for(self, facts: Facts, body_bytes: int, *, last: bool) -> BudgetRefusal | None:
+        """Take room in the budgets, or return what there is to say. `last`: if there is none, that is the end of it."""
+        gate, request = self._relay.gate, self._request
         if gate is None or not is_asked_for(request.method, request.head.path):
-            return True
-        found = exchange.observer.admit(gate, facts, body_bytes)
-        if found is not None:
-            self.refuse(
-                Refusal(429, found.message, ErrorType.BUDGET, retry_after_s=found.retry_after_s, spent=found.spent)
-            )
-        return found is None
+            return None
+        refusal = self.exchange.observer.admit(gate, facts, body_bytes, last=last)
+        return refusal._replace(soon=False) if refusal is not None and last else refusal
+
+    async def _wait_for_room(self) -> None:
+        if await self._has_room_soon(self._facts, len(self._body)):
+            self._go_on()
+
+    async def _has_room(self, facts: Facts, body_bytes: int) -> bool:
+        """Take room in the budgets; without it, refuse the request."""
+        refusal = self._room_for(facts, body_bytes, last=self._may_not_wait)
+        if refusal is not None and refusal.soon:
+            return await self._has_room_soon(facts, body_bytes)
+        if refusal is not None:
+            self._over_budget(refusal)
+        return refusal is None
+
+    async def _has_room_soon(self, facts: Facts, body_bytes: int) -> bool:
+        """Ask until what has just ended is settled; without room then, refuse the request."""
+        relay, refusal = self._relay, None
+        relay.waiting_for_room += 1
+        try:
+            for look in range(ROOM_LOOKS):
+                await asyncio.sleep(ROOM_LOOK_S)
+                refusal = self._room_for(facts, body_bytes, last=look == ROOM_LOOKS - 1)
+                if refusal is None or not refusal.soon:
+                    break
+        finally:
+            relay.waiting_for_room -= 1
+        if refusal is not None:
+            self._over_budget(refusal)
+        return refusal is None
+
+    def _over_budget(self, found: BudgetRefusal) -> None:
+        self.refuse(Refusal(429, found.message, ErrorType.BUDGET, retry_after_s=found.retry_after_s, spent=found.spent))
 
     async def _wait_for_engine(self) -> None:
         await self._relay.engine.known()
@@ -255,7 +305,7 @@ class Handling:
         first = edit.feed(beginning)
         # Without a length, the most that may come. Names behind the beginning are not known to budgets.
         size = (request.head.length or relay.config.limits.max_request_bytes) if relay.gate is not None else 0
-        if relay.gate is not None and not self._has_room(edit.facts(), size):
+        if relay.gate is not None and not await self._has_room(edit.facts(), size):
             return
         connection = await self._new_connection()
         if connection is None:

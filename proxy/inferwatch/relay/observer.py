@@ -123,15 +123,18 @@ class Observer:
     def last_body_ns(self) -> int:
         return self._last_body_ns
 
-    def admit(self, gate: Gate, facts: Facts, body_bytes: int) -> BudgetRefusal | None:
-        """Take room for the request in its budgets, or return what there is to say. A fault of ours refuses nobody."""
+    def admit(self, gate: Gate, facts: Facts, body_bytes: int, *, last: bool = True) -> BudgetRefusal | None:
+        """Take room for the request in its budgets, or return what there is to say. A fault of ours refuses nobody.
+
+        `last`: it is not asked again.
+        """
         subject = self._subject
         self._facts = facts  # what was reserved is found again by them, also if the request ends before it is sent
         self._body_bytes = body_bytes
         try:
             names = Names(subject.tenant, subject.user, subject.feature, facts.model)
             wish = Wish(body_bytes, facts.choices, facts.max_tokens, facts.stream, generates(subject.path))
-            found = gate.admit(names, wish)
+            found = gate.admit(names, wish, last=last)
         except Exception as error:  # noqa: BLE001 - the fence
             self._fault("admit", error)
             return None

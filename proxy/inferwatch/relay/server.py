@@ -37,6 +37,7 @@ class Relay:
         self.identity = identity
         self.mirror = mirror
         self.gate: Gate | None = None  # no budgets
+        self.waiting_for_room = 0  # requests that a budget has no room for, for the moment
         self.active: set[Exchange] = set()
         self.tasks = TaskSet(self._task_failed)  # of requests that must wait for something
         self.retries = 0
