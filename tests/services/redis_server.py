@@ -7,30 +7,43 @@ from typing import Any
 
 import msgspec
 import redis
+import trustme
 from stack import free_ports, wait_until
 
 
 class RedisServer:
-    """One server process after another, on one port and in one folder."""
+    """One server process after another, on one port and in one folder; with an `authority` it speaks TLS alone."""
 
-    def __init__(self, folder: Path, *flags: str) -> None:
+    def __init__(self, folder: Path, *flags: str, authority: trustme.CA | None = None) -> None:
         self.folder = folder
         self._flags = flags
+        self._authority = authority
         (self.port,) = free_ports(1)
-        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.url = f"{'redis' if authority is None else 'rediss'}://127.0.0.1:{self.port}/0"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> "RedisServer":
         self.folder.mkdir(exist_ok=True)
         self._process = subprocess.Popen(
             [
-                *("redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)),
+                *("redis-server", "--bind", "127.0.0.1", "--dir", str(self.folder), *self._listening()),
                 *("--appendonly", "yes", "--save", "", "--loglevel", "warning", *self._flags),
             ],
             stdout=subprocess.DEVNULL,
         )
         wait_until(self._answers, "Redis", 10)
         return self
+
+    def _listening(self) -> list[str]:
+        if self._authority is None:
+            return ["--port", str(self.port)]
+        cert, key, ca = (self.folder / name for name in ("cert.pem", "key.pem", "ca.pem"))
+        issued = self._authority.issue_cert("127.0.0.1")
+        issued.cert_chain_pems[0].write_to_path(cert)
+        issued.private_key_pem.write_to_path(key)
+        self._authority.cert_pem.write_to_path(ca)
+        files = ["--tls-cert-file", str(cert), "--tls-key-file", str(key), "--tls-ca-cert-file", str(ca)]
+        return ["--port", "0", "--tls-port", str(self.port), "--tls-auth-clients", "no", *files]
 
     def _answers(self) -> bool:
         try:
@@ -41,7 +54,8 @@ class RedisServer:
             return False
 
     def client(self) -> Any:
-        return redis.Redis(port=self.port, protocol=2)
+        tls = {} if self._authority is None else {"ssl": True, "ssl_ca_certs": str(self.folder / "ca.pem")}
+        return redis.Redis(host="127.0.0.1", port=self.port, protocol=2, **tls)
 
     def kill(self) -> None:
         """As the kernel would."""

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 import msgspec
 import pytest
+import trustme
 from stack import Stack, chat, client, send, wait_until
 
 from inferwatch_simulator.readings import total
@@ -28,14 +29,14 @@ GIVEN_BACK_S = 4.0
 WHO = {"x-inferwatch-tenant": "acme"}
 
 
-def configure(path: Path, url: str, limit: int, reserve: str, **redis: Any) -> None:
+def configure(path: Path, url: str, limit: int, reserve: str, on_limit: str = "reject", **redis: Any) -> None:
     """A budget of tenant acme in tokens, which no midnight renews."""
     rule = {
         "name": "acme",
         "tenant": "acme",
         "limit": limit,
         "unit": "tokens",
-        "on_limit": "reject",
+        "on_limit": on_limit,
         "reserve": reserve,
         "period": "rolling",
         "window_s": 86_400,
@@ -49,7 +50,9 @@ def configure(path: Path, url: str, limit: int, reserve: str, **redis: Any) -> N
 
 
 @contextlib.contextmanager
-def sidecars(folder: Path, url: str, limit: int, reserve: str = "worst", **redis: Any) -> Iterator[list[Stack]]:
+def sidecars(
+    folder: Path, url: str, limit: int, reserve: str = "worst", speed: float = 5, **redis: Any
+) -> Iterator[list[Stack]]:
     """So many of them before one engine."""
     configure(folder / "config.yaml", url, limit, reserve, **redis)
     stacks: list[Stack] = []
@@ -57,7 +60,7 @@ def sidecars(folder: Path, url: str, limit: int, reserve: str = "worst", **redis
         for number in range(HOSTS):
             home = folder / f"host{number}"
             home.mkdir()
-            stack = Stack(home, "--config", str(folder / "config.yaml"), simulate_flags=("--speed", "5"))
+            stack = Stack(home, "--config", str(folder / "config.yaml"), simulate_flags=("--speed", str(speed)))
             stacks.append(stack)
             if number == 0:
                 stack.start()
@@ -233,6 +236,72 @@ async def test_a_collector_and_a_host_that_die_change_nothing(tmp_path: Path, re
         await asyncio.to_thread(stacks[1].serve)
         await asyncio.to_thread(told, stacks, redis_server, load.tokens)
         assert len(redis_server.client().hkeys("{inferwatch}:hosts")) == HOSTS
+
+
+async def test_streams_of_all_hosts_are_cut_at_one_limit(tmp_path: Path, redis_server: RedisServer) -> None:
+    """`cut`: each stream ends in good form, and ledgers and Redis have the tokens that clients were told."""
+    limit, streams, longest = 12_000, 8 * HOSTS, 2_000
+    usage = {"stream_options": {"include_usage": True}}
+    with sidecars(tmp_path, redis_server.url, limit, "expected", speed=1, on_limit="cut", initial_percent=16) as stacks:
+        await asyncio.to_thread(thawed, stacks)
+        async with client(headers=WHO) as session:
+
+            async def tokens(number: int, max_tokens: int) -> int:
+                """Return what a stream says it has come to; 0 if it was refused."""
+                body = chat(f"stream {number}", max_tokens=max_tokens, **usage)
+                status, reply = await send(session, stacks[number % HOSTS].url, body)
+                assert status in (200, 429)
+                if status == 429:
+                    return 0
+                *_, last, counts, done = reply.decode().strip().split("\n\n")
+                assert done == "data: [DONE]"
+                if max_tokens == longest:
+                    assert json.loads(last.removeprefix("data: "))["choices"][0]["stop_reason"] == "budget_exceeded"
+                return int(json.loads(counts.removeprefix("data: "))["usage"]["total_tokens"])
+
+            # Each host knows what its requests come to after 50 of them.
+            short = 0
+            for number in range(60 * HOSTS):
+                short += await tokens(number, 4)
+            long = await asyncio.gather(*(tokens(number, longest) for number in range(streams)))
+        assert sum(spent > 0 for spent in long) > HOSTS
+        total_spent = short + sum(long)
+        # Alone, they would have spent four times as much. How close it comes hangs on how fast hosts hear of each other.
+        assert limit / 2 < total_spent < 2 * limit
+        await asyncio.to_thread(told, stacks, redis_server, total_spent)
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_redis_behind_tls(tmp_path: Path, trusted: bool) -> None:
+    """With its authority in `tls_ca_file` hosts share; with another's they do not, and traffic goes on as without Redis."""
+    server = RedisServer(tmp_path / "redis", authority=trustme.CA())
+    await asyncio.to_thread(server.start)
+    ca_file = server.folder / "ca.pem" if trusted else tmp_path / "other.pem"
+    if not trusted:
+        trustme.CA().cert_pem.write_to_path(ca_file)
+    configure(tmp_path / "config.yaml", server.url, 1_000_000, "worst", tls_ca_file=str(ca_file))
+    folder = tmp_path / "host"
+    folder.mkdir()
+    stack = Stack(folder, "--config", str(tmp_path / "config.yaml"))
+    try:
+        await asyncio.to_thread(stack.start)
+        if trusted:
+            await asyncio.to_thread(thawed, [stack])
+        async with client(headers=WHO) as session:
+            status, body = await send(session, stack.url, BODY)
+        assert status == 200
+        if trusted:
+            await asyncio.to_thread(
+                wait_until, lambda: server.spent() == json.loads(body)["usage"]["total_tokens"], "it"
+            )
+        else:
+            scrape = stack.scrape()
+            assert total(scrape, "inferwatch_budget_redis_up") == 0
+            assert total(scrape, "inferwatch_budget_redis_failures_total", reason="connection") > 0
+            assert server.spent() == 0
+    finally:
+        stack.close()
+        server.kill()
 
 
 async def test_a_password_never_shows(tmp_path: Path, redis_server: RedisServer) -> None:
