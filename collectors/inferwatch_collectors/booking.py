@@ -80,6 +80,7 @@ class Link:
         self.boot = hello.boot
         self.connected_ns = now_ns
         self.stats_ns = 0  # when its last Stats came; 0: none yet
+        self.lag_ns = 0  # the worst of its loop in the second before that
         self.told_ns = 0  # when that was sent: all that the relay saw before has been applied
         self.entries: dict[int, _Entry] = {}
 
@@ -220,6 +221,7 @@ class Booking:
         if batch.stats is not None:
             link.stats_ns = now_ns
             link.told_ns = batch.stats.stamp_ns
+            link.lag_ns = batch.stats.loop_lag_max_ns
             self._recorder.relays.stats(link.worker, link.boot, batch.stats)
 
     # --- one request

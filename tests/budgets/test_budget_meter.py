@@ -25,7 +25,7 @@ from inferwatch_collectors.budgets import exported
 from inferwatch_collectors.budgets.charges import Tariff
 from inferwatch_collectors.budgets.expected import MIN_SEEN
 from inferwatch_collectors.budgets.holds import FIRST_AUDIT_NS
-from inferwatch_collectors.budgets.meter import IDLE_S, BudgetMeter
+from inferwatch_collectors.budgets.meter import IDLE_S, TICK_S, BudgetMeter
 from inferwatch_collectors.exchange import Progress
 from inferwatch_collectors.metric_store import MetricStore
 
@@ -42,6 +42,7 @@ class Link:
     def __init__(self) -> None:
         self.entries: dict[int, Any] = {}
         self.cut: list[int] = []
+        self.lag_ns = 0
 
     def stream(self, frame: Open, completion: int, prompt: int | None = 100, lasted_ns: int = 0) -> None:
         progress = Progress(0 if lasted_ns else None, lasted_ns, prompt, 0, completion)
@@ -474,6 +475,24 @@ def test_streams_of_a_spent_budget_are_cut_once(host: MakeHost) -> None:
     fresh.entries, it.link = it.link.entries, fresh
     it.tick(0.5)
     assert it.link.cut == [1]
+
+
+@pytest.mark.parametrize(("late_s", "relay_lag_s", "unspent"), [(0, 0, 1), (0.1, 0, 2), (0, 0.1, 2), (60, 0, 6)])
+def test_who_looks_late_looks_further_ahead(host: MakeHost, late_s: float, relay_lag_s: float, unspent: int) -> None:
+    """A stream of ten tokens a second, and a collector or a relay that others keep from their core."""
+    it = host(rule(limit=1000, unit="tokens", on_limit="cut"))
+    it.link.lag_ns = round(relay_lag_s * NS)
+    frame = opened(1)
+    it.meter.opened(frame)
+    it.tick(0.5)
+    for _ in range(200):  # the start is forgotten
+        it.tick(TICK_S)
+    for completion in range(900, 1001):
+        it.link.stream(frame, completion, prompt=0, lasted_ns=completion * NS // 10)
+        it.tick(TICK_S + late_s)
+        if it.link.cut:
+            break
+    assert completion == 1001 - unspent
 
 
 def test_a_budget_that_rejects_does_not_cut(host: MakeHost) -> None:

@@ -48,6 +48,9 @@ _log: Final = logging.getLogger(__name__)
 # How often to call `tick`. With FLUSH_S it is less than 100 ms from a read to the board.
 TICK_S: Final = 0.03
 
+# Half of a tick's lateness is forgotten after 22 ticks, two thirds of a second.
+LATE_FADES: Final = 32
+
 # How often relays should send their batches while a budget is enforced.
 FLUSH_S: Final = 0.05
 
@@ -120,6 +123,7 @@ class BudgetMeter:
         self._calm_look_ns = self._chores_ns = 0
         self._now_s = 0.0
         self._now_ns = 0
+        self._late_ns = 0  # by how much ticks came late just now
 
     # --- start and reload
 
@@ -344,6 +348,8 @@ class BudgetMeter:
         """Do what is due; `links` are the connected relays."""
         if not self._book.rules:
             return
+        late_ns = now_ns - self._now_ns - round(TICK_S * NS_PER_S)
+        self._late_ns = max(late_ns, self._late_ns - self._late_ns // LATE_FADES)
         self._now_s, self._now_ns = wall_s, now_ns
         calm_too = now_ns - self._calm_look_ns >= CALM_LOOK_NS
         if calm_too:
@@ -381,15 +387,15 @@ class BudgetMeter:
                     running.link, running.is_cut = link, False
                 watched = [each for each in running.accounts if calm_too or not each.is_calm]
                 if watched:
-                    self._progressed(running, exchange.progress, watched)
+                    self._progressed(running, exchange.progress, watched, self._late_ns + link.lag_ns)
 
-    def _progressed(self, running: _Running, progress: Progress, accounts: list[Account]) -> None:
+    def _progressed(self, running: _Running, progress: Progress, accounts: list[Account], late_ns: int) -> None:
         opened = running.opened
         for account in accounts:
             amount = self._amount(account, opened, progress, progress.completion_tokens)
             account.progressed(opened.request_id, amount)
             if account.rule.settings.on_limit == "cut" and not running.is_cut and opened.request_id in account.live:
-                further = (progress.completion_tokens or 0) + tokens_ahead(progress)
+                further = (progress.completion_tokens or 0) + tokens_ahead(progress, late_ns)
                 account.ahead += max(0, self._amount(account, opened, progress, further) - amount)
 
     def _amount(self, account: Account, opened: Open, progress: Progress, completion_tokens: int | None) -> int:
