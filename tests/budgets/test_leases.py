@@ -141,6 +141,16 @@ def test_redis_is_away_after_two_reports_without_an_answer() -> None:
     assert absence.lasts_s(13 * NS) == 3
 
 
+def test_a_redis_that_does_not_answer_at_the_start_is_away_at_once() -> None:
+    """Requests of the first moments have the initial share, as later ones; after an answer two reports must be missed."""
+    absence = Absence(redis(), 0)
+    absence.missed()
+    assert absence.is_on(0)
+    absence.heard(NS)
+    absence.missed()
+    assert not absence.is_on(2 * NS)
+
+
 @pytest.mark.parametrize(
     ("when_away", "after_s", "ends", "all_"),
     [

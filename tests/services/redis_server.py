@@ -47,7 +47,8 @@ class RedisServer:
 
     def _answers(self) -> bool:
         try:
-            return bool(self.client().ping())
+            with self.client() as client:
+                return bool(client.ping())
         except redis.exceptions.AuthenticationError:
             return True
         except redis.exceptions.ConnectionError:
@@ -70,9 +71,9 @@ class RedisServer:
 
     def spent(self, namespace: str = "inferwatch") -> int:
         """What Redis knows of all accounts and hosts."""
-        client = self.client()
-        return sum(
-            msgspec.msgpack.decode(entry)[1]
-            for key in client.keys(f"{{{namespace}}}:account:*")
-            for entry in client.hvals(key)
-        )
+        with self.client() as client:
+            return sum(
+                msgspec.msgpack.decode(entry)[1]
+                for key in client.keys(f"{{{namespace}}}:account:*")
+                for entry in client.hvals(key)
+            )

@@ -17,6 +17,11 @@ class Absence:
         self._settings = settings
         self._started_ns = now_ns
         self._heard_ns: int | None = None
+        self._missed = False  # a try failed
+
+    def missed(self) -> None:
+        """A request was not answered. Before the first answer that is enough: there is nothing to go by meanwhile."""
+        self._missed = True
 
     def heard(self, sent_ns: int) -> None:
         """A request that was sent then was answered: what is lent counts from then, or later."""
@@ -35,6 +40,8 @@ class Absence:
     def is_on(self, now_ns: int) -> bool:
         """Tell whether Redis is away."""
         settings = self._settings
+        if self._heard_ns is None and self._missed:
+            return True
         return self.lasts_s(now_ns) > MISSED_REPORTS * settings.report_interval_s + settings.timeout_s
 
     def allows_all(self, now_ns: int) -> bool:

@@ -131,6 +131,7 @@ class Sharing:
         reason = str(error) if isinstance(error, LinkError) else "configuration"
         if isinstance(error, LinkError):
             self._store.counter(m.BUDGET_REDIS_FAILURES, (reason,)).add()
+        self.lending.absence.missed()
         if not self._is_told:
             self._is_told = True
             self._store.counter(m.BUDGET_REDIS_OUTAGES).add()
