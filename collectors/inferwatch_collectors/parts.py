@@ -177,7 +177,7 @@ class Parts:
             connected_boots=lambda: {link.boot for link in self.tap.links()},
         )
         self.writer = LineWriter(sys.stdout.fileno())
-        self.gpu = GpuMonitor(config.gpu, self.store, self.meter.energy)
+        self.gpu = GpuMonitor(config.gpu, self.store, self.meter.energy, upstream=config.upstream.url)
         self.vitals = Vitals(self.store)
 
     def open_exchanges(self) -> Iterator[Exchange]:

@@ -210,9 +210,19 @@ def _simulate(arguments: argparse.Namespace) -> int:
 
 
 def _demo_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--seconds", type=float, help="stop after this long (default: at Ctrl-C)")
+    from inferwatch_simulator.scenarios import SCENARIOS  # noqa: PLC0415
+
+    parser.add_argument(
+        "--scenario",
+        choices=[scenario.name for scenario in SCENARIOS],
+        default=SCENARIOS[0].name,
+        help=f"what it shows (default {SCENARIOS[0].name}): "
+        + "; ".join(f"{scenario.name}: {scenario.help}" for scenario in SCENARIOS),
+    )
+    parser.add_argument("--seconds", metavar="S", type=_positive, help="stop after this long (default: at Ctrl-C)")
     parser.add_argument("--against", metavar="URL", help="only the traffic, to what listens there already")
-    parser.add_argument("--rate", type=float, default=6.0, help="conversations per second (default 6)")
+    parser.add_argument("--rate", metavar="N", type=_positive, help="conversations per second (default the scenario's)")
+    parser.add_argument("--open", action="store_true", help="open the live page in a browser")
     parser.add_argument("--seed", type=int, default=1, help="the same seed, the same traffic (default 1)")
     parser.add_argument("--listen", default="127.0.0.1:8080", help="data port; another is taken if it is not free")
     parser.add_argument("--admin", default="127.0.0.1:9480", help="admin port; another is taken if it is not free")
@@ -226,6 +236,8 @@ def _demo(arguments: argparse.Namespace) -> int:
             seconds=arguments.seconds,
             against=arguments.against,
             rate=arguments.rate,
+            scenario=arguments.scenario,
+            browser=arguments.open,
             seed=arguments.seed,
             listen=arguments.listen,
             admin=arguments.admin,
@@ -312,7 +324,11 @@ COMMANDS: Final = {
         "a simulated engine, the proxy, and live numbers in the terminal",
         _demo_flags,
         _demo,
-        (("inferwatch demo --seconds 60 --rate 12", "a minute of brisk traffic"),),
+        (
+            ("inferwatch demo", "a day in four minutes, until Ctrl-C"),
+            ("inferwatch demo --scenario budget --seconds 60", "a minute in which budgets run out"),
+            ("inferwatch demo --rate 12 --seed 7", "brisk traffic, and other requests"),
+        ),
     ),
     "top": Command(
         "the live page in this terminal: tenants, models, streams, GPUs",

@@ -9,28 +9,33 @@ With `against`, only the traffic: to an Inferwatch that runs already, say in a c
 
 import asyncio
 import contextlib
-import os
 import signal
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
-from typing import Final, NamedTuple
+import webbrowser
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 import aiohttp
+import msgspec
 
+from inferwatch.config import reachable_address
 from inferwatch_simulator import load, screen
+from inferwatch_simulator.config import SimulatorConfig
 from inferwatch_simulator.readings import Scrape, parse
+from inferwatch_simulator.scenarios import BY_NAME, Scenario, settings, tenants
 
 REFRESH_S: Final = 1.0
 # Rates and quantiles are of the last so many seconds: long enough to be calm, short enough to be live.
 WINDOW_S: Final = 10.0
 START_TIMEOUT_S: Final = 20.0
 
-
-# There is no GPU to look for; and a rented one of this price, so that the money moves.
-PROXY_SETTINGS: Final = {"INFERWATCH__GPU__SOURCE": "none", "INFERWATCH__COST__HOURLY_DOLLARS": "3.50"}
+# How often the demo looks whether a phase begins, and whether drift has been learnt.
+FOLLOW_S: Final = 0.5
+PIN_S: Final = 5.0
 
 
 class Options(NamedTuple):
@@ -38,9 +43,10 @@ class Options(NamedTuple):
 
     seconds: float | None = None  # None: until Ctrl-C
     against: str | None = None  # None: start an engine and a proxy
-    rate: float = 6.0  # conversations per second
+    rate: float | None = None  # conversations per second; None: the scenario's
     seed: int = 1
-    profile: str = "demo"
+    scenario: str = "day"
+    browser: bool = False  # open the live page in one
     listen: str = "127.0.0.1:8080"
     admin: str = "127.0.0.1:9480"
 
@@ -56,27 +62,75 @@ async def _run(options: Options) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     if options.against is not None:
         return await _only_traffic(options.against.rstrip("/"), options, stop)
-    listen, admin = _usable(options.listen), _usable(options.admin)
+    scenario = BY_NAME[options.scenario]
+    listen, admin = _usable("listen", options.listen), _usable("admin", options.admin)
     engine_port = _free_port()
-    with tempfile.TemporaryDirectory(prefix="inferwatch-demo-") as state_dir:
+    with tempfile.TemporaryDirectory(prefix="inferwatch-demo-") as folder:
         engine = ["simulate", "--port", str(engine_port), "--seed", str(options.seed)]
         proxy = ["serve", "--upstream", f"http://127.0.0.1:{engine_port}", "--listen", listen, "--admin", admin]
-        proxy += ["--state-dir", state_dir, "--log-level", "warning"]
-        async with _process(engine), _process(proxy, PROXY_SETTINGS), aiohttp.ClientSession() as session:
+        proxy += ["--config", _configured(Path(folder), scenario)]
+        proxy += ["--state-dir", f"{folder}/state", "--log-level", "error"]
+        async with _process(engine), _process(proxy), aiohttp.ClientSession() as session:
             view = screen.Screen(sys.stdout, data=f"http://{listen}", metrics=f"http://{admin}/metrics")
             if not await _ready(session, f"http://{admin}/readyz", stop):
-                sys.stderr.write("inferwatch: the demo did not start; try `inferwatch serve` to see why\n")
-                return 1
+                if not stop.is_set():
+                    sys.stderr.write("inferwatch: the demo did not start; try `inferwatch serve` to see why\n")
+                return 0 if stop.is_set() else 1
+            if options.browser:
+                _ = webbrowser.open(f"http://{admin}/")
             async with asyncio.TaskGroup() as group:
+                rate = options.rate or scenario.rate
                 traffic = group.create_task(
-                    load.drive(f"http://{listen}", options.profile, asyncio.Event(), options.seed, options.rate)
+                    load.drive(f"http://{listen}", scenario.profile, asyncio.Event(), options.seed, rate)
                 )
+                following = group.create_task(_follow(session, scenario, view, engine_port, admin))
                 if options.seconds is not None:
                     asyncio.get_running_loop().call_later(options.seconds, stop.set)
                 await _show(session, f"http://{admin}/metrics", view, stop)
                 traffic.cancel()  # nobody wants to wait for the last answers
+                following.cancel()
             view.close(await _scrape(session, f"http://{admin}/metrics"))
     return 0
+
+
+def _configured(folder: Path, scenario: Scenario) -> str:
+    """Write the scenario's configuration and the keys of its tenants; return the file."""
+    files = {}
+    for name, key in tenants(scenario).items():
+        file = folder / f"{name}.key"
+        file.touch(mode=0o600)
+        file.write_text(f"{key}\n", encoding="utf-8")
+        files[name] = str(file)
+    config = folder / "inferwatch.yml"
+    config.write_bytes(msgspec.yaml.encode(settings(scenario, files)))
+    return str(config)
+
+
+async def _follow(
+    session: aiohttp.ClientSession, scenario: Scenario, view: screen.Screen, engine_port: int, admin: str
+) -> None:
+    """Tell the engine and the screen which phase it is, and pin what was learnt for drift, once."""
+    began_s = time.monotonic()
+    phase, pinned, tried_s = None, not scenario.learns, began_s
+    while True:
+        now_s = time.monotonic()
+        if phase is not (current := scenario.at(now_s - began_s)):
+            view.says = f"{scenario.name}: {current.says}"
+            if current.speed != (1.0 if phase is None else phase.speed):
+                await _post(session, f"http://127.0.0.1:{engine_port}/simulator/speed", {"speed": current.speed})
+            phase = current
+        if not pinned and now_s - tried_s > PIN_S:
+            tried_s = now_s
+            where = f"http://{admin}/drift/pin?model={SimulatorConfig().model}&tenant={scenario.learns}"
+            pinned = await _post(session, where, None)
+        await asyncio.sleep(FOLLOW_S)
+
+
+async def _post(session: aiohttp.ClientSession, url: str, body: Any) -> bool:
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+        async with session.post(url, json=body) as reply:
+            return reply.status == 200
+    return False
 
 
 async def _only_traffic(url: str, options: Options, stop: asyncio.Event) -> int:
@@ -87,7 +141,8 @@ async def _only_traffic(url: str, options: Options, stop: asyncio.Event) -> int:
     if options.seconds is not None:
         asyncio.get_running_loop().call_later(options.seconds, stop.set)
     if not stop.is_set():
-        counts = await load.drive(url, options.profile, stop, options.seed, options.rate)
+        scenario = BY_NAME[options.scenario]
+        counts = await load.drive(url, scenario.profile, stop, options.seed, options.rate or scenario.rate)
         sys.stdout.write(f"{counts.requests} requests, {counts.ok} ok, {counts.failed} failed\n")
     return 0
 
@@ -131,13 +186,12 @@ async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def _process(arguments: list[str], settings: Mapping[str, str] | None = None) -> AsyncIterator[None]:
+async def _process(arguments: list[str]) -> AsyncIterator[None]:
     """Run one of our own commands beside us; stopped as it would be in production, by SIGTERM."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "inferwatch", *arguments),
         stdout=asyncio.subprocess.DEVNULL,
         process_group=0,
-        env={**os.environ, **(settings or {})},
     )
     try:
         yield
@@ -159,13 +213,20 @@ def _free_port() -> int:
         return port
 
 
-def _usable(address: str) -> str:
-    """Return the address, or one with a free port if somebody has it already."""
-    host, _, port = address.rpartition(":")
-    with socket.socket() as probe:
+def _usable(key: str, address: str) -> str:
+    """Return the address, or one with a free port if somebody has that already, or it is 0.
+
+    Raises:
+        ConfigError: it is none, naming `key`.
+    """
+    host, port = reachable_address(key, address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((host, int(port)))
+            probe.bind((host, port))
         except OSError:
-            return f"{host}:{_free_port()}"
-    return address
+            port = _free_port()
+        else:
+            port = probe.getsockname()[1]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

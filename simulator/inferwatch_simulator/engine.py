@@ -13,9 +13,12 @@ Everything runs in one thread, so a reply may be submitted or aborted at any mom
 import asyncio
 import time
 from collections.abc import Sequence as Items
-from typing import Protocol
+from typing import Any, Protocol
+
+import msgspec
 
 from inferwatch_simulator.config import SimulatorConfig
+from inferwatch_simulator.gpus import SimulatedGpu
 from inferwatch_simulator.kv_cache import BLOCK_TOKENS
 from inferwatch_simulator.metrics import EngineMetrics
 from inferwatch_simulator.scheduler import Limits, Scheduler, Sequence, Step
@@ -57,6 +60,22 @@ class Engine:
         self._timer: asyncio.Handle | None = None
         self._due_s = 0.0
         self._step: Step | None = None
+        self._config = config
+        self._gpu = SimulatedGpu(time.monotonic())
+        self.busy_s = 0.0  # spent in steps
+        self.speed = 1.0  # times that of the configuration
+
+    def set_speed(self, speed: float) -> None:
+        """Go on at so many times the configured speed, from the next step."""
+        self.speed = speed
+        self.scheduler.limits = limits_of(msgspec.structs.replace(self._config, speed=self._config.speed * speed))
+
+    def gpu(self) -> dict[str, Any]:
+        """Return what the driver of the engine's GPU would say."""
+        scheduler = self.scheduler
+        cache = 1 - scheduler.kv.free / scheduler.limits.kv_blocks
+        running = len(scheduler.running)
+        return self._gpu.read(time.monotonic(), busy_s=self.busy_s, batch=running, cache=cache, speed=self.speed)
 
     @property
     def unfinished(self) -> int:
@@ -105,6 +124,7 @@ class Engine:
         """Compute `step`, which is to say: wait. What is returned calls `_end_step` when it is over."""
         start_s = self._due_s if now_s - self._due_s < _CATCH_UP_S else now_s
         self._due_s = start_s + step.duration_s
+        self.busy_s += step.duration_s
         return self._loop.call_later(max(0.0, self._due_s - time.monotonic()), self._end_step)
 
     def _deliver(self, step: Step, now_s: float) -> None:

@@ -9,6 +9,7 @@ seed; what is not repeatable is only how long the server takes.
 import asyncio
 import contextlib
 import math
+from collections.abc import Callable
 from collections.abc import Sequence as Items
 from typing import Any, NamedTuple, Protocol, TypeVar
 
@@ -19,6 +20,7 @@ from inferwatch_simulator.profiles import PROFILES, Profile, Range, Tenant, Work
 from inferwatch_simulator.text import Dice, write
 
 _TIMEOUT = aiohttp.ClientTimeout(total=600, sock_connect=10)
+_OK = 200
 _MAX_EVENT_BYTES = 2**20  # kept of a stream to look for its usage
 
 SYSTEM_PROMPT = (
@@ -99,9 +101,12 @@ class _Weighted(Protocol):
 _W = TypeVar("_W", bound=_Weighted)
 
 
+Plan = Callable[[float], tuple[Profile, float]]
+
+
 async def drive(
     base_url: str,
-    profile: Profile | str,
+    profile: Profile | Plan | str,
     stop_event: asyncio.Event,
     seed: int,
     rate: float,
@@ -111,7 +116,8 @@ async def drive(
 
     Args:
         base_url: without a trailing slash; the API is below `/v1`.
-        profile: one of `PROFILES`, or its name.
+        profile: one of `PROFILES`, or its name; or what returns one, and a factor of the rate, for a moment of the
+            traffic's own time (s).
         rate: new conversations per second, on average.
         model: None asks the server which it serves.
 
@@ -119,12 +125,16 @@ async def drive(
         KeyError: no such profile.
         aiohttp.ClientError: the server cannot be asked for its model.
     """
-    profile = PROFILES[profile] if isinstance(profile, str) else profile
+    plan = _always(PROFILES[profile] if isinstance(profile, str) else profile)
     connector = aiohttp.TCPConnector(limit=0)  # the profile bounds the concurrency
     async with aiohttp.ClientSession(base_url, connector=connector, timeout=_TIMEOUT) as session:
-        driver = _Driver(session, profile, model or await _served_model(session), stop_event)
+        driver = _Driver(session, plan, model or await _served_model(session), stop_event)
         await driver.run(Dice(seed, b"arrivals"), seed, rate)
         return driver.counts
+
+
+def _always(profile: Profile | Plan) -> Plan:
+    return (lambda _: (profile, 1.0)) if isinstance(profile, Profile) else profile
 
 
 async def _served_model(session: aiohttp.ClientSession) -> str:
@@ -133,33 +143,39 @@ async def _served_model(session: aiohttp.ClientSession) -> str:
 
 
 class _Driver:
-    def __init__(self, session: aiohttp.ClientSession, profile: Profile, model: str, stop_event: asyncio.Event) -> None:
+    def __init__(self, session: aiohttp.ClientSession, plan: Plan, model: str, stop_event: asyncio.Event) -> None:
         self._session = session
-        self._profile = profile
+        self._plan = plan
         self._model = model
         self._stop = stop_event
         self._open = 0
-        self.counts = Counts(by_tenant={tenant.name: 0 for tenant in profile.tenants})
+        self.counts = Counts(by_tenant={tenant.name: 0 for tenant in plan(0.0)[0].tenants})
 
     async def run(self, dice: Dice, seed: int, rate: float) -> None:
         async with asyncio.TaskGroup() as tasks:
             number = 0
-            while not await self._stopped_within(-math.log(1 - dice.unit()) / rate):
+            at_s = 0.0
+            while True:
+                profile, factor = self._plan(at_s)
+                pause_s = -math.log(1 - dice.unit()) / (rate * factor)
+                at_s += pause_s
+                if await self._stopped_within(pause_s):
+                    return
                 number += 1
-                if self._open >= self._profile.max_concurrent:
+                if self._open >= profile.max_concurrent:
                     self.counts.skipped += 1
                     continue
                 self._open += 1
                 self.counts.conversations += 1
-                tasks.create_task(self._conversation(Dice(seed, number), number))
+                tasks.create_task(self._conversation(profile, Dice(seed, number), number))
 
     async def _stopped_within(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stop.wait(), seconds)
         return self._stop.is_set()
 
-    async def _conversation(self, dice: Dice, number: int) -> None:
-        tenant = _pick(self._profile.tenants, dice)
+    async def _conversation(self, profile: Profile, dice: Dice, number: int) -> None:
+        tenant = _pick(profile.tenants, dice)
         workload = _pick(tenant.workloads, dice)
         headers = {
             "authorization": f"Bearer {tenant.api_key}",
@@ -189,19 +205,25 @@ class _Driver:
         messages += _next_messages(workload, messages, dice)
         path, body = request_body(workload, messages, self._model, dice)
         patience = 1 + dice.below(12) if dice.unit() < workload.hangs_up else None
-        self.counts.requests += 1
-        self.counts.by_tenant[tenant.name] += 1
-        try:
-            outcome = await self._send(path, body, headers, patience)
-        except (aiohttp.ClientError, TimeoutError):
-            self.counts.failed += 1
-            return False
+        outcome = None
+        for attempt in range(1 + workload.retries):
+            if attempt and await self._stopped_within(workload.retry_ms / 1000):
+                return False
+            self.counts.requests += 1
+            self.counts.by_tenant[tenant.name] = self.counts.by_tenant.get(tenant.name, 0) + 1
+            try:
+                outcome = await self._send(path, body, headers, patience)
+            except (aiohttp.ClientError, TimeoutError):
+                self.counts.failed += 1
+                return False
+            if outcome is None or outcome.status == _OK:
+                break
+            self.counts.refused += 1
         if outcome is None:
             self.counts.hung_up += 1
             return False
-        if outcome.status != 200 or outcome.message is None:
-            self.counts.refused += outcome.status != 200
-            self.counts.ok += outcome.status == 200
+        if outcome.status != _OK or outcome.message is None:
+            self.counts.ok += outcome.status == _OK
             return False
         self.counts.ok += 1
         messages.append(outcome.message)

@@ -24,6 +24,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
         streamed: share of requests that stream.
         asks_usage: share of streams that ask for usage themselves.
         hangs_up: share of requests whose client leaves midway.
+        retries: how often a request that is refused is sent again, unchanged.
+        retry_ms: between the tries.
     """
 
     kind: str
@@ -36,6 +38,8 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     streamed: float = 1.0
     asks_usage: float = 0.3
     hangs_up: float = 0.0
+    retries: int = 0
+    retry_ms: int = 0
 
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,6 +25,8 @@ class Screen:
         self._data = data
         self._metrics = metrics
         self._live = out.isatty()
+        self.says = ""  # what happens now
+        self._said = ""
         self._begun = False
 
     def draw(self, old: Scrape, new: Scrape) -> None:
@@ -35,6 +37,9 @@ class Screen:
         else:
             if not self._begun:
                 self._out.write("\n".join(self._title()) + "\n")
+            if self.says != self._said:
+                self._out.write(f"-- {self.says}\n")
+                self._said = self.says
             self._out.write(line(old, new) + "\n")
         self._begun = True
         self._out.flush()
@@ -55,12 +60,13 @@ class Screen:
             "Inferwatch demo: a simulated engine, the real proxy, live numbers (Ctrl-C ends it)",
             f"send your own requests to {self._data}/v1/chat/completions",
             f"the live page is at {self._metrics.removesuffix('metrics')}, all metrics at {self._metrics}",
+            f"in another terminal: inferwatch top --admin {self._metrics.split('/')[2]}",
             "",
         ]
 
     def _page(self, old: Scrape, new: Scrape) -> list[str]:
         page = self._title()
-        page += [line(old, new), ""]
+        page += [self.says, "", line(old, new), ""]
         latency = f"{'TTFT p50':>10}{'TTFT p99':>10}{'cost':>11}"
         page += [f"{'tenant':<24}{'req/s':>8}{'prompt tok/s':>14}{'output tok/s':>14}{latency}"]
         for tenant in values(new, _REQUESTS, "tenant"):

@@ -126,6 +126,9 @@ class _App:
             "/health": _Route("GET", self._health),
             "/version": _Route("GET", self._version),
             "/metrics": _Route("GET", self._metrics),
+            # No engine has these two.
+            "/simulator/gpu": _Route("GET", self._gpu),
+            "/simulator/speed": _Route("POST", self._speed),
         }
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -162,6 +165,16 @@ class _App:
     async def _metrics(self, _request: web.BaseRequest, _plan: faults.FaultPlan) -> web.StreamResponse:
         text = self._engine.metrics.exposition()
         return _plain(text, 200, "text/plain; version=1.0.0; charset=utf-8")
+
+    async def _gpu(self, _request: web.BaseRequest, _plan: faults.FaultPlan) -> web.StreamResponse:
+        return _json(msgspec.json.encode(self._engine.gpu()))
+
+    async def _speed(self, request: web.BaseRequest, _plan: faults.FaultPlan) -> web.StreamResponse:
+        speed = read_object(await read_body(request)).get("speed")
+        if not isinstance(speed, int | float) or not 0.01 <= speed <= 100:
+            return _json(b'{"detail":"speed: expected a number from 0.01 to 100"}', 400)
+        self._engine.set_speed(speed)
+        return _json(msgspec.json.encode({"speed": speed}))
 
     async def _tokenize(self, request: web.BaseRequest, _plan: faults.FaultPlan) -> web.StreamResponse:
         body = read_object(await read_body(request))

@@ -16,7 +16,7 @@ async def test_it_waits_for_the_server_sends_and_says_what_came_of_it(tmp_path: 
     engine_port = stack.free_ports(1)[0]
     command = [sys.executable, "-m", "inferwatch"]
     traffic = await asyncio.create_subprocess_exec(
-        *command, "demo", "--against", f"http://127.0.0.1:{engine_port}/", "--seconds", "3", "--rate", "20",
+        *command, "demo", "--against", f"http://127.0.0.1:{engine_port}/", "--seconds", "3", "--rate", "20", "--scenario", "steady",
         stdout=subprocess.PIPE,
     )  # fmt: skip
     engine = await asyncio.create_subprocess_exec(

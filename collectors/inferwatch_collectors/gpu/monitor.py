@@ -10,6 +10,7 @@ from inferwatch_collectors.gpu.base import EnergyReading, GpuSample, Identity, S
 from inferwatch_collectors.gpu.exporter import GpuExporter
 from inferwatch_collectors.gpu.nvml import NvmlSource
 from inferwatch_collectors.gpu.sampler import GpuSampler
+from inferwatch_collectors.gpu.simulated import SimulatedSource
 from inferwatch_collectors.gpu.worker import NS_PER_S, Round
 from inferwatch_collectors.metric_store import MetricStore
 
@@ -17,13 +18,15 @@ from inferwatch_collectors.metric_store import MetricStore
 STALE_INTERVALS: Final = 3
 
 
-def sources_for(settings: Gpu) -> list[Source]:
-    """Return the sources that `gpu.source` names."""
+def sources_for(settings: Gpu, upstream: str = "") -> list[Source]:
+    """Return the sources that `gpu.source` names. `upstream` is the URL of the engine, which may be a simulated one."""
     sources: list[Source] = []
     if settings.source in ("auto", "nvidia"):
         sources.append(NvmlSource(settings.nvml_library, processes=settings.processes))
     if settings.source in ("auto", "amd"):
         sources.append(AmdSource(processes=settings.processes))
+    if settings.source == "simulated":
+        sources.append(SimulatedSource(upstream))
     return sources
 
 
@@ -37,16 +40,17 @@ class GpuMonitor:
         on_energy: Callable[[Sequence[EnergyReading]], None] | None = None,
         *,
         sources: Sequence[Source] | None = None,
+        upstream: str = "",
     ) -> None:
         """`on_energy` is called on the loop once per reading of all GPUs, with those that answered.
 
-        `sources` stands in for those of the settings: a simulated GPU, a test.
+        `sources` stands in for those of the settings, in a test.
         """
         self._on_energy = on_energy
         stale_s = STALE_INTERVALS * settings.interval_s + settings.hang_timeout_s
         self._exporter = GpuExporter(store, stale_ns=int(stale_s * NS_PER_S))
         self.samples: dict[tuple[str, int], GpuSample] = {}  # the last of each GPU that answers
-        chosen = sources_for(settings) if sources is None else sources
+        chosen = sources_for(settings, upstream) if sources is None else sources
         self._sampler = (
             GpuSampler(chosen, self, interval_s=settings.interval_s, hang_timeout_s=settings.hang_timeout_s)
             if chosen

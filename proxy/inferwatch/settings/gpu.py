@@ -13,8 +13,11 @@ class Gpu(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
 
     # Not `off`: YAML reads that as a boolean.
     source: Annotated[
-        Literal["auto", "nvidia", "amd", "none"],
-        Meta(description="Whose GPUs are read. `auto`: NVIDIA's and AMD's, whichever library is there."),
+        Literal["auto", "nvidia", "amd", "simulated", "none"],
+        Meta(
+            description="Whose GPUs are read. `auto`: NVIDIA's and AMD's, whichever library is there. `simulated`: the "
+            "one that `inferwatch simulate` at `upstream.url` pretends to have, for demonstrations."
+        ),
     ] = "auto"
     interval_s: Annotated[
         float,
