@@ -13,11 +13,28 @@ from inferwatch_collectors.drift.betting import (
     RATIOS,
     SHIFTS,
     SPREADS,
-    Players,
+    bet,
     flag_row,
     normal_scores,
     quantity_row,
 )
+
+
+class Players:
+    """All that bet on one feature."""
+
+    def __init__(self, bets: int, at_weeks: float) -> None:
+        self.held = [0.0] * bets
+        self.at_weeks = at_weeks
+
+    @property
+    def weeks(self) -> float:
+        return sum(self.held) / len(self.held)
+
+    def bet(self, row: tuple[float, ...], prices: tuple[float, ...], now_weeks: float) -> None:
+        self.held = bet(self.held, row, prices, now_weeks - self.at_weeks)
+        self.at_weeks = now_weeks
+
 
 scores = st.floats(-MAX_SCORE, MAX_SCORE)
 

@@ -15,7 +15,7 @@ from inferwatch_collectors.drift.features import TEXT_NAMES, Direction, features
 from inferwatch_collectors.drift.following import Followed, Heard
 from inferwatch_collectors.drift.hearing import Hearing, last_said, valid_json
 from inferwatch_collectors.drift.text import MAX_CHARS, read
-from inferwatch_collectors.drift.trigrams import BUCKETS, Codebook, Words
+from inferwatch_collectors.drift.trigrams import BUCKETS, STEP, Codebook, Words
 
 KEY = b"sixteen bytes or more"
 ENGLISH = "The cat sat on the mat and it was not at all sure what to do with the rest of that day. "
@@ -118,7 +118,7 @@ def test_a_dictionary_of_trigrams_finds_no_more_than_chance(request_of: Callable
     book, words = Codebook(KEY), Words()
     words.learn(book.buckets(GERMAN))
     words.freeze()
-    low = min(words._scores or ())
+    low = -STEP * max(words._scores or b"")
     trigrams = [GERMAN[at : at + 3] for at in range(len(GERMAN) - 2)]
 
     def found(key: bytes) -> float:

@@ -16,10 +16,12 @@ did in the reference":
 What is not exact: a price is an estimate. `reference.prices` makes it too high rather than too low, and says how sure.
 
 Rows are shared by all features (scores are rounded to an eighth), so that a feature's own state is a few hundred bytes.
+What players have is kept in 32-bit floats: an error of 1e-7 a vote is nothing beside the prices'.
 
 Pure.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from math import exp, sqrt
 from statistics import NormalDist
@@ -73,36 +75,18 @@ def flag_row(score: float) -> Row:
     return RATIOS if score else (1.0,) * len(RATIOS)
 
 
-class Players:
-    """All that bet on one feature."""
+BETS: Final = max(len(SHIFTS) + len(SPREADS), len(RATIOS))
 
-    __slots__ = ("at_weeks", "held")
 
-    def __init__(self, bets: int, at_weeks: float, held: tuple[float, ...] = ()) -> None:
-        """`at_weeks`: when it begins."""
-        self.held = held if len(held) == bets else (0.0,) * bets
-        self.at_weeks = at_weeks
+def bet(held: Sequence[float], row: Row, prices: Sequence[float], passed_weeks: float) -> list[float]:
+    """Return what all that bet on one feature have after something was seen: each gets `row / price`.
 
-    @property
-    def weeks(self) -> float:
-        """What they have together."""
-        return sum(self.held) / len(self.held)
-
-    def bet(self, row: Row, prices: Row, now_weeks: float) -> None:
-        """Take what was seen: each gets `row / price`. `prices` are positive and finite."""
-        passed = now_weeks - self.at_weeks
-        if passed < 0.0:
-            passed = 0.0  # a clock that jumped: no time for nobody
-        self.at_weeks = now_weeks
-        self.held = tuple(
-            [
-                FLOOR_WEEKS if (now := (have + passed) * get / price) < FLOOR_WEEKS else now
-                for have, get, price in zip(self.held, row, prices, strict=True)
-            ]
-        )
-        if max(self.held) > CEILING_WEEKS:
-            self.held = tuple([min(have, CEILING_WEEKS) for have in self.held])
-
-    def clear(self) -> None:
-        """Begin anew. To throw evidence away never makes a false alarm likelier."""
-        self.held = (0.0,) * len(self.held)
+    `held`: what they had; newcomers bring the time that has passed. `prices` are positive and finite.
+    """
+    if passed_weeks < 0.0:
+        passed_weeks = 0.0  # a clock that jumped: no time for nobody
+    found = [
+        FLOOR_WEEKS if (now := (have + passed_weeks) * get / price) < FLOOR_WEEKS else now
+        for have, get, price in zip(held, row, prices, strict=True)
+    ]
+    return [min(have, CEILING_WEEKS) for have in found] if max(found) > CEILING_WEEKS else found

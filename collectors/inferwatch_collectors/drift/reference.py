@@ -29,6 +29,7 @@ from typing import Final
 import msgspec
 
 from inferwatch_collectors.drift.betting import (
+    MAX_SCORE,
     SHIFTS,
     SPREADS,
     STEPS,
@@ -61,6 +62,14 @@ ROUNDS: Final = 12
 
 # What the tolerance is to each bet on a quantity, beside the shift of the mean.
 SPREAD_STAKES: Final = (*(0.0 for _ in SHIFTS), *(abs(stake) for stake in SPREADS))
+
+
+# By kind and score, in eighths above -MAX_SCORE: shared by all features of all streams.
+_MIDDLE: Final = round(MAX_SCORE * STEPS)
+_ROWS: Final = {
+    kind: tuple(row((eighth - _MIDDLE) / STEPS) for eighth in range(2 * _MIDDLE + 1))
+    for kind, row in ((Kind.QUANTITY, quantity_row), (Kind.FLAG, flag_row))
+}
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -120,23 +129,30 @@ def cut(values: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
 class Learning:
     """One feature on its way to a reference."""
 
-    __slots__ = ("_sums", "_values", "_votes", "counts", "edges", "kind", "scores")
+    __slots__ = ("_eighths", "_sums", "_values", "_votes", "counts", "edges", "kind")
 
     def __init__(self, kind: Kind, *, partial: bool = False) -> None:
         """`partial`: not every request has it, and which do may depend on the hour."""
         self.kind = kind
-        self._values = array("f")
-        self.edges: tuple[float, ...] = ()
-        self.scores: tuple[float, ...] = ()
-        self.counts: list[int] = []
+        self._values: array[float] | None = array("f")  # None: they have made the edges
+        self.edges: Sequence[float] = ()
+        self._eighths = array("b")  # scores
+        self.counts = array("I")
         self._sums = array("i", bytes(4 * HOURS_OF_WEEK))  # of scores, in eighths
         self._votes = array("I", bytes(4 * HOURS_OF_WEEK)) if partial else None
         if kind is Kind.FLAG:
             self._cut((0.5,), (0.0, 1.0))
 
-    def _cut(self, edges: tuple[float, ...], scores: tuple[float, ...]) -> None:
-        self.edges, self.scores = edges, scores
-        self.counts = [0] * len(scores)
+    def _cut(self, edges: Sequence[float], scores: Sequence[float]) -> None:
+        self.edges = array("d", edges)
+        self._eighths = array("b", _eighths(scores))
+        self.counts = array("I", bytes(4 * len(scores)))
+        self._values = None
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """The score of each bin."""
+        return tuple(each / STEPS for each in self._eighths)
 
     @property
     def votes(self) -> int:
@@ -145,30 +161,34 @@ class Learning:
 
     def take(self, value: float, hour: int) -> None:
         """Take a finite value, seen in this hour of the week (0: Monday, midnight to one)."""
-        if not self.edges:
+        if self._values is not None:
             self._values.append(value)
             if len(self._values) >= EDGE_VOTES:
                 self._cut(*cut(self._values))
-                self._values = array("f")
             return
         place = bisect_left(self.edges, value)
         self.counts[place] += 1
-        self._sums[hour] += round(self.scores[place] * STEPS)
+        self._sums[hour] += self._eighths[place]
         if self._votes is not None:
             self._votes[hour] += 1
 
     def pin(self, joint: Sequence[int]) -> "Pinned | None":
         """Return the reference of this feature; None if nothing was counted. `joint`: votes by hour of the week."""
-        if not self.edges or not self.votes:
+        if self._values is not None or not self.votes:
             return None
         sums = [each / STEPS for each in self._sums]
-        return fit(self.kind, self.edges, self.scores, self.counts, sums, self._votes or joint)
+        return fit(self.kind, tuple(self.edges), self.scores, self.counts, sums, self._votes or joint)
 
     def state(self) -> LearningState:
         """Return it to be written down."""
         votes = b"" if self._votes is None else self._votes.tobytes()
         return LearningState(
-            self.kind.value, self.edges, _eighths(self.scores), tuple(self.counts), self._sums.tobytes(), votes
+            self.kind.value,
+            tuple(self.edges),
+            tuple(self._eighths),
+            tuple(self.counts),
+            self._sums.tobytes(),
+            votes,
         )
 
     @classmethod
@@ -182,8 +202,8 @@ class Learning:
         if state.edges:
             if len({len(state.edges) + 1, len(state.scores), len(state.counts)}) != 1:
                 raise ValueError("a reference that does not fit together")
-            found.edges, found.counts = state.edges, list(state.counts)
-            found.scores = tuple(score / STEPS for score in state.scores)
+            found._cut(state.edges, [score / STEPS for score in state.scores])
+            found.counts = array("I", state.counts)
             found._sums = _hours("i", state.sums)
             found._votes = _hours("I", state.votes) if state.votes else None
         return found
@@ -271,41 +291,68 @@ def tilt(shares: Sequence[float], scores: Sequence[float], mean: float) -> tuple
 
 
 class Pinned:
-    """The reference of one feature."""
+    """The reference of one feature, packed: a stream has fifty of them."""
 
-    __slots__ = ("_counts", "core", "edges", "kind", "mean", "profile", "rows", "scores", "unit", "votes")
+    __slots__ = ("_core", "_counts", "_packed", "edges", "error", "kind", "mean", "unit", "votes")
 
     def __init__(
         self,
         kind: Kind,
-        edges: tuple[float, ...],
-        scores: tuple[float, ...],
-        counts: tuple[int, ...],
+        edges: Sequence[float],
+        scores: Sequence[float],
+        counts: Sequence[int],
         profile: Profile,
-        core: tuple[float, ...],
+        core: Sequence[float],
     ) -> None:
         self.kind = kind
-        self.edges = edges
-        self.scores = scores
-        self._counts = counts
+        self.edges = array("d", edges)
+        # The score of each bin, and behind them what each hour adds.
+        self._packed = bytes(round(score * STEPS) + _MIDDLE for score in scores) + profile.steps
+        self._counts = array("I", counts)
         self.votes = sum(counts)
-        self.profile = profile
-        self.core = core
-        self.rows: tuple[Row, ...] = tuple((flag_row if kind is Kind.FLAG else quantity_row)(each) for each in scores)
-        whole = self.votes + len(counts)
-        shares = [(count + 1) / whole for count in counts]
+        self.error = profile.error
+        self._core = array("f", core) if profile.steps else None  # without a rhythm it is what was counted
+        shares = self._pooled()
         self.mean = sum(share * score for share, score in zip(shares, scores, strict=True))
         self.unit = sqrt(sum(share * (score - self.mean) ** 2 for share, score in zip(shares, scores, strict=True)))
+
+    def _pooled(self) -> tuple[float, ...]:
+        whole = self.votes + len(self._counts)
+        return tuple((count + 1) / whole for count in self._counts)
+
+    @property
+    def profile(self) -> Profile:
+        """What the hours add."""
+        return Profile(self._packed[len(self._counts) :], self.error) if self.has_profile else FLAT
+
+    @property
+    def core(self) -> tuple[float, ...]:
+        """The distribution that the hours tilt."""
+        return self._pooled() if self._core is None else tuple(self._core)
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """The score of each bin."""
+        return tuple((each - _MIDDLE) / STEPS for each in self._packed[: len(self._counts)])
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """What bets get, by bin."""
+        return tuple(self.row(place) for place in range(len(self._counts)))
+
+    def row(self, place: int) -> Row:
+        """What bets get when a value falls into this bin."""
+        return _ROWS[self.kind][self._packed[place]]
 
     @property
     def has_profile(self) -> bool:
         """Whether it depends on the hour."""
-        return bool(self.profile.steps)
+        return self._core is not None
 
     @property
     def bets(self) -> int:
         """How many kinds of change are bet on."""
-        return len(self.rows[0])
+        return len(self.row(0))
 
     def shares(self, hour: int) -> tuple[float, ...]:
         """Return the distribution in this hour of the week."""
@@ -315,19 +362,19 @@ class Pinned:
 
     def prices(self, hour: int, terms: Terms, *, steady: bool) -> Row:
         """Return what each bet costs in this hour of the week: positive and finite. `steady`: see `is_steady`."""
-        shares = self.shares(hour)
-        slack = terms.tolerance + self.profile.error
+        shares, scores, rows = self.shares(hour), self.scores, self.rows
+        slack = terms.tolerance + self.error
         places = [shares]
         if slack > 0:  # the mean may be so much higher or lower: whatever is dearer counts
-            mean = sum(share * score for share, score in zip(shares, self.scores, strict=True))
-            places += [tilt(shares, self.scores, mean + side * slack * self.unit) for side in (-1, 1)]
+            mean = sum(share * score for share, score in zip(shares, scores, strict=True))
+            places += [tilt(shares, scores, mean + side * slack * self.unit) for side in (-1, 1)]
         unknown = 1 - (self.votes - max(self._counts)) / (EVENTS_PER_CELL * HOURS)
         if unknown > 0:
             places.append(_oftener(shares, 1 + (RARE_TIMES - 1) * unknown))
         found = tuple(
             max(
                 _upper(
-                    [row[bet] for row in self.rows],
+                    [row[bet] for row in rows],
                     each,
                     self.votes,
                     terms.z,
@@ -344,9 +391,14 @@ class Pinned:
 
     def state(self) -> PinnedState:
         """Return it to be written down."""
-        scores = _eighths(self.scores)
         return PinnedState(
-            self.kind.value, self.edges, scores, self._counts, self.profile.steps, self.profile.error, self.core
+            self.kind.value,
+            tuple(self.edges),
+            _eighths(self.scores),
+            tuple(self._counts),
+            self.profile.steps,
+            self.error,
+            self.core,
         )
 
     @classmethod

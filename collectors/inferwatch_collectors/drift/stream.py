@@ -13,13 +13,16 @@ Pure: time comes from the caller, in weeks of a clock that never goes back, and 
 """
 
 from array import array
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import accumulate
 from math import isfinite
 from typing import Final, NamedTuple
 
 import msgspec
 
-from inferwatch_collectors.drift.betting import Players
+from inferwatch_collectors.drift.betting import BETS, CEILING_WEEKS, bet
 from inferwatch_collectors.drift.features import Direction, Feature, Kind
 from inferwatch_collectors.drift.profile import HOURS_OF_WEEK
 from inferwatch_collectors.drift.reference import (
@@ -28,7 +31,6 @@ from inferwatch_collectors.drift.reference import (
     Pinned,
     PinnedState,
     Terms,
-    bin_of,
     is_steady,
     psi,
     wasserstein,
@@ -59,69 +61,51 @@ class Effect(NamedTuple):
     median_now: float | None
 
 
-class _Judged:
-    """One feature with a reference."""
-
-    __slots__ = ("feature", "pinned", "players", "prices", "recent", "weight")
-
-    def __init__(self, feature: Feature, pinned: Pinned, weight: float, now_weeks: float) -> None:
-        self.feature = feature
-        self.pinned = pinned
-        self.weight = weight
-        self.players = Players(pinned.bets, now_weeks)
-        self.prices: tuple[float, ...] = ()
-        self.recent = array("f", bytes(4 * len(pinned.scores)))
-
-    def effect(self, hour: int) -> Effect | None:
-        """Return how it is now; None before anything was seen."""
-        total = sum(self.recent)
-        if total <= 0:
-            return None
-        pinned = self.pinned
-        before = pinned.shares(hour)
-        # As if each bin had been seen once in the time: no share is 0.
-        least = 1.0 / MEMORY_VOTES
-        now = [(each / total + least) / (1 + least * len(before)) for each in self.recent]
-        flag = pinned.kind is Kind.FLAG
-        return Effect(
-            self.feature,
-            self.weight * self.players.weeks,
-            psi(before, now),
-            wasserstein(before, now, pinned.scores),
-            before[1] if flag else _mean(before, pinned.scores),
-            self.recent[1] / total if flag else _mean(now, pinned.scores),
-            None if flag else _median(before, pinned.edges),
-            None if flag else _median(now, pinned.edges),
-        )
+@lru_cache(maxsize=64)
+def _places(features: tuple[Feature, ...]) -> Mapping[str, int]:
+    """Return the place of each by name. Most streams have the same features, and share it."""
+    return {feature.name: place for place, feature in enumerate(features)}
 
 
 class Watched:
-    """The features of one stream, judged by a reference. `weeks` is the evidence of all of them."""
+    """The features of one stream, judged by a reference. `weeks` is the evidence of all of them.
+
+    What changes with each vote lies side by side in arrays for all features, BETS or bins each.
+    """
 
     def __init__(self, pinned: Mapping[Feature, Pinned], of: Sequence[Feature], terms: Terms, now_weeks: float) -> None:
         """`of`: all that are looked at; those without a reference are off."""
-        whole = sum(feature.weight for feature in of)
-        self._judged = {
-            feature.name: _Judged(feature, reference, feature.weight / whole, now_weeks)
-            for feature, reference in pinned.items()
-        }
-        self.off = tuple(feature for feature in of if feature.name not in self._judged)
+        self._whole = sum(feature.weight for feature in of)
+        self._features = tuple(pinned)
+        self._pinned = tuple(pinned.values())
+        self._places = _places(self._features)
+        self.off = tuple(feature for feature in of if feature.name not in self._places)
         self._terms = terms
-        self._steady = is_steady(pinned.values())
+        self._steady = is_steady(self._pinned)
         self._hour = -1
         self._weight = 1.0
         self.votes = 0
+        self._held = array("f", bytes(4 * BETS * len(pinned)))
+        self._prices = array("f", self._held)
+        self._at_weeks = array("d", [now_weeks]) * len(pinned)
+        bins = [len(each.edges) + 1 for each in self._pinned]
+        self._starts = array("H", accumulate(bins, initial=0))  # of each feature's bins
+        self._recent = array("f", bytes(4 * sum(bins)))
+
+    def _of(self, place: int) -> float:
+        """The evidence of one feature, by itself."""
+        return sum(self._held[place * BETS : (place + 1) * BETS]) / self._pinned[place].bets
 
     @property
     def weeks(self) -> float:
         """What evidence there is: a false alarm at so much comes no sooner, on average, than after so many weeks."""
-        return sum(each.weight * each.players.weeks for each in self._judged.values())
+        return sum(feature.weight * self._of(place) for place, feature in enumerate(self._features)) / self._whole
 
     def weeks_by_direction(self) -> dict[Direction, float]:
         """Return the parts of the evidence."""
         found = dict.fromkeys(Direction, 0.0)
-        for each in self._judged.values():
-            found[each.feature.direction] += each.weight * each.players.weeks
+        for place, feature in enumerate(self._features):
+            found[feature.direction] += feature.weight * self._of(place) / self._whole
         return found
 
     def vote(self, values: Values, now_weeks: float, hour: int) -> None:
@@ -132,53 +116,90 @@ class Watched:
         self._weight *= FADING
         if self._weight > MAX_WEIGHT:
             self._fade()
+        places, held, prices, at_weeks = self._places, self._held, self._prices, self._at_weeks
         for name, value in values.items():
-            judged = self._judged.get(name)
-            if judged is None or value is None or not isfinite(value):
+            place = places.get(name)
+            if place is None or value is None or not isfinite(value):
                 continue
-            place = bin_of(judged.pinned.edges, value)
-            judged.players.bet(judged.pinned.rows[place], judged.prices, now_weeks)
-            judged.recent[place] += self._weight
+            pinned = self._pinned[place]
+            seen = bisect_left(pinned.edges, value)
+            row = pinned.row(seen)
+            start = place * BETS
+            end = start + len(row)
+            passed = now_weeks - at_weeks[place]
+            held[start:end] = array("f", bet(held[start:end], row, prices[start:end], passed))
+            at_weeks[place] = now_weeks
+            self._recent[self._starts[place] + seen] += self._weight
 
     def _turn(self, hour: int) -> None:
         first, self._hour = self._hour < 0, hour
-        for judged in self._judged.values():
-            if first or judged.pinned.has_profile:
-                judged.prices = judged.pinned.prices(hour, self._terms, steady=self._steady)
+        for place, pinned in enumerate(self._pinned):
+            if first or pinned.has_profile:
+                found = pinned.prices(hour, self._terms, steady=self._steady)
+                self._prices[place * BETS : place * BETS + len(found)] = array("f", found)
 
     def _fade(self) -> None:
-        for judged in self._judged.values():
-            judged.recent = array("f", [each / self._weight for each in judged.recent])
+        self._recent = array("f", [each / self._weight for each in self._recent])
         self._weight = 1.0
 
     def effects(self) -> list[Effect]:
         """Return how each feature is now, those with the most evidence first."""
         hour = max(0, self._hour)
-        found = [effect for judged in self._judged.values() if (effect := judged.effect(hour)) is not None]
+        places = range(len(self._features))
+        found = [effect for place in places if (effect := self._effect(place, hour)) is not None]
         return sorted(found, key=lambda effect: effect.weeks, reverse=True)
+
+    def _effect(self, place: int, hour: int) -> Effect | None:
+        """Return how one feature is now; None before anything was seen."""
+        recent = self._recent[self._starts[place] : self._starts[place + 1]]
+        total = sum(recent)
+        if total <= 0:
+            return None
+        feature, pinned = self._features[place], self._pinned[place]
+        before, scores = pinned.shares(hour), pinned.scores
+        # As if each bin had been seen once in the time: no share is 0.
+        least = 1.0 / MEMORY_VOTES
+        now = [(each / total + least) / (1 + least * len(before)) for each in recent]
+        flag = pinned.kind is Kind.FLAG
+        return Effect(
+            feature,
+            feature.weight * self._of(place) / self._whole,
+            psi(before, now),
+            wasserstein(before, now, scores),
+            before[1] if flag else _mean(before, scores),
+            recent[1] / total if flag else _mean(now, scores),
+            None if flag else _median(before, pinned.edges),
+            None if flag else _median(now, pinned.edges),
+        )
 
     def held(self) -> dict[str, tuple[float, ...]]:
         """Return what the players of each feature have, to be written down."""
-        return {name: judged.players.held for name, judged in self._judged.items()}
+        return {
+            feature.name: tuple(self._held[place * BETS : place * BETS + self._pinned[place].bets])
+            for place, feature in enumerate(self._features)
+        }
 
     def resume(self, held: Mapping[str, Sequence[float]], votes: int, now_weeks: float) -> None:
         """Take up what was written down. The time in between brought nobody anything."""
         self.votes = votes
         for name, have in held.items():
-            if name in self._judged and all(isfinite(each) and each >= 0 for each in have):
-                judged = self._judged[name]
-                judged.players = Players(judged.pinned.bets, now_weeks, tuple(have))
+            place = self._places.get(name)
+            if place is None or len(have) != self._pinned[place].bets:
+                continue
+            if all(0 <= each <= CEILING_WEEKS for each in have):  # NaN is not
+                self._held[place * BETS : place * BETS + len(have)] = array("f", have)
+                self._at_weeks[place] = now_weeks
 
     def pinned(self) -> Iterator[tuple[Feature, Pinned]]:
         """Yield the reference of each feature."""
-        return ((each.feature, each.pinned) for each in self._judged.values())
+        return zip(self._features, self._pinned, strict=True)
 
 
 class Lesson:
     """The features of one stream while its reference is learnt."""
 
     def __init__(self, of: Sequence[Feature]) -> None:
-        self._of = {feature.name: feature for feature in of}
+        self._of = of
         self._learning = {feature.name: Learning(feature.kind, partial=feature.partial) for feature in of}
         self._joint = array("L", bytes(array("L").itemsize * HOURS_OF_WEEK))
         self.votes = 0
@@ -200,9 +221,10 @@ class Lesson:
     def pin(self, least: int) -> dict[Feature, Pinned]:
         """Return the reference of every feature of which at least `least` values were counted."""
         found = {}
-        for name, learning in self._learning.items():
+        for feature in self._of:
+            learning = self._learning[feature.name]
             if learning.votes >= least and (pinned := learning.pin(self._joint)) is not None:
-                found[self._of[name]] = pinned
+                found[feature] = pinned
         return found
 
     def state(self) -> "LessonState":
