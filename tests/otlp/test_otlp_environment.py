@@ -12,6 +12,8 @@ from otlp_records import Export, Make
 
 from inferwatch.config import ConfigError
 from inferwatch.settings.otlp import Otlp
+from inferwatch_collectors import metrics as m
+from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_collectors.otlp import environment
 from inferwatch_collectors.otlp.environment import HEEDED, UNHEEDED
 
@@ -160,3 +162,33 @@ def test_limits_of_attributes(
     (log,) = receiver.wait("logs", 1)
     assert attributes(log)["inferwatch.tenant"] == "acm"
     assert log.dropped_attributes_count == 0
+
+
+def test_an_address_without_a_scheme(export: Export, record: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gRPC's own way to write it; OTEL_EXPORTER_OTLP_INSECURE says that there is no TLS."""
+    with grpc_receiver() as (url, received):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url.removeprefix("http://"))
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_INSECURE", "true")
+        export(traces=True).record(record())
+
+        assert received.wait("spans", 1)
+
+
+def test_how_often_metrics_are_collected(export: Export, receiver: Received, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OTEL_METRIC_EXPORT_INTERVAL, in milliseconds, unless the configuration says it."""
+    monkeypatch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "500")
+    store = MetricStore()
+    store.counter(m.LEDGER_COMMITS, ()).add()
+    by_variable = export(store, metrics=True)
+    by_configuration = export(store, metrics=True, metrics_interval_s=2.0)
+    for now_s in (10.0, 10.4, 10.5, 10.9):
+        by_variable.tick(now_s, set, lambda: None)
+    receiver.wait("collections", 2)
+    for now_s in (10.0, 10.5, 11.9, 12.0):
+        by_configuration.tick(now_s, set, lambda: None)
+    receiver.wait("collections", 4)
+    for each in (by_variable, by_configuration):
+        each.close(5.0)
+
+    assert len(receiver.collections) == 4
