@@ -69,6 +69,16 @@ def test_logs_arrive(receiver: tuple[str, str, Received], export: Export, record
     assert len(received.logs) == 2
 
 
+@pytest.mark.parametrize("sampled", [True, False])
+def test_a_log_record_says_whether_its_caller_samples(export: Export, record: Make, sampled: bool) -> None:
+    """By the flag of its trace."""
+    with http_receiver() as (url, received):
+        export(logs=True, endpoint=url).record(record(trace_sampled=sampled))
+
+        (log,) = received.wait("logs", 1)
+        assert bool(log.flags & 1) is sampled
+
+
 def test_metrics_arrive(receiver: tuple[str, str, Received], export: Export, record: Make) -> None:
     """Under OpenTelemetry's names where there is a twin, cumulative, with the values of the store."""
     protocol, url, received = receiver

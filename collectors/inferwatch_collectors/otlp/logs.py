@@ -19,8 +19,6 @@ from inferwatch_collectors.otlp.limits import Limits
 # What the exporters themselves say must not go out through them.
 _NOT_OURS: Final = ("opentelemetry", "urllib3", "requests", "grpc", "inferwatch_collectors.otlp")
 
-_SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
-
 _SEVERITIES: Final = {
     logging.DEBUG: SeverityNumber.DEBUG,
     logging.INFO: SeverityNumber.INFO,
@@ -90,8 +88,9 @@ class LogMaker:
 def _context(record: RequestRecord) -> Context:
     if not record.trace_id or not record.span_id:
         return Context()
+    flags = TraceFlags(TraceFlags.SAMPLED if record.trace_sampled else TraceFlags.DEFAULT)
     ids = int(record.trace_id, 16), int(record.span_id, 16)
-    return set_span_in_context(NonRecordingSpan(SpanContext(*ids, is_remote=False, trace_flags=_SAMPLED)), Context())
+    return set_span_in_context(NonRecordingSpan(SpanContext(*ids, is_remote=False, trace_flags=flags)), Context())
 
 
 class LineHandler(logging.Handler):
