@@ -25,7 +25,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 VENV = ROOT / ".venv-vllm"
 MODEL = VENV / "tiny-model"
+LLAMACPP = ROOT / ".venv-llamacpp"
 VLLM_START_LIMIT_S = 600.0  # a cold page cache and two busy cores; 40 s is usual
+LLAMACPP_START_LIMIT_S = 60.0  # a second, alone on the machine
 INFERWATCH_START_LIMIT_S = 60.0
 STOP_LIMIT_S = 30.0  # vLLM joins its engine core before it exits
 PROGRESS_S = 10.0
@@ -103,6 +105,19 @@ def running_transformers() -> Iterator[tuple[str, str]]:
     base = f"http://127.0.0.1:{port}"
     with _running("Transformers serve", command, environment, f"{base}/health", VLLM_START_LIMIT_S):
         yield base, name
+
+
+@contextlib.contextmanager
+def running_llamacpp(*flags: str) -> Iterator[str]:
+    """Serve the tiny model with llama.cpp's own server plus `flags`; yields the base URL."""
+    port = free_port()
+    command = [
+        *(str(LLAMACPP / "llama-server"), "--model", str(LLAMACPP / "tiny.gguf"), "--alias", "tiny", "--metrics"),
+        *("--host", "127.0.0.1", "--port", str(port), *flags),
+    ]
+    base = f"http://127.0.0.1:{port}"
+    with _running("llama.cpp server", command, {}, f"{base}/health", LLAMACPP_START_LIMIT_S):
+        yield base
 
 
 @contextlib.contextmanager

@@ -1,8 +1,8 @@
 """llama.cpp server's own `/completion`: counts in every event, `timings` in the last, no `[DONE]`.
 
 `tokens_evaluated` includes what came from the cache, `timings.prompt_n` does not. `tokens_cached` is how full the slot
-is, not what the cache saved. With `return_progress` events come that only say how far the prompt is. A list of prompts
-gives an array, or events with an `index`.
+is, not what the cache saved. With `return_progress` events come that only say how far the prompt is. A list of prompts,
+or an `n`, gives an array, or events with an `index`, and perhaps a `data: null` before them.
 """
 
 from collections.abc import Iterator
@@ -53,6 +53,7 @@ class Reply(msgspec.Struct, gc=False):
 
 class _Body(msgspec.Struct, gc=False):
     prompt: Any = None
+    n: Count | None = None
 
 
 _decode: Final = msgspec.json.Decoder(Reply).decode
@@ -66,13 +67,14 @@ class LlamaCpp(CountingDialect):
     generates: ClassVar[bool] = True
 
     def facts(self, body: bytes, choices: int) -> RequestFacts:
-        """Read whether the prompt is a list of prompts."""
+        """Read whether the prompt is a list of prompts, and how many answers each gets."""
         try:
-            prompt = _decode_body(body).prompt
+            request = _decode_body(body)
         except BAD_JSON:
             return RequestFacts(choices_per_prompt=None)
+        prompt = request.prompt
         several = isinstance(prompt, list) and any(isinstance(part, str | list) for part in prompt[:1])
-        return RequestFacts(choices_per_prompt=1 if several else ONE_PROMPT)
+        return RequestFacts(choices_per_prompt=max(1, request.n or 1) if several else ONE_PROMPT)
 
     def prompt(self, body: bytes) -> Iterator[Piece]:
         """Yield the prompts, and what stands around the place to fill in."""

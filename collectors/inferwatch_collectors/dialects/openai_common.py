@@ -83,6 +83,8 @@ class OpenAIReplies(CountingDialect):
         observation.final = reply.usage or _usage_elsewhere(observation, reply)
         if len(reply.choices or ()) == 1:
             _note_timings(observation, reply)
+        elif reply.timings is not None:
+            observation.source = TokenSource.PARTIAL_USAGE  # llama.cpp's is of the first choice alone
         note_finishes(observation, reply.choices or ())
 
     def read_reply_tail(self, observation: Observation, tail: bytes) -> None:
@@ -141,7 +143,10 @@ class OpenAIStreams(OpenAIReplies):
                 _note_timings(observation, chunk)
             return
         if usage is not None:
-            observation.final = self.rule.final(observation.final, usage, observation.facts.prompts)
+            if chunk.timings is not None:
+                _count_ended(observation, usage)
+            else:
+                observation.final = self.rule.final(observation.final, usage, observation.facts.prompts)
             if chunk.usage is not None:
                 observation.source = None
             _note_timings(observation, chunk)
@@ -210,6 +215,15 @@ def note_finishes(observation: Observation, choices: Sequence[WireChoice]) -> No
         choice = observation.choice(position if wire.index is None else wire.index)
         if choice is not None and wire.finish_reason:
             choice.finish = wire.finish_reason[:MAX_FINISH_CHARS]
+
+
+def _count_ended(observation: Observation, usage: Usage) -> None:
+    """Take llama.cpp's usage that stands alone: of the choice that has just ended, however many there are."""
+    ended = next((choice for choice in observation.choices.values() if choice.finish and not choice.counted), None)
+    if ended is None:
+        observation.final = usage
+    else:
+        count(ended, usage, 0)
 
 
 def _note_timings(observation: Observation, reply: WireReply) -> None:

@@ -73,6 +73,10 @@ class CountingDialect(Dialect):
         usages = {index: choice.usage for index, choice in seen.items() if choice.usage is not None}
         if usages:
             running = self.rule.running(usages, observation.facts.choices_per_prompt)
+            uncounted = sum(choice.events for choice in seen.values() if choice.usage is None)
+            if uncounted:  # engines that count a choice when it ends
+                completion = (running.completion or 0) + uncounted
+                return running._replace(completion=completion, source=TokenSource.CHUNK_ESTIMATE)
             # A choice that has finished and was counted then has its final count, and so has the whole.
             complete = len(seen) >= choices and all(choice.finish and choice.counted for choice in seen.values())
             if complete or observation.source:
@@ -94,7 +98,7 @@ def decoded(observation: Observation, data: bytes, decode: Any, wanted: type[S])
 def second_chance(observation: Observation, data: bytes, wanted: type[S]) -> S | None:
     """Return what is right in `data`, which the typed decoder refused; None: the end mark, or nothing of use."""
     text = data.strip()
-    if not text:
+    if not text or text == b"null":  # llama.cpp begins a stream of several prompts so
         return None
     if text == b"[DONE]":
         observation.done = True

@@ -222,7 +222,7 @@ def test_wrong_fields_do_not_lose_the_token(data: bytes) -> None:
     assert OPENAI_COMPLETIONS.totals(seen, 1)[:2] == (None, 1)
 
 
-@pytest.mark.parametrize("data", [b"{", b"null", b"1", b'"a"', b"[]", b"{]}", b"\xff", b'{"a":' + b"[" * 100_000])
+@pytest.mark.parametrize("data", [b"{", b"1", b'"a"', b"[]", b"{]}", b"\xff", b'{"a":' + b"[" * 100_000])
 def test_what_is_no_object_is_counted_and_ignored(data: bytes) -> None:
     """A broken event raises nothing and changes nothing but its own count."""
     seen = observe(completion(0, "a", 1), data, completion(0, "b", 2))

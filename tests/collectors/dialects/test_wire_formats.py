@@ -45,7 +45,7 @@ def play(
 
 def _choices(specimen: Specimen) -> int:
     prompt = specimen.request.get("prompt")
-    return len(prompt) if isinstance(prompt, list) else 1
+    return int(specimen.request.get("n", 1)) * (len(prompt) if isinstance(prompt, list) else 1)
 
 
 # Plain replies whose counts are not at their end, and what is known of them then: (prompt, completion).
@@ -55,6 +55,7 @@ COUNTED_ELSEWHERE: dict[str, tuple[int | None, int | None]] = {
     "sglang: plain, two prompts": (None, None),
     "triton: plain with tensors": (None, None),
     "llama.cpp: a list of prompts": (None, None),
+    "llama.cpp: a list of prompts, two answers to each": (None, None),
 }
 
 
