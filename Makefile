@@ -26,7 +26,7 @@ demo: $(STAMP)
 test: $(STAMP)
 	INFERWATCH_TEST_LOOP=asyncio $(BIN)/python -m pytest -n 2 -q --ignore=tests/engines --ignore=tests/services --ignore=tests/deploy
 
-## make test-engines  real vLLM on the CPU, exact token counts and bytes (about 10 minutes the first time)
+## make test-engines  real vLLM, Transformers and llama.cpp on the CPU: exact counts, bytes (15 minutes the first time)
 test-engines: $(STAMP)
 	tests/engines/run.sh
 

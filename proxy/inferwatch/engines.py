@@ -147,13 +147,16 @@ TRITON: Final = Profile(
 LLAMACPP: Final = Profile(
     name="llamacpp",
     title="llama.cpp server",
-    seen="August 2026, read",
+    seen="b1-0c1e570 (llama-cpp-python 0.3.36), run",
     known_by="its header `Server: llama.cpp`",
     apis="`/completion`, `/infill`, chat, completions, responses, messages, embeddings, rerank",
     errors='`{"error": {…}}`; in a stream the same as an event, and no `[DONE]`',
     end="`[DONE]`; its own routes: the event with `stop: true`",
     exact="its own routes, also of streams that are cut; chat and completions by `timings`, which come unasked",
-    estimated="completions of chat and completions streams that are cut",
+    estimated=(
+        "completions of chat and completions streams that are cut. Of a plain reply with several choices it reports "
+        "the first alone (`partial_usage`)"
+    ),
     flags="`--metrics` for its metrics",
     metrics="llamacpp",
 )

@@ -1,4 +1,4 @@
-"""llama.cpp server: `/completion` with counts in every event, OpenAI's routes with `timings`. After its source."""
+"""llama.cpp server: `/completion` with counts in every event, OpenAI's with `timings`. After the server itself."""
 
 from collections.abc import Mapping
 from collections.abc import Sequence as Items
@@ -19,11 +19,11 @@ from inferwatch_simulator.personas.base import (
     said,
 )
 from inferwatch_simulator.personas.fields import ApiError
-from inferwatch_simulator.personas.openai_style import OpenAIFormat, Style
-from inferwatch_simulator.personas.vllm_requests import Generation
+from inferwatch_simulator.personas.openai_style import DONE, OpenAIFormat, Style
+from inferwatch_simulator.personas.vllm_requests import Generation, Prompt
 from inferwatch_simulator.scheduler import Sequence
 
-_STYLE = Style(fingerprint="b6500-0123456", timings=True, reasoning="reasoning_content", check_model=False)
+_STYLE = Style(fingerprint="b1-0c1e570", reasoning="reasoning_content", check_model=False)
 _STOP_TYPES = {"stop": "eos", "length": "limit"}
 _KINDS = {400: "invalid_request_error", 404: "not_found_error", 503: "unavailable_error"}
 
@@ -50,7 +50,7 @@ class Completion(Format):
             "stop": False,
             "id_slot": 0,
             "tokens_predicted": end,
-            "tokens_evaluated": turn.generation.prompts[index].tokens,
+            "tokens_evaluated": _prompt_of(turn, index).tokens,
         }
         out = event(part) if text or not last else b""
         return out + event(_final(turn, index, 0)) if last else out
@@ -69,7 +69,57 @@ class Completion(Format):
 
 
 class OpenAI(OpenAIFormat):
-    """OpenAI's routes with llama.cpp's errors."""
+    """OpenAI's routes as llama.cpp has them: each choice is a task of its own, and counted when it ends.
+
+    Completions tell unasked, chat only has `timings` then; of a plain reply with several choices the counts are those
+    of the first. A stream of several prompts begins with `null`.
+    """
+
+    def opening(self, turn: Turn) -> list[bytes]:
+        """Return what comes with the first token of each choice."""
+        if not self._chat:
+            return [event(None)] if len(turn.generation.prompts) > 1 else []
+        delta = {"role": "assistant", "content": None}
+        return [event(self._chunk(turn, index, delta, None, 0)) for index in range(len(turn.answers))]
+
+    def tokens(self, turn: Turn, index: int, start: int, end: int, *, last: bool) -> bytes | None:
+        """Return the chunk of some tokens; behind the finish of a choice of chat the usage that was asked for."""
+        out = super().tokens(turn, index, start, end, last=last)
+        if not (last and self._chat and turn.generation.include_usage):
+            return out
+        counts = {"usage": self._counts(turn, index, 0), "timings": _timings(turn, index, 0)}
+        return (out or b"") + event({"choices": [], **self._common(turn), **counts})
+
+    def closing(self, turn: Turn, sequences: Items[Sequence]) -> list[bytes]:
+        """Return the end mark."""
+        return [DONE]
+
+    def reply(self, turn: Turn, sequences: Items[Sequence]) -> tuple[Mapping[str, str], Any]:
+        """Return the whole of it, with the counts of the first choice."""
+        _, content = super().reply(turn, sequences)
+        cached = sequences[0].cached_tokens
+        counts = {"usage": self._counts(turn, 0, cached), "timings": _timings(turn, 0, cached)}
+        return {}, {"choices": content["choices"], **content, **counts}
+
+    def _chunk(self, turn: Turn, index: int, delta: Any, finish: str | None, generated: int) -> dict[str, Any]:
+        chunk = super()._chunk(turn, index, delta, finish, generated)
+        return {"choices": chunk["choices"], **chunk}
+
+    def _add_to_finish(self, chunk: dict[str, Any], turn: Turn, index: int) -> None:
+        if not self._chat:
+            chunk["usage"] = self._counts(turn, index, 0)
+        elif turn.generation.include_usage:
+            return
+        chunk["timings"] = _timings(turn, index, 0)
+
+    def _counts(self, turn: Turn, index: int, cached: int) -> dict[str, Any]:
+        prompt, completion = _prompt_of(turn, index).tokens, len(turn.answers[index].pieces)
+        return {
+            "completion_tokens": completion,
+            "prompt_tokens": prompt,
+            "total_tokens": prompt + completion,
+            "prompt_tokens_details": {"cached_tokens": cached},
+        }
 
     def refusal(self, error: ApiError, *, streamed: bool) -> Refusal:
         """Return its error object."""
@@ -83,7 +133,7 @@ def _refusal(error: ApiError) -> Refusal:
 
 
 def _final(turn: Turn, index: int, cached: int) -> dict[str, Any]:
-    answer, prompt = turn.answers[index], turn.generation.prompts[index]
+    answer, prompt = turn.answers[index], _prompt_of(turn, index)
     predicted = len(answer.pieces)
     return {
         "index": index,
@@ -101,13 +151,26 @@ def _final(turn: Turn, index: int, cached: int) -> dict[str, Any]:
         "stop_type": _STOP_TYPES[answer.finish_reason],
         "stopping_word": "",
         "tokens_cached": prompt.tokens + predicted - 1,
-        "timings": {
-            "cache_n": cached,
-            "prompt_n": prompt.tokens - cached,
-            "prompt_ms": 20.0,
-            "predicted_n": predicted,
-            "predicted_ms": 10.0 * predicted,
-        },
+        "timings": _timings(turn, index, cached),
+    }
+
+
+def _prompt_of(turn: Turn, index: int) -> Prompt:
+    return turn.generation.prompts[index // turn.generation.n]
+
+
+def _timings(turn: Turn, index: int, cached: int) -> dict[str, Any]:
+    computed, predicted = _prompt_of(turn, index).tokens - cached, len(turn.answers[index].pieces)
+    return {
+        "cache_n": cached,
+        "prompt_n": computed,
+        "prompt_ms": 20.0,
+        "prompt_per_token_ms": 20.0 / max(1, computed),
+        "prompt_per_second": computed / 0.02,
+        "predicted_n": predicted,
+        "predicted_ms": 10.0 * predicted,
+        "predicted_per_token_ms": 10.0,
+        "predicted_per_second": 100.0,
     }
 
 

@@ -29,7 +29,6 @@ class Style(msgspec.Struct, frozen=True, kw_only=True):
         role: the first chunk of its own says it (`first`), or every chunk (`every`).
         early_role: that chunk comes before the first token.
         reasoning: the field's name; "" has none.
-        timings: llama.cpp's, on the last chunk.
         errors: OpenAI's envelope (`openai`), SGLang's (`flat`), TGI's (`tgi`), Transformers' (`detail`).
     """
 
@@ -46,7 +45,6 @@ class Style(msgspec.Struct, frozen=True, kw_only=True):
     role_end: bytes = b"\n\n"
     reasoning: str = "reasoning_content"
     done: bool = True
-    timings: bool = False
     cached: bool = False
     obfuscation: bool = False
     groq: bool = False
@@ -108,11 +106,7 @@ class OpenAIFormat(Format):
             counts = [self._usage(turn, sequences)]
             if style.usage_per_prompt and not self._chat:
                 counts = [self._usage_of(turn, prompt) for prompt in range(len(generation.prompts))]
-            for usage in counts:
-                chunk = {**self._common(turn), "choices": [], "usage": usage}
-                if style.timings:
-                    chunk["timings"] = self._timings(turn, sequences)
-                out.append(event(chunk))
+            out = [event({**self._common(turn), "choices": [], "usage": usage}) for usage in counts]
         return [*out, DONE] if style.done else out
 
     def _chunk(self, turn: Turn, index: int, delta: Any, finish: str | None, generated: int) -> dict[str, Any]:
@@ -187,8 +181,6 @@ class OpenAIFormat(Format):
                 "id": f"req_{turn.identity.reply_id}",
                 "usage": _counts(turn.prompt_tokens, turn.completion_tokens),
             }
-        if style.timings and not generation.include_usage and len(turn.answers) == 1:
-            chunk["timings"] = self._timings(turn, ())
 
     # a plain reply, and what both have
 
@@ -198,8 +190,6 @@ class OpenAIFormat(Format):
         common["object"] = "chat.completion" if self._chat else "text_completion"
         choices = [self._whole(turn, index) for index in range(len(turn.answers))]
         content = {**common, "choices": choices, "usage": self._usage(turn, sequences)}
-        if self._style.timings:
-            content["timings"] = self._timings(turn, sequences)
         return {}, content
 
     def _whole(self, turn: Turn, index: int) -> dict[str, Any]:
@@ -230,16 +220,6 @@ class OpenAIFormat(Format):
         n = turn.generation.n
         answers = turn.answers[prompt * n : (prompt + 1) * n]
         return _counts(turn.generation.prompts[prompt].tokens, sum(len(answer.pieces) for answer in answers))
-
-    def _timings(self, turn: Turn, sequences: Items[Sequence]) -> dict[str, Any]:
-        cached = sequences[0].cached_tokens if sequences else 0
-        return {
-            "cache_n": cached,
-            "prompt_n": turn.prompt_tokens - cached,
-            "prompt_ms": 20.0,
-            "predicted_n": turn.completion_tokens,
-            "predicted_ms": 10.0 * turn.completion_tokens,
-        }
 
     def refusal(self, error: ApiError, *, streamed: bool) -> Refusal:
         """Return how the engine says it."""
