@@ -20,8 +20,9 @@ from inferwatch_simulator.personas.base import (
 )
 from inferwatch_simulator.personas.fields import ApiError
 from inferwatch_simulator.personas.openai_style import DONE, OpenAIFormat, Style
-from inferwatch_simulator.personas.vllm_requests import Generation, Prompt
+from inferwatch_simulator.personas.vllm_requests import Generation
 from inferwatch_simulator.scheduler import Sequence
+from inferwatch_simulator.text import Prompt
 
 _STYLE = Style(fingerprint="b1-0c1e570", reasoning="reasoning_content", check_model=False)
 _STOP_TYPES = {"stop": "eos", "length": "limit"}

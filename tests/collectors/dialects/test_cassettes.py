@@ -143,6 +143,7 @@ def check(recorded: Recorded, record: RequestRecord) -> None:
     assert record.reasoning_tokens == expected.get("reasoning")
 
 
+@pytest.mark.timeout(600)  # the longest is read 60,000 times, which takes ten seconds where nothing else runs
 @pytest.mark.parametrize("recorded", RECORDINGS, ids=[recorded.name for recorded in RECORDINGS])
 def test_a_recorded_reply_is_booked_as_it_says(recorded: Recorded) -> None:
     """In one piece, byte by byte, and split at every position it is the same record, with the usage in it."""
