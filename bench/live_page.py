@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -18,10 +17,8 @@ from pathlib import Path
 from typing import Final
 
 import aiohttp
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
-
-from stack import Stack, chat, client, running, send
+from bench import procs
+from tests.support.stack import Stack, chat, client, running, send
 
 STREAMS: Final = 20
 TOKENS: Final = 200
@@ -29,14 +26,6 @@ WINDOW_S: Final = 12.0
 # As the page: the history each 5 s, the alerts each 15 s.
 HISTORY_S: Final = 5.0
 ALERTS_S: Final = 15.0
-
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
-
-
-def cpu_s(pid: int) -> float:
-    """Return the CPU seconds that a process has used."""
-    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(words[11]) + int(words[12])) / _TICKS
 
 
 async def load(stack: Stack) -> None:
@@ -83,9 +72,9 @@ async def measure(stack: Stack, windows: int) -> dict[str, object]:
         is_open = window % 2 == 1
         looking = asyncio.create_task(page(stack)) if is_open else None
         await asyncio.sleep(1)
-        started_s, used_s = time.monotonic(), cpu_s(pid)
+        began_ns, used_ns = time.monotonic_ns(), procs.cpu_ns(pid)
         await asyncio.sleep(WINDOW_S)
-        found[is_open].append(100 * (cpu_s(pid) - used_s) / (time.monotonic() - started_s))
+        found[is_open].append(100 * (procs.cpu_ns(pid) - used_ns) / (time.monotonic_ns() - began_ns))
         if looking is not None:
             looking.cancel()
             await asyncio.wait([looking])

@@ -12,6 +12,7 @@ from typing import Final
 from inferwatch import config_pages
 from inferwatch_collectors.engine_docs import engines_page
 from inferwatch_collectors.metrics import LABELS, TABLE, Group, Kind, Metric
+from inferwatch_collectors.quickstart_docs import engines_quickstart
 
 # The repository, when run from a checkout; an installed package has no pages to write.
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -79,6 +80,7 @@ PAGES: Final[tuple[tuple[str, Callable[[], str]], ...]] = (
     ("docs/metrics.md", metrics_page),
     ("docs/configuration.md", config_pages.reference),
     ("docs/engines.md", engines_page),
+    ("docs/quickstart/engines.md", engines_quickstart),
 )
 
 

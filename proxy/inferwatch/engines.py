@@ -40,6 +40,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         asked: on OpenAI's chat and completions.
         asked_details: `parameters.details` on TGI's own streams.
         fingerprint: without usage its finish events carry `system_fingerprint`, which must be put back.
+        start: a command that starts it on `url` with all that we can use; "" for what somebody else runs.
+        url: where it then listens: `upstream.url`.
+        ask: path and body of a first request; "": an OpenAI chat.
         metrics: it has Prometheus metrics that are read, under this name in `engine/names.py`; "" has none.
     """
 
@@ -58,6 +61,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     exact: str
     estimated: str
     flags: str = "none"
+    start: str = ""
+    url: str = "http://127.0.0.1:8000"
+    ask: tuple[str, str] = ("", "")
     metrics: str = ""
 
 
@@ -76,6 +82,7 @@ VLLM: Final = Profile(
     estimated="completions of responses and messages streams that are cut: an event is a token",
     flags="`--enable-prompt-tokens-details` for cached tokens; `--enable-per-request-metrics` for its own times",
     metrics="vllm",
+    start="vllm serve MODEL --host 127.0.0.1 --enable-prompt-tokens-details --enable-per-request-metrics",
 )
 
 TGI: Final = Profile(
@@ -96,6 +103,8 @@ TGI: Final = Profile(
         "tools that answers in text, TGI generates twice and reports the second alone (`partial_usage`)"
     ),
     metrics="tgi",
+    start="text-generation-launcher --model-id MODEL --hostname 127.0.0.1 --port 3000",
+    url="http://127.0.0.1:3000",
 )
 
 SGLANG: Final = Profile(
@@ -111,6 +120,8 @@ SGLANG: Final = Profile(
     estimated="streams of its Ollama routes: their last record has no counts",
     flags="`--enable-cache-report` for cached tokens; `--enable-metrics` for its metrics",
     metrics="sglang",
+    start="python -m sglang.launch_server --model-path MODEL --port 30000 --enable-metrics --enable-cache-report",
+    url="http://127.0.0.1:30000",
 )
 
 TRTLLM: Final = Profile(
@@ -126,6 +137,7 @@ TRTLLM: Final = Profile(
     estimated="completions of responses streams that are cut",
     flags="`return_perf_metrics` for its metrics",
     metrics="trtllm",
+    start="trtllm-serve MODEL --host 127.0.0.1 --port 8000",
 )
 
 TRITON: Final = Profile(
@@ -142,6 +154,8 @@ TRITON: Final = Profile(
     estimated="completions of streams otherwise: an event with text is a token. Plain replies: unknown",
     flags="counts as output tensors of the model",
     metrics="triton",
+    start="tritonserver --model-repository=models --http-address=127.0.0.1 --metrics-port=8002",
+    ask=("/v2/models/MODEL/generate", '{"text_input": "Say hello.", "max_tokens": 20}'),
 )
 
 LLAMACPP: Final = Profile(
@@ -159,6 +173,8 @@ LLAMACPP: Final = Profile(
     ),
     flags="`--metrics` for its metrics",
     metrics="llamacpp",
+    start="llama-server -m MODEL.gguf --host 127.0.0.1 --port 8081 --metrics",
+    url="http://127.0.0.1:8081",
 )
 
 OLLAMA: Final = Profile(
@@ -173,6 +189,8 @@ OLLAMA: Final = Profile(
     end="the record with `done: true`; OpenAI's routes: `[DONE]`",
     exact="its own routes; OpenAI's routes where the client asks for usage",
     estimated="completions of streams that are cut, and of OpenAI's routes without usage: an event is a token",
+    start="ollama serve",
+    url="http://127.0.0.1:11434",
 )
 
 TRANSFORMERS: Final = Profile(
@@ -187,6 +205,7 @@ TRANSFORMERS: Final = Profile(
     end="the end of the body; chat: after a finish reason and usage, unasked",
     exact="all replies that end",
     estimated="completions of streams that are cut: an event is a token",
+    start="transformers serve --host 127.0.0.1 --port 8000",
 )
 
 ANTHROPIC: Final = Profile(
@@ -201,6 +220,11 @@ ANTHROPIC: Final = Profile(
     end="`message_stop`",
     exact="all replies that end; compaction and fallbacks from `iterations`; the prompt of streams that are cut",
     estimated="completions of streams that are cut: an event is a token, and has several",
+    url="https://api.anthropic.com",
+    ask=(
+        "/v1/messages",
+        '{"model": "MODEL", "max_tokens": 20, "messages": [{"role": "user", "content": "Say hello."}]}',
+    ),
 )
 
 OPENAI: Final = Profile(
@@ -213,6 +237,7 @@ OPENAI: Final = Profile(
     end="`[DONE]`; responses: `response.completed`, `response.incomplete`, `response.failed`",
     exact="plain replies; streams of which the client asks for usage; Groq's and DeepSeek's in any case",
     estimated="completions of streams without usage, and of those that are cut: an event is a token",
+    url="https://api.openai.com",
 )
 
 UNKNOWN: Final = Profile(

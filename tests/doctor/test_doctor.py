@@ -4,6 +4,7 @@ import asyncio
 import datetime as dt
 import email.utils
 import json
+import os
 import resource
 import socket
 import ssl
@@ -16,12 +17,14 @@ import aiohttp
 import pytest
 import trustme
 from aiohttp import web
+from otlp_receiver import grpc_receiver, http_receiver
 
 from inferwatch import cli, config
 from inferwatch.doctor import engine, files, machine, services
 from inferwatch.doctor.command import CHECKS
 from inferwatch.doctor.finding import Finding, Level, as_json, as_text, worst
 from inferwatch.doctor.patient import Options, Patient
+from inferwatch.engines import PROFILES
 from inferwatch_simulator import server
 from inferwatch_simulator.config import SimulatorConfig
 
@@ -174,7 +177,7 @@ async def test_an_engine_that_wants_a_key(patient: Any, serve: Serve) -> None:
 async def test_an_engine_that_nobody_knows(patient: Any, serve: Serve) -> None:
     """It is asked for nothing, and that is said."""
     url = await serve({"/v1/models": {"data": [{"id": "m"}]}})
-    await only(engine.identified, await patient({"upstream.url": url}), NOTE, "unknown", "`upstream.engine`")
+    await only(engine.identified, await patient({"upstream.url": url}), NOTE, "none that we know", "`upstream.engine`")
 
 
 async def test_an_engine_without_models(patient: Any, serve: Serve) -> None:
@@ -418,7 +421,89 @@ async def test_a_prometheus_that_scrapes_us(patient: Any, serve: Serve) -> None:
     assert worst(await services.prometheus(await patient(prometheus=url))) is NONE
 
 
+async def test_the_live_pages_prometheus_is_asked_for_this_host(patient: Any, serve: Serve, tmp_path: Path) -> None:
+    """Without a flag it is that of the configuration, with its label and its token."""
+    url = await serve({"/api/v1/query": instant(time.time() - 5)})
+    keys = {"live.prometheus_url": url, "live.instance": "host"}
+    assert worst(await services.prometheus(await patient(keys))) is NONE
+    keys["live.prometheus_token_file"] = str(tmp_path / "none")
+    await only(services.prometheus, await patient(keys), FAULT, "live.prometheus_token_file")
+    empty = await serve({"/api/v1/query": instant()})
+    await only(
+        services.prometheus,
+        await patient({"live.prometheus_url": empty, "live.instance": "host"}),
+        FAULT,
+        '{instance="host"}',
+    )
+
+
+# --- OTLP
+
+
+@pytest.fixture(name="no_otel_variables")
+def _no_otel_variables(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in list(os.environ):
+        if name.startswith("OTEL_"):
+            monkeypatch.delenv(name)
+    return monkeypatch
+
+
+async def test_otlp_that_is_taken(patient: Any, no_otel_variables: pytest.MonkeyPatch) -> None:
+    """An empty request for each signal that is exported; what is not exported is not asked for."""
+    assert await services.otlp(await patient()) == []
+    with http_receiver() as (url, received):
+        found = await services.otlp(await patient({"otlp.traces": True, "otlp.logs": True, "otlp.endpoint": url}))
+    assert [(each.level, each.what.partition(":")[0]) for each in found] == [(NONE, "traces"), (NONE, "logs")]
+    assert received.spans == received.logs == []
+
+
+@pytest.mark.parametrize(
+    ("pages", "words"),
+    [
+        ({"/v1/traces": (401, "")}, ["401", "OTEL_EXPORTER_OTLP_HEADERS"]),
+        ({}, ["404", "without /v1/"]),
+        ({"/v1/traces": (503, "")}, ["503", "start an OpenTelemetry collector"]),
+    ],
+)
+async def test_an_endpoint_that_takes_nothing(
+    patient: Any, serve: Serve, no_otel_variables: pytest.MonkeyPatch, pages: dict[str, Any], words: list[str]
+) -> None:
+    """By what it answers."""
+    keys = {"otlp.traces": True, "otlp.endpoint": await serve(pages)}
+    await only(services.otlp, await patient(keys), FAULT, *words)
+
+
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+async def test_an_endpoint_that_is_away(
+    patient: Any, free_port: Any, no_otel_variables: pytest.MonkeyPatch, protocol: str
+) -> None:
+    """Nobody listens; the address may be the environment's."""
+    no_otel_variables.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{free_port()}")
+    keys = {"otlp.traces": True, "otlp.protocol": protocol}
+    found = await only(services.otlp, await patient(keys), FAULT, "`otlp.endpoint`")
+    assert "refused" in found.what.lower() or "Connect call failed" in found.what
+
+
+async def test_otlp_over_grpc(patient: Any, no_otel_variables: pytest.MonkeyPatch) -> None:
+    """A connection is enough; and a variable that makes no sense is named."""
+    with grpc_receiver() as (url, _):
+        keys = {"otlp.metrics": True, "otlp.protocol": "grpc", "otlp.endpoint": url}
+        assert worst(await services.otlp(await patient(keys))) is NONE
+    no_otel_variables.setenv("OTEL_TRACES_EXPORTER", "zipkin")
+    await only(services.otlp, await patient({"otlp.traces": True}), FAULT, "OTEL_TRACES_EXPORTER")
+
+
 # --- the whole
+
+
+@pytest.mark.parametrize("persona", ["vllm", "tgi", "sglang", "trtllm", "llamacpp", "ollama", "transformers"])
+async def test_each_engine_is_known_by_its_profile(patient: Any, persona: str) -> None:
+    """As the relay knows it, and nothing is wrong with it."""
+    simulated = SimulatorConfig(port=0, host="127.0.0.1", engine=persona, enable_prompt_tokens_details=True)
+    async with await server.start(simulated) as running:
+        found = await engine.identified(await patient({"upstream.url": running.url}))
+    assert found[0].what.startswith(PROFILES[persona].title)
+    assert [each for each in found if each.level in (WARNING, FAULT)] == []
 
 
 async def test_nothing_is_wrong_on_a_healthy_host(patient: Any) -> None:

@@ -6,6 +6,7 @@ Beside it run a simulated engine, Prometheus with our rules and Alertmanager; ad
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
 import time
@@ -108,7 +109,7 @@ async def _ask(stack: Stack) -> None:
     stack.settled(3)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)  # a page that starts each engine's Inferwatch, on a busy machine
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if commands(page)], ids=lambda page: str(page.relative_to(ROOT))
 )
@@ -123,11 +124,14 @@ def test_the_commands_of_a_page(page: Path, environ: dict[str, str], tmp_path: P
         if command.elsewhere is not None:
             continue
         started_s = time.monotonic()
-        script = f"set -euo pipefail\n{command.script}\n"
+        # `head` closes the pipe before what feeds it has ended; a `grep` that finds nothing has looked all the same.
+        strict = "" if "| head" in command.script else "set -o pipefail\n"
+        fine = (0, 1) if re.search(r"\| *grep\b[^|]*$", command.script) else (0,)
+        script = f"set -eu\n{strict}{command.script}\n"
         done = subprocess.run(
             ["bash", "-c", script], cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=90, check=False
         )
         told = (
             f"{command.text}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}\nafter {time.monotonic() - started_s:.1f} s"
         )
-        assert done.returncode == 0, told
+        assert done.returncode in fine, told

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from stack import MODEL
+
 ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = tuple(
     sorted(
@@ -57,10 +59,15 @@ PLACEHOLDERS: Final = {
     "http://ENGINE:8000": "$ENGINE",
     "http://127.0.0.1:8000": "$ENGINE",
     "http://OTLP:4318": "$ENGINE",  # which answers 404: the command is seen to work, the endpoint is another matter
+    **{f"http://127.0.0.1:{port}": "$ENGINE" for port in (30000, 3000, 8081, 11434)},
+    "https://api.anthropic.com": "$ENGINE",
+    "https://api.openai.com": "$ENGINE",
+    "YESTERDAY": '"$(date -u -d yesterday +%F)"',
     "STATE_DIR": "$STATE",
     "/var/lib/inferwatch": "$STATE",
     "=MODEL": "=$MODEL",
-    '"MODEL"': '"$MODEL"',
+    '"MODEL"': f'"{MODEL}"',
+    "--engine NAME": "--engine tgi",
     "=llama": "=$MODEL",
     "=TENANT": "=anonymous",
     "=acme": "=anonymous",
@@ -108,6 +115,15 @@ ELSEWHERE: Final = (
     Elsewhere(r"inferwatch doctor --capture .*", "needs a GPU", "gpu/test_gpu_capture.py"),
     Elsewhere(r"inferwatch doctor --privacy .*", "needs a text and keys", "privacy"),
     Elsewhere(r"inferwatch top( --admin \S+)?( --view \w+)?", "needs a terminal", "services/test_top_in_tmux.py"),
+    Elsewhere(
+        r"(vllm serve|text-generation-launcher|python -m sglang\.launch_server|trtllm-serve|tritonserver|llama-server|"
+        r"ollama serve|transformers serve)\b.*",
+        "starts an engine; the simulator stands in for each, and a real vLLM in tests/engines",
+        "conformance/test_personas.py",
+    ),
+    Elsewhere(r"cp \.env\.example \.env", "the file is checked", "deploy/test_compose.py"),
+    Elsewhere(r"(python3 -m venv|install -[Dm]) .*(/opt|/etc|~)/.*", "into the system", "deploy/test_systemd.py"),
+    Elsewhere(r"systemctl enable .*", "needs systemd", "deploy/test_systemd.py"),
     Elsewhere(r"kill -9", "what is told about, nothing to type"),
     Elsewhere(r"(promtool check|amtool check-config).*", "checked with our files", "services/test_promtool.py"),
 )

@@ -29,6 +29,7 @@ CHECKS: Final[tuple[Callable[[Patient], Awaitable[list[Finding]]], ...]] = (
     files.certificate,
     files.prices,
     services.redis,
+    services.otlp,
     services.running,
     services.prometheus,
 )

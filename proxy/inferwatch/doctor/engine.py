@@ -9,6 +9,11 @@ import msgspec
 
 from inferwatch.doctor.finding import Finding, Level
 from inferwatch.doctor.patient import Patient, Reply
+from inferwatch.engines import AUTO, UNKNOWN, VLLM, Asked, Profile, profile_of
+from inferwatch.relay.engine_identity import Answer, identify
+
+# As a profile says that its engine needs none.
+NO_FLAGS: Final = UNKNOWN.flags
 
 # Kerberos refuses at 300 s, dashboards look wrong long before; NTP holds milliseconds.
 MAX_CLOCK_SKEW_S: Final = 5.0
@@ -35,7 +40,8 @@ async def reachable(patient: Patient) -> list[Finding]:
         what = f"{url}: /health answers {reply.status}"
         return [_fault("upstream", what, "the engine is up but not well: look at its log; it may still load its model")]
     found = [Finding(check="upstream", level=Level.OK, what=f"{url} answers")]
-    if reply.date and (skew := _skew_s(reply.date)) is not None and abs(skew) > MAX_CLOCK_SKEW_S:
+    date = reply.headers.get("date", "")
+    if date and (skew := _skew_s(date)) is not None and abs(skew) > MAX_CLOCK_SKEW_S:
         what = f"the engine's clock is {skew:+.0f} s from this host's"
         remedy = "run NTP (chrony, systemd-timesyncd) on both: traces of the two will not fit together"
         found.append(Finding(check="clock", level=Level.WARNING, what=what, remedy=remedy))
@@ -43,35 +49,50 @@ async def reachable(patient: Patient) -> list[Finding]:
 
 
 async def identified(patient: Patient) -> list[Finding]:
-    """What the engine is, and whether it counts tokens as we need it."""
+    """What the engine is, as the relay finds out, and whether it counts tokens as we need it."""
     models, version = await asyncio.gather(patient.engine("/v1/models"), patient.engine("/version"))
     if not models.status:
         return []  # said by `reachable`
+    name: str | None = patient.config.upstream.engine
+    if name == AUTO:
+        name = await identify(lambda path: _answer(patient, path.decode()))
+    if name is None:
+        remedy = "wait until it has loaded its model; it is asked again until it says what it is"
+        return [Finding(check="engine", level=Level.NOTE, what="it is still starting", remedy=remedy)]
+    profile = profile_of(name)
     if models.status in (401, 403):
         remedy = "give `--api-key-env NAME`, the name of a variable that holds a key of the engine"
-        return [Finding(check="engine", level=Level.NOTE, what="it wants a key, so no more was asked", remedy=remedy)]
-    name = patient.config.upstream.engine
-    if name == "auto":
-        name = "vllm" if _is_vllm(version) else "unknown"
+        what = f"{profile.title}: it wants a key, so no more was asked"
+        return [Finding(check="engine", level=Level.NOTE, what=what, remedy=remedy)]
     names = _model_names(models)
-    what = f"{name}{_version_of(version)}, models: {', '.join(names) or 'none listed'}"
+    what = f"{profile.title}{_version_of(version)}, models: {', '.join(names) or 'none listed'}"
     found = [Finding(check="engine", level=Level.OK, what=what)]
-    if name == "unknown":
+    if profile is UNKNOWN:
         found[0] = Finding(
             check="engine",
             level=Level.NOTE,
-            what=what,
+            what=f"it is none that we know; models: {', '.join(names) or 'none listed'}",
             remedy="it will be asked for nothing that it might refuse; if you know what it is, set `upstream.engine`",
         )
-    if not names:
+    if models.status == 200 and not names:
         remedy = "load a model, or see whether `upstream.url` is the engine's own address and not a gateway's"
         found.append(Finding(check="models", level=Level.WARNING, what="/v1/models lists no model", remedy=remedy))
-    elif name == "vllm" and patient.options.request:
-        found += await _usage(patient, names[0])
+    elif profile.asked is Asked.CONTINUOUS:
+        found += await _usage(patient, profile, names[0]) if names and patient.options.request else []
+    elif profile.flags != NO_FLAGS:
+        what = f"counts of {profile.title} that need a flag were not looked at"
+        found.append(Finding(check="engine flags", level=Level.NOTE, what=what, remedy=profile.flags))
     return found
 
 
-async def _usage(patient: Patient, model: str) -> list[Finding]:
+async def _answer(patient: Patient, path: str) -> Answer:
+    """Ask as the relay's probe does; no answer is one of status 0."""
+    reply = await patient.engine(path)
+    headers = {name.encode(): value.encode("utf-8", "replace") for name, value in reply.headers.items()}
+    return Answer(reply.status, headers, reply.body)
+
+
+async def _usage(patient: Patient, profile: Profile, model: str) -> list[Finding]:
     """Ask for one token, as the relay would ask, and look at what comes with it."""
     reply = await patient.engine("/v1/chat/completions", _ASK_ONE_TOKEN | {"model": model})
     if reply.status != 200:
@@ -87,13 +108,13 @@ async def _usage(patient: Patient, model: str) -> list[Finding]:
     found = [Finding(check="usage", level=Level.OK, what="streams carry running token counts")]
     if not running:
         what = "streams carry a count at their end only: those hung up on will be estimates"
-        found = [Finding(check="usage", level=Level.WARNING, what=what, remedy="upgrade vLLM")]
+        found = [Finding(check="usage", level=Level.WARNING, what=what, remedy=f"upgrade {profile.title}")]
     last: dict[str, Any] = next(usage for usage in reversed(usages) if usage)
     if last.get("prompt_tokens_details") is None:
-        remedy = "start vLLM with `--enable-prompt-tokens-details`, to see cached tokens per request and their price"
+        remedy = f"{profile.flags}: with it cached tokens are seen per request, and their price"
         what = "cached prompt tokens are not reported"
         found.append(Finding(check="engine flags", level=Level.NOTE, what=what, remedy=remedy))
-    if not any(event.get("metrics") for event in events):
+    if profile is VLLM and not any(event.get("metrics") for event in events):
         remedy = "start vLLM with `--enable-per-request-metrics`, to tell queue from prefill in each request's time"
         what = "the engine's own times of a request are not reported"
         found.append(Finding(check="engine flags", level=Level.NOTE, what=what, remedy=remedy))

@@ -4,6 +4,7 @@ import asyncio
 import os
 import ssl
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
@@ -24,7 +25,7 @@ class Reply(msgspec.Struct, frozen=True):
 
     status: int = 0
     body: bytes = b""
-    date: str = ""
+    headers: dict[str, str] = {}  # by lower-case name
     error: str = ""
 
     @property
@@ -56,6 +57,14 @@ class Patient:
     async def get(self, url: str, **headers: str) -> Reply:
         """GET `url`. Never raises: no answer is a finding, too."""
         return await self._ask("GET", url, None, headers)
+
+    async def post(self, url: str, headers: dict[str, str], ca_file: str = "") -> Reply:
+        """POST nothing to `url`; `ca_file` is whom else to trust than the system does. Never raises, either."""
+        try:
+            tls = await asyncio.to_thread(ssl.create_default_context, cafile=ca_file) if ca_file else True
+        except OSError as error:  # ssl.SSLError is one
+            return Reply(error=f"the file of certificates: {error.strerror or 'no PEM'}")
+        return await self._ask("POST", url, None, headers, tls)
 
     @property
     def admin_url(self) -> str:
@@ -99,11 +108,25 @@ class Patient:
                 data = await reply.content.read(MAX_BYTES)
                 while len(data) < MAX_BYTES and (more := await reply.content.read(MAX_BYTES - len(data))):
                     data += more
-                return Reply(reply.status, data, reply.headers.get("date", ""))
+                headers_got = {name.lower(): value for name, value in reply.headers.items()}
+                return Reply(reply.status, data, headers_got)
         except TimeoutError:
             return Reply(error=f"no answer within {TIMEOUT_S:.0f} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return Reply(error=_words(error))
+
+
+def bearer(path: str) -> dict[str, str]:
+    """Return the header with the token in the first line of a file, none for no file. Blocking.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it holds no text.
+    """
+    if not path:
+        return {}
+    with Path(path).open("rb") as file:
+        return {"Authorization": f"Bearer {file.readline(MAX_BYTES).strip().decode('ascii')}"}
 
 
 def _words(error: Exception) -> str:

@@ -1,41 +1,62 @@
 """What stands beside us: Prometheus, and the Inferwatch that runs already."""
 
+import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
+import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from inferwatch import admin_token, redis_address
 from inferwatch.config import ConfigError, parse_address
 from inferwatch.doctor import machine
 from inferwatch.doctor.finding import Finding, Level
-from inferwatch.doctor.patient import Patient
+from inferwatch.doctor.patient import TIMEOUT_S, Patient, bearer
 
 # A series of ours that every scrape brings.
 _UP_QUERY: Final = "inferwatch_build_info"
+
+# The specification's own.
+_HTTP_DEFAULT: Final = "http://localhost:4318"
+_GRPC_DEFAULT: Final = "http://localhost:4317"
+_GRPC_PORT: Final = 4317
 
 # Prometheus keeps a series that is not renewed for five minutes.
 _STALE_S: Final = 300.0
 
 
 async def prometheus(patient: Patient) -> list[Finding]:
-    """Whether the Prometheus at `--prometheus` has fresh numbers of ours."""
-    url = patient.options.prometheus.rstrip("/")
+    """Whether the Prometheus at `--prometheus`, or else that of the live page, has fresh numbers of ours."""
+    live = patient.config.live
+    url = (patient.options.prometheus or live.prometheus_url).rstrip("/")
     if not url:
         return []
-    reply = await patient.get(f"{url}/api/v1/query?query={quote(f'timestamp({_UP_QUERY})')}")
+    headers, labels = {}, ""
+    if not patient.options.prometheus:
+        labels = f"{{instance={msgspec.json.encode(live.instance).decode()}}}" if live.instance else ""
+        try:
+            headers = await asyncio.to_thread(bearer, live.prometheus_token_file)
+        except (OSError, ValueError) as error:
+            what = f"live.prometheus_token_file: {getattr(error, 'strerror', None) or 'holds no token'}"
+            remedy = "write the token there, so that the user that runs Inferwatch can read it"
+            return [Finding(check="prometheus", level=Level.FAULT, what=what, remedy=remedy)]
+    query = quote(f"timestamp({_UP_QUERY}{labels})")
+    reply = await patient.get(f"{url}/api/v1/query?query={query}", **headers)
     ages = _ages_s(reply.json) if reply.status == 200 else None
     if ages is None:
-        remedy = "give the base URL of a Prometheus, as http://prometheus:9090"
+        remedy = (
+            "give the base URL of a Prometheus, as http://prometheus:9090, in `live.prometheus_url` or --prometheus"
+        )
         what = f"{url}: {reply.error or f'answers {reply.status}'}"
         return [Finding(check="prometheus", level=Level.FAULT, what=what, remedy=remedy)]
     if not ages or min(ages) > _STALE_S:
         port = parse_address("admin", patient.config.admin)[1]
         remedy = f"add a scrape job for port {port}, path /metrics, and look at {url}/targets for its error"
-        what = f"{url} has no fresh series of Inferwatch"
+        what = f"{url} has no fresh series of Inferwatch{labels}"
         return [Finding(check="prometheus", level=Level.FAULT, what=what, remedy=remedy)]
     return [Finding(check="prometheus", level=Level.OK, what=f"{len(ages)} Inferwatch(es), {min(ages):.0f} s ago")]
 
@@ -66,6 +87,71 @@ async def redis(patient: Patient) -> list[Finding]:
         return [Finding(check="redis", level=Level.FAULT, what=f"the Redis of shared budgets: {error}", remedy=remedy)]
     await link.close()
     return [Finding(check="redis", level=Level.OK, what="budgets can be shared")]
+
+
+async def otlp(patient: Patient) -> list[Finding]:
+    """Whether somebody takes what is exported, signal by signal. What is sent is an empty request: nothing is added."""
+    settings = patient.config.otlp
+    if not settings.exports():
+        return []
+    from inferwatch_collectors.otlp import environment  # noqa: PLC0415 - as above
+
+    found = []
+    for signal in environment.SIGNALS:
+        try:
+            if environment.exports(settings, signal):
+                found.append(await _otlp(patient, signal, environment.protocol(settings, signal)))
+        except ConfigError as error:
+            remedy = "docs/topics/traces.md says which variables are heeded"
+            found.append(Finding(check="otlp", level=Level.FAULT, what=str(error), remedy=remedy))
+    return found
+
+
+async def _otlp(patient: Patient, signal: str, protocol: str) -> Finding:
+    from inferwatch_collectors.otlp.environment import GRPC, of_exporter  # noqa: PLC0415 - as above
+
+    own = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT", "").strip()
+    base = patient.config.otlp.endpoint or of_exporter(signal, "ENDPOINT")
+    if protocol == GRPC:
+        where = base or _GRPC_DEFAULT
+        error = await _cannot_connect(where)
+        status = 0
+    else:
+        is_whole = bool(own) and not patient.config.otlp.endpoint
+        where = own if is_whole else f"{(base or _HTTP_DEFAULT).rstrip('/')}/v1/{signal}"
+        headers = {"content-type": "application/x-protobuf"} | _pairs(of_exporter(signal, "HEADERS"))
+        reply = await patient.post(where, headers, of_exporter(signal, "CERTIFICATE"))
+        status, error = reply.status, reply.error or ("" if reply.status == 200 else f"answers {reply.status}")
+    if not error:
+        return Finding(check="otlp", level=Level.OK, what=f"{signal}: {where} takes them")
+    remedy = "start an OpenTelemetry collector there, or correct `otlp.endpoint`; traffic does not wait for it"
+    if status in (401, 403):
+        remedy = "put the header with its token into OTEL_EXPORTER_OTLP_HEADERS"
+    elif status == 404:
+        remedy = "give `otlp.endpoint` without /v1/…, and look whether the collector has a pipeline for this signal"
+    elif "certificate" in error:
+        remedy = "name its CA in OTEL_EXPORTER_OTLP_CERTIFICATE"
+    return Finding(check="otlp", level=Level.FAULT, what=f"{signal}: {where}: {error}", remedy=remedy)
+
+
+async def _cannot_connect(address: str) -> str:
+    """Return why nobody accepts a connection there, "" if somebody does."""
+    parts = urlsplit(address if "://" in address else f"http://{address}")
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            _, writer = await asyncio.open_connection(parts.hostname, parts.port or _GRPC_PORT)
+    except TimeoutError:
+        return f"no answer within {TIMEOUT_S:.0f} s"
+    except (OSError, ValueError) as error:
+        return getattr(error, "strerror", None) or "no connection"
+    writer.close()
+    return ""
+
+
+def _pairs(text: str) -> dict[str, str]:
+    """Return OTEL_EXPORTER_OTLP_HEADERS as headers."""
+    pairs = (pair.partition("=") for pair in text.split(",") if "=" in pair)
+    return {name.strip(): unquote(value.strip()) for name, _, value in pairs}
 
 
 # (metric, is it bad, what it means, remedy): what a running Inferwatch says of itself.
