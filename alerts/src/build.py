@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from alerts.src import budgets, drift, engine, gpu, quality, requests, sharing, slo, traces, watching
+from alerts.src import budgets, drift, engine, gpu, privacy, quality, requests, sharing, slo, traces, watching
 from alerts.src.alert import Alert, Group
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 # In the order of the list of alerts. A new group is a module beside this one and a line here.
-MODULES: Final = (slo, requests, engine, gpu, budgets, sharing, drift, quality, traces, watching)
+MODULES: Final = (slo, requests, engine, gpu, budgets, sharing, drift, quality, traces, privacy, watching)
 
 _UNITS_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _DURATION: Final = re.compile(r"(\d+)(ms|[smhd])")

@@ -279,9 +279,39 @@ _EXPORT: Final = Row(
     ),
 )
 
+_CONTENT: Final = Row(
+    "Personal data in content",
+    (
+        stack(
+            "Content of traces",
+            counted("inferwatch_privacy_requests_total", HOST, "result", legend="{{result}}"),
+            "short",
+            "Requests in the time shown, by what became of their texts. cut: kept up to a bound. Nothing is kept after "
+            "timeout, failed and overflow.",
+        ),
+        stack(
+            "Found, by kind",
+            counted("inferwatch_privacy_found_total", HOST, "entity", legend="{{entity}}"),
+            "short",
+            "Places in texts, in the time shown. Each has a pseudonym in its place.",
+        ),
+        series(
+            "Not looked at to the end, by host",
+            total(
+                "inferwatch_privacy_requests_total",
+                f'{HOST}, result=~"timeout|failed|overflow"',
+                "instance, result",
+                legend="{{instance}} {{result}}",
+            ),
+            "short",
+            "Requests a second of which nothing is kept.",
+        ),
+    ),
+)
+
 BOARD: Final = Board(
     uid="inferwatch-fleet",
     about="Many hosts on one page, and how Inferwatch itself is doing on each.",
-    rows=(_HOSTS, _RELAY, _TAP, _COLLECTOR, _EXPORT),
+    rows=(_HOSTS, _RELAY, _TAP, _COLLECTOR, _EXPORT, _CONTENT),
     variables=("job", "instance"),
 )

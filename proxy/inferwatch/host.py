@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import resource
 import secrets
 import socket
 from pathlib import Path
@@ -15,6 +16,12 @@ SECRET_BYTES: Final = 32
 
 # sun_path has 108 bytes with the closing zero.
 MAX_SOCKET_PATH_BYTES: Final = 107
+
+
+def forbid_core_dumps() -> None:
+    """Have the kernel write no image of our memory after a crash, nor of our children's: prompts are in it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
 
 
 def bind(key: str, address: str, count: int) -> list[socket.socket]:

@@ -250,6 +250,8 @@ def serve(loaded: Config, reload: Callable[[], Config]) -> int:
         ConfigError: a socket, folder or file that the configuration names cannot be used.
     """
 
+    host.forbid_core_dumps()
+
     async def main() -> int:
         return await Supervisor(loaded, reload).run()
 

@@ -1,0 +1,83 @@
+"""Content that should have been looked at for personal data and was not. It is not kept, so nobody is hurt."""
+
+from typing import Final
+
+from alerts.src.alert import Alert, Case, Group
+
+_HOST: Final = 'job="inferwatch", instance="host1:9480"'
+_LABELS: Final = {"job": "inferwatch", "instance": "host1:9480"}
+_BY: Final = "by (job, instance)"
+
+
+def _requests(result: str) -> str:
+    return f'inferwatch_privacy_requests_total{{{_HOST}, result="{result}"}}'
+
+
+DROPPED: Final = Alert(
+    name="InferwatchContentDropped",
+    severity="ticket",
+    # `cut` and `overflow` are bounds that somebody chose.
+    expr=f'sum {_BY} (increase(inferwatch_privacy_requests_total{{result="failed"}}[15m])) > 0',
+    for_="5m",
+    keep="15m",
+    summary="Some traces of {{ $labels.instance }} have no content: the search for personal data failed, and nothing of "
+    "those users' texts was kept",
+    value="{{ $value | humanize }} requests in 15 minutes",
+    dashboard="inferwatch-fleet",
+    fires=(Case(series={_requests("failed"): "0+1x60"}, at="45m", labels=_LABELS, value="15 requests in 15 minutes"),),
+    silent=(
+        Case(series={_requests("failed"): "7x60"}, at="45m", says="a fault, long ago"),
+        Case(
+            series={_requests("kept"): "0+9x60", _requests("cut"): "0+2x60"}, at="45m", says="long texts that are cut"
+        ),
+    ),
+)
+
+SLOW: Final = Alert(
+    name="InferwatchContentScanSlow",
+    severity="ticket",
+    expr=f'sum {_BY} (increase(inferwatch_privacy_requests_total{{result="timeout"}}[15m])) > 0',
+    for_="5m",
+    keep="15m",
+    summary="Some traces of {{ $labels.instance }} have no content: looking for personal data in a user's text took "
+    "longer than its budget",
+    value="{{ $value | humanize }} requests in 15 minutes",
+    dashboard="inferwatch-fleet",
+    fires=(Case(series={_requests("timeout"): "0+1x60"}, at="45m", labels=_LABELS, value="15 requests in 15 minutes"),),
+    silent=(Case(series={_requests("timeout"): "7x60"}, at="45m", says="texts of long ago"),),
+)
+
+OVERFLOW: Final = Alert(
+    name="InferwatchContentOverflow",
+    severity="ticket",
+    expr=f"""
+        sum {_BY} (increase(inferwatch_privacy_requests_total{{result="overflow"}}[1h]))
+        / sum {_BY} (increase(inferwatch_privacy_requests_total[1h]))
+        > 0.05
+    """,
+    for_="15m",
+    keep="1h",
+    summary="Content of users' requests on {{ $labels.instance }} is missing in traces: more is sampled than is looked at",
+    value="{{ $value | humanizePercentage }} of what was sampled",
+    dashboard="inferwatch-fleet",
+    fires=(
+        Case(
+            series={_requests("overflow"): "0+1x150", _requests("kept"): "0+3x150"},
+            at="120m",
+            labels=_LABELS,
+            value="25% of what was sampled",
+        ),
+    ),
+    silent=(
+        Case(series={_requests("overflow"): "0 0 9 9x150", _requests("kept"): "0+30x150"}, at="50m", says="one burst"),
+    ),
+)
+
+
+def group() -> Group:
+    """Return the rule file."""
+    return Group(
+        name="privacy",
+        about="What is personal in content that is kept.",
+        alerts=(DROPPED, SLOW, OVERFLOW),
+    )
