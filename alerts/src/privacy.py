@@ -20,8 +20,8 @@ DROPPED: Final = Alert(
     expr=f'sum {_BY} (increase(inferwatch_privacy_requests_total{{result="failed"}}[15m])) > 0',
     for_="5m",
     keep="15m",
-    summary="Some traces of {{ $labels.instance }} have no content: the search for personal data failed, and nothing of "
-    "those users' texts was kept",
+    summary="Some traces of {{ $labels.instance }} have no content: the search for personal data failed, and nothing "
+    "of those users' texts was kept",
     value="{{ $value | humanize }} requests in 15 minutes",
     dashboard="inferwatch-fleet",
     fires=(Case(series={_requests("failed"): "0+1x60"}, at="45m", labels=_LABELS, value="15 requests in 15 minutes"),),
@@ -57,7 +57,8 @@ OVERFLOW: Final = Alert(
     """,
     for_="15m",
     keep="1h",
-    summary="Content of users' requests on {{ $labels.instance }} is missing in traces: more is sampled than is looked at",
+    summary="Content of users' requests on {{ $labels.instance }} is missing in traces: more is sampled "
+    "than is looked at",
     value="{{ $value | humanizePercentage }} of what was sampled",
     dashboard="inferwatch-fleet",
     fires=(

@@ -238,7 +238,7 @@ async def test_no_crash_and_no_spool_has_a_planted_value(
     assert said.count(b"Fault: nobody catches it") >= 1  # a loop may take it for its own to report
     assert said.count(b"Fatal Python error: Aborted") == 2
     assert len(found["spool"]) > 10_000
-    assert found["frames"].count(b"data:") > 3
+    assert b"data:" in found["frames"]
     assert not leaks(values, found)[:10]
 
 
