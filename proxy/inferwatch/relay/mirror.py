@@ -25,6 +25,7 @@ from typing import Final, cast
 import msgspec
 
 from inferwatch import tap
+from inferwatch.relay.masking import masked_close, masked_open
 from inferwatch.relay.observer import Observer
 from inferwatch.relay.spool import SpoolWriter
 from inferwatch.settings.traffic import Tap
@@ -209,7 +210,7 @@ class Mirror(asyncio.Protocol):
         entries = [self._unacked.popleft() for _ in range(count)]
         fresh = [entry for entry in entries if entry[0] != COPIED]
         copied = count - len(fresh)
-        taken = bool(not fresh or self._spool.put(self._encoded(_resent(0, fresh)), len(fresh)))
+        taken = bool(not fresh or self._spool.put(self._encoded(_written(fresh)), len(fresh)))
         refused = (0 if taken else len(fresh)) + (copied if self._spool.failing else 0)
         self.spooled += count - refused
         self._refused += refused
@@ -222,7 +223,7 @@ class Mirror(asyncio.Protocol):
         for start in range(0, len(entries), SPOOL_BATCH):
             part = entries[start : start + SPOOL_BATCH]
             fresh = [entry for entry in part if entry[0] != COPIED]
-            taken = not fresh or self._spool.put(self._encoded(_resent(0, fresh)), 0)
+            taken = not fresh or self._spool.put(self._encoded(_written(fresh)), 0)
             kept += [(COPIED, observer, frame) for _, observer, frame in part] if taken else part
         return kept
 
@@ -324,6 +325,14 @@ class Mirror(asyncio.Protocol):
     def pending_bytes(self) -> int:
         buffered = self._transport.get_write_buffer_size() if self._transport is not None else 0
         return self._pending_bytes + buffered
+
+
+def _written(entries: list[_Entry]) -> tap.Batch:
+    """What goes to disk: how a request was counted, nothing of what was said in it."""
+    batch = _resent(0, entries)
+    return tap.Batch(
+        0, [masked_open(each) for each in batch.opens], [], [], [masked_close(each) for each in batch.closes], None
+    )
 
 
 def _resent(seq: int, entries: list[_Entry]) -> tap.Batch:

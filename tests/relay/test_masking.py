@@ -1,0 +1,89 @@
+"""What lies on disk without a collector counts the same and says nothing."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferwatch.relay.masking import masked, masked_close, masked_open
+from inferwatch.tap import Close, Open
+
+EVENT = '{"id":"chatcmpl-ann","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"ann"},"finish_reason":%s}]}'
+
+
+def opened(path: str, headers: dict[str, str]) -> Open:
+    return Open(
+        id=1, request_id="r", wall_ns=1, arrival_ns=1, sent_ns=2, method="POST", path=path, tenant="t", model="m",
+        stream=True, asked_usage=False, choices=1, headers=headers, body=b"ann", body_bytes=3,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "written"),
+    [
+        ("/v1/chat/completions", "/v1/chat/completions"),
+        ("/v2/models/llama-3.1/generate", "/v2/models/-/generate"),
+        ("/v1/chat/completions/ann%40example.com", "/v1/chat/completions/-"),
+        ("/v1beta/models/x:generateContent", "/v1beta/models/-"),
+        ("/", "/"),
+    ],
+)
+def test_a_path_keeps_the_words_of_the_api(path: str, written: str) -> None:
+    """Which dialect it is, is in them; anything else may be anything."""
+    assert masked_open(opened(path, {})).path == written
+
+
+def test_headers_that_clients_write_and_bodies_are_not_written() -> None:
+    """Who calls, and with which id."""
+    made = masked_open(
+        opened("/v1/completions", {"user-agent": "ann", "x-request-id": "ann", "content-type": "a/json"})
+    )
+
+    assert made.headers == {"content-type": "a/json"}
+    assert made.body == b""
+
+
+def test_a_stream_keeps_its_ends_and_counts() -> None:
+    """Of the length that it had, from the first whole line on."""
+    usage = 'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":2}}'
+    lines = ['nt":"ann"}}]}', "data: " + EVENT % "null", "data: " + EVENT % '"stop"', usage, "data: [DONE]", "", ""]
+
+    made = masked("\n".join(lines).encode(), whole=False).decode().split("\n")
+
+    assert [len(line) for line in made] == [len(line) for line in lines[1:]]
+    assert "ann" not in "".join(made)
+    assert json.loads(made[1][6:])["choices"] == [{"index": 0, "delta": {"content": "   "}, "finish_reason": "stop"}]
+    assert made[2:] == lines[3:]
+
+
+def test_a_plain_reply_keeps_its_shape() -> None:
+    """Whole ones; of the end of a long one nothing can be told."""
+    body = json.dumps(
+        {"choices": [{"message": {"content": 'a "quoted" ann\n'}, "finish_reason": "length"}], "n": 4}, indent=1
+    )
+
+    made = masked(body.encode(), whole=True)
+
+    assert len(made) == len(body.encode())
+    assert b"ann" not in made
+    assert json.loads(made)["choices"][0]["finish_reason"] == "length"
+    assert json.loads(made)["n"] == 4
+    assert masked(b'ann"}}],"usage":{"completion_tokens":7}}', whole=False) == b""
+
+
+def test_what_is_no_json_is_not_written() -> None:
+    """Plain text, events of names of their own."""
+    assert b"ann" not in masked(b"ann says\nevent: Ann\nid: ann\ndata: ann\n: ann", whole=True)
+    assert masked(b"event: message_stop\n", whole=True) == b"event: message_stop\n"
+
+
+@given(st.text(alphabet=st.characters(categories=("L", "N", "P", "Z")), min_size=8), st.sampled_from([True, False]))
+def test_no_text_gets_through(text: str, ascii_only: bool) -> None:
+    """Whatever it is, however it is escaped."""
+    value = "Ann" + text
+    line = b"data: " + json.dumps({"content": value, "type": value}, ensure_ascii=ascii_only).encode()
+    close = Close(id=1, stamp_ns=9, outcome="ok", error="", status=200, response_bytes=len(line), tail=line)
+
+    assert b"Ann" not in masked_close(close).tail
+    assert set(json.loads(masked_close(close).tail[6:])["content"]) <= {" "}
