@@ -229,10 +229,10 @@ def _demo_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from inferwatch_simulator import demo  # noqa: PLC0415
+    from inferwatch_simulator import demo_start  # noqa: PLC0415
 
-    return demo.run(
-        demo.Options(
+    return demo_start.run(
+        demo_start.Options(
             seconds=arguments.seconds,
             against=arguments.against,
             rate=arguments.rate,

@@ -10,105 +10,76 @@ With `against`, only the traffic: to an Inferwatch that runs already, say in a c
 import asyncio
 import contextlib
 import signal
-import socket
 import sys
-import tempfile
 import time
 import webbrowser
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Final
 
 import aiohttp
-import msgspec
 
-from inferwatch.config import reachable_address
 from inferwatch_simulator import load, screen
 from inferwatch_simulator.config import SimulatorConfig
-from inferwatch_simulator.readings import Scrape, parse
-from inferwatch_simulator.scenarios import BY_NAME, Scenario, settings, tenants
+from inferwatch_simulator.demo_start import Options, Started
+from inferwatch_simulator.readings import Scrape, parse, rate
+from inferwatch_simulator.scenarios import BY_NAME, Scenario
 
 REFRESH_S: Final = 1.0
+FIRST_S: Final = 0.1  # until something has been counted
 # Rates and quantiles are of the last so many seconds: long enough to be calm, short enough to be live.
 WINDOW_S: Final = 10.0
-START_TIMEOUT_S: Final = 20.0
+START_TIMEOUT_S: Final = 60.0  # a machine under load takes its time
 
 # How often the demo looks whether a phase begins, and whether drift has been learnt.
 FOLLOW_S: Final = 0.5
 PIN_S: Final = 5.0
 
 
-class Options(NamedTuple):
-    """What the command line may change."""
-
-    seconds: float | None = None  # None: until Ctrl-C
-    against: str | None = None  # None: start an engine and a proxy
-    rate: float | None = None  # conversations per second; None: the scenario's
-    seed: int = 1
-    scenario: str = "day"
-    browser: bool = False  # open the live page in one
-    listen: str = "127.0.0.1:8080"
-    admin: str = "127.0.0.1:9480"
+def show(options: Options, started: Started) -> int:
+    """Send the scenario's traffic to what is starting, and show what comes of it. Returns the exit code."""
+    return asyncio.run(_show_all(options, started))
 
 
-def run(options: Options) -> int:
-    """Run the demo. Returns the exit code."""
-    return asyncio.run(_run(options))
+def only_traffic(options: Options) -> int:
+    """Send only the traffic, to `options.against`. Returns the exit code."""
+    return asyncio.run(_only_traffic(options))
 
 
-async def _run(options: Options) -> int:
+def _stopped_by_signals() -> asyncio.Event:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    if options.against is not None:
-        return await _only_traffic(options.against.rstrip("/"), options, stop)
+    return stop
+
+
+async def _show_all(options: Options, started: Started) -> int:
+    stop = _stopped_by_signals()
     scenario = BY_NAME[options.scenario]
-    listen, admin = _usable("listen", options.listen), _usable("admin", options.admin)
-    engine_port = _free_port()
-    with tempfile.TemporaryDirectory(prefix="inferwatch-demo-") as folder:
-        engine = ["simulate", "--port", str(engine_port), "--seed", str(options.seed)]
-        proxy = ["serve", "--upstream", f"http://127.0.0.1:{engine_port}", "--listen", listen, "--admin", admin]
-        proxy += ["--config", _configured(Path(folder), scenario)]
-        proxy += ["--state-dir", f"{folder}/state", "--log-level", "error"]
-        async with _process(engine), _process(proxy), aiohttp.ClientSession() as session:
-            view = screen.Screen(sys.stdout, data=f"http://{listen}", metrics=f"http://{admin}/metrics")
-            if not await _ready(session, f"http://{admin}/readyz", stop):
-                if not stop.is_set():
-                    sys.stderr.write("inferwatch: the demo did not start; try `inferwatch serve` to see why\n")
-                return 0 if stop.is_set() else 1
-            if options.browser:
-                _ = webbrowser.open(f"http://{admin}/")
-            async with asyncio.TaskGroup() as group:
-                rate = options.rate or scenario.rate
-                traffic = group.create_task(
-                    load.drive(f"http://{listen}", scenario.profile, asyncio.Event(), options.seed, rate)
-                )
-                following = group.create_task(_follow(session, scenario, view, engine_port, admin))
-                if options.seconds is not None:
-                    asyncio.get_running_loop().call_later(options.seconds, stop.set)
-                await _show(session, f"http://{admin}/metrics", view, stop)
-                traffic.cancel()  # nobody wants to wait for the last answers
-                following.cancel()
-            view.close(await _scrape(session, f"http://{admin}/metrics"))
+    async with aiohttp.ClientSession() as session:
+        view = screen.Screen(sys.stdout, data=started.data, metrics=f"{started.admin}/metrics")
+        # Not /readyz, which looks for the engine every two seconds only: it starts beside the proxy.
+        if not await _ready(session, (f"{started.engine}/v1/models", f"{started.admin}/metrics"), stop):
+            if stop.is_set():
+                return 0
+            sys.stderr.write("inferwatch: the demo did not start; try `inferwatch serve` to see why\n")
+            return 1
+        if options.browser:
+            _ = await asyncio.to_thread(webbrowser.open, f"{started.admin}/")
+        async with asyncio.TaskGroup() as group:
+            conversations = options.rate or scenario.rate
+            sending = load.drive(started.data, scenario.profile, asyncio.Event(), options.seed, conversations)
+            traffic = group.create_task(sending)
+            following = group.create_task(_follow(session, scenario, view, started))
+            if options.seconds is not None:
+                asyncio.get_running_loop().call_later(options.seconds, stop.set)
+            await _show(session, f"{started.admin}/metrics", view, stop)
+            traffic.cancel()  # nobody wants to wait for the last answers
+            following.cancel()
+        view.close(await _scrape(session, f"{started.admin}/metrics"))
     return 0
 
 
-def _configured(folder: Path, scenario: Scenario) -> str:
-    """Write the scenario's configuration and the keys of its tenants; return the file."""
-    files = {}
-    for name, key in tenants(scenario).items():
-        file = folder / f"{name}.key"
-        file.touch(mode=0o600)
-        file.write_text(f"{key}\n", encoding="utf-8")
-        files[name] = str(file)
-    config = folder / "inferwatch.yml"
-    config.write_bytes(msgspec.yaml.encode(settings(scenario, files)))
-    return str(config)
-
-
-async def _follow(
-    session: aiohttp.ClientSession, scenario: Scenario, view: screen.Screen, engine_port: int, admin: str
-) -> None:
+async def _follow(session: aiohttp.ClientSession, scenario: Scenario, view: screen.Screen, started: Started) -> None:
     """Tell the engine and the screen which phase it is, and pin what was learnt for drift, once."""
     began_s = time.monotonic()
     phase, pinned, tried_s = None, not scenario.learns, began_s
@@ -117,11 +88,11 @@ async def _follow(
         if phase is not (current := scenario.at(now_s - began_s)):
             view.says = f"{scenario.name}: {current.says}"
             if current.speed != (1.0 if phase is None else phase.speed):
-                await _post(session, f"http://127.0.0.1:{engine_port}/simulator/speed", {"speed": current.speed})
+                await _post(session, f"{started.engine}/simulator/speed", {"speed": current.speed})
             phase = current
         if not pinned and now_s - tried_s > PIN_S:
             tried_s = now_s
-            where = f"http://{admin}/drift/pin?model={SimulatorConfig().model}&tenant={scenario.learns}"
+            where = f"{started.admin}/drift/pin?model={SimulatorConfig().model}&tenant={scenario.learns}"
             pinned = await _post(session, where, None)
         await asyncio.sleep(FOLLOW_S)
 
@@ -133,8 +104,10 @@ async def _post(session: aiohttp.ClientSession, url: str, body: Any) -> bool:
     return False
 
 
-async def _only_traffic(url: str, options: Options, stop: asyncio.Event) -> int:
+async def _only_traffic(options: Options, stop: asyncio.Event | None = None) -> int:
     """Send traffic to a server that somebody else runs; it may come up later than this, and go away in between."""
+    stop = stop or _stopped_by_signals()
+    url = (options.against or "").rstrip("/")
     async with aiohttp.ClientSession() as session:
         while not stop.is_set() and not await _answers(session, f"{url}/v1/models"):
             await asyncio.sleep(REFRESH_S)
@@ -148,16 +121,20 @@ async def _only_traffic(url: str, options: Options, stop: asyncio.Event) -> int:
 
 
 async def _show(session: aiohttp.ClientSession, url: str, view: screen.Screen, stop: asyncio.Event) -> None:
+    """Draw every second; more often until there is something to see."""
     history: list[Scrape] = []
     while not stop.is_set():
         scrape = await _scrape(session, url)
+        moves = False
         if scrape is not None:
             history.append(scrape)
             while scrape.at_s - history[0].at_s > WINDOW_S:
                 history.pop(0)
-            view.draw(history[0], scrape)
+            moves = rate(history[0], scrape, "inferwatch_requests_total") > 0
+            if moves or len(history) == 1 or scrape.at_s - history[0].at_s > REFRESH_S:
+                view.draw(history[0], scrape)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(REFRESH_S):
+            async with asyncio.timeout(REFRESH_S if moves else FIRST_S):
                 _ = await stop.wait()
 
 
@@ -169,13 +146,15 @@ async def _scrape(session: aiohttp.ClientSession, url: str) -> Scrape | None:
         return None
 
 
-async def _ready(session: aiohttp.ClientSession, url: str, stop: asyncio.Event) -> bool:
+async def _ready(session: aiohttp.ClientSession, urls: Sequence[str], stop: asyncio.Event) -> bool:
+    """Wait until all of them answer, once each."""
     deadline_s = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline_s and not stop.is_set():
-        if await _answers(session, url):
-            return True
-        await asyncio.sleep(0.1)
-    return False
+    for url in urls:
+        while not await _answers(session, url):
+            if time.monotonic() > deadline_s or stop.is_set():
+                return False
+            await asyncio.sleep(0.05)
+    return True
 
 
 async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
@@ -183,50 +162,3 @@ async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
         async with session.get(url) as reply:
             return reply.status == 200
     return False
-
-
-@contextlib.asynccontextmanager
-async def _process(arguments: list[str]) -> AsyncIterator[None]:
-    """Run one of our own commands beside us; stopped as it would be in production, by SIGTERM."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "inferwatch", *arguments),
-        stdout=asyncio.subprocess.DEVNULL,
-        process_group=0,
-    )
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            async with asyncio.timeout(10):
-                _ = await process.wait()
-        except TimeoutError:
-            process.kill()
-            _ = await process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _usable(key: str, address: str) -> str:
-    """Return the address, or one with a free port if somebody has that already, or it is 0.
-
-    Raises:
-        ConfigError: it is none, naming `key`.
-    """
-    host, port = reachable_address(key, address)
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            port = _free_port()
-        else:
-            port = probe.getsockname()[1]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

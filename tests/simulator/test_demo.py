@@ -1,6 +1,7 @@
 """`inferwatch demo --against`: only the traffic, to what runs elsewhere."""
 
 import asyncio
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import stack
 
+from inferwatch import cli
 from inferwatch_simulator import demo
 
 
@@ -39,7 +41,8 @@ async def test_it_can_be_stopped_while_it_waits() -> None:
     stop = asyncio.Event()
     stop.set()
 
-    assert await demo._only_traffic(f"http://127.0.0.1:{stack.free_ports(1)[0]}", demo.Options(), stop) == 0
+    options = demo.Options(against=f"http://127.0.0.1:{stack.free_ports(1)[0]}")
+    assert await demo._only_traffic(options, stop) == 0
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://[::1]:9"])
@@ -47,3 +50,35 @@ async def test_nobody_there_is_no_answer(url: str) -> None:
     """A refused connection is not an error of the demo's."""
     async with demo.aiohttp.ClientSession() as session:
         assert not await demo._answers(session, url)
+
+
+def test_all_of_it_starts_shows_numbers_and_ends(tmp_path: Path) -> None:
+    """With names of tenants on its screen, and nothing left in the folder for temporary files."""
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "inferwatch", "demo", "--scenario", "steady", "--seconds", "6", "--rate", "20"),
+            *("--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"),
+        ],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "-- steady: the same all the time" in done.stdout
+    assert "the live page is at http://127.0.0.1:" in done.stdout
+    assert int(done.stdout.splitlines()[-1].split()[0]) > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["--listen", "here"], "inferwatch: listen: expected `host:port`, got `here`\n"),
+        (["--admin", "x:y"], "inferwatch: admin: expected `host:port`, got `x:y`\n"),
+    ],
+)
+def test_an_address_that_is_none(words: list[str], error: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Said before anything is started."""
+    assert cli.main(["demo", *words]) == cli.EXIT_USAGE
+    assert capsys.readouterr().err == error
