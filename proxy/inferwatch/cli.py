@@ -3,13 +3,14 @@
 import argparse
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, NoReturn
 
 import msgspec
 
-from inferwatch import __version__, admin_token, config, redis_address
+from inferwatch import __version__, admin_token, config, progress, redis_address
 from inferwatch.config import Config, ConfigError
 from inferwatch.settings.base import MAX_SECONDS
 from inferwatch.tenants import MIN_SECRET_BYTES, read_table
@@ -204,9 +205,15 @@ def _simulate(arguments: argparse.Namespace) -> int:
     try:
         settings = msgspec.convert(tree, SimulatorConfig, strict=False)
     except (msgspec.ValidationError, ValueError) as error:
-        raise ConfigError(f"simulate: {error}") from None
+        raise ConfigError(f"simulate: {config.reworded(str(error))}") from None
     server.run(settings)
     return EXIT_OK
+
+
+def _url(text: str) -> str:
+    if not re.fullmatch(r"https?://[^/\s]+/?", text):
+        raise argparse.ArgumentTypeError(f"expected `http://host:port` without a path, got `{text}`")
+    return text
 
 
 def _demo_flags(parser: argparse.ArgumentParser) -> None:
@@ -220,7 +227,7 @@ def _demo_flags(parser: argparse.ArgumentParser) -> None:
         + "; ".join(f"{scenario.name}: {scenario.help}" for scenario in SCENARIOS),
     )
     parser.add_argument("--seconds", metavar="S", type=_positive, help="stop after this long (default: at Ctrl-C)")
-    parser.add_argument("--against", metavar="URL", help="only the traffic, to what listens there already")
+    parser.add_argument("--against", metavar="URL", type=_url, help="only the traffic, to what listens there already")
     parser.add_argument("--rate", metavar="N", type=_positive, help="conversations per second (default the scenario's)")
     parser.add_argument("--open", action="store_true", help="open the live page in a browser")
     parser.add_argument("--seed", type=int, default=1, help="the same seed, the same traffic (default 1)")
@@ -288,7 +295,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
     if not arguments.capture:
         return command.run(arguments, lambda: _load(arguments))
     gpu = _load(arguments).gpu
-    return capture.write(arguments.capture, gpu.nvml_library, samples=arguments.readings, interval_s=gpu.interval_s)
+    with progress.shown("doctor: reading the GPUs"):
+        return capture.write(arguments.capture, gpu.nvml_library, samples=arguments.readings, interval_s=gpu.interval_s)
 
 
 def _report_flags(parser: argparse.ArgumentParser) -> None:
@@ -405,7 +413,9 @@ def build_parser(chosen: str | None = None) -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run a command. Exit codes: 0, 1 at run time, 2 usage or configuration."""
     words = sys.argv[1:] if argv is None else argv
-    arguments = build_parser(words[0] if words else "").parse_args(words)
+    arguments, extra = build_parser(words[0] if words else "").parse_known_args(words)
+    if extra:  # said by the command's own parser: its help has the flags
+        OneLineParser(prog=f"inferwatch {arguments.command}").error(f"unrecognized arguments: {' '.join(extra)}")
     try:
         return COMMANDS[arguments.command].run(arguments)
     except ConfigError as error:

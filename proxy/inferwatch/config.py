@@ -160,7 +160,7 @@ def load(
     try:
         config = msgspec.convert(tree, Config, strict=False)
     except msgspec.ValidationError as error:
-        raise ConfigError(_reword(str(error))) from None
+        raise ConfigError(reworded(str(error))) from None
     _check(config)
     return config
 
@@ -261,7 +261,7 @@ def _split_lists(tree: dict[str, Any]) -> None:
             section[last] = [part.strip() for part in section[last].split(",") if part.strip()]
 
 
-def _reword(message: str) -> str:
+def reworded(message: str) -> str:
     """Turn msgspec's "Expected `float`, got `str` - at `$.upstream.url`" into "upstream.url: expected …"."""
     text, marker, where = message.partition(" - at `")
     if not marker:

@@ -13,11 +13,12 @@ import signal
 import sys
 import time
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import aiohttp
 
+from inferwatch.progress import SLOW_S
 from inferwatch_simulator import load, screen
 from inferwatch_simulator.config import SimulatorConfig
 from inferwatch_simulator.demo_start import Options, Started
@@ -109,8 +110,9 @@ async def _only_traffic(options: Options, stop: asyncio.Event | None = None) -> 
     stop = stop or _stopped_by_signals()
     url = (options.against or "").rstrip("/")
     async with aiohttp.ClientSession() as session:
-        while not stop.is_set() and not await _answers(session, f"{url}/v1/models"):
-            await asyncio.sleep(REFRESH_S)
+        with _told_if_slow(f"waiting for {url}"):
+            while not stop.is_set() and not await _answers(session, f"{url}/v1/models"):
+                await asyncio.sleep(REFRESH_S)
     if options.seconds is not None:
         asyncio.get_running_loop().call_later(options.seconds, stop.set)
     if not stop.is_set():
@@ -149,12 +151,23 @@ async def _scrape(session: aiohttp.ClientSession, url: str) -> Scrape | None:
 async def _ready(session: aiohttp.ClientSession, urls: Sequence[str], stop: asyncio.Event) -> bool:
     """Wait until all of them answer, once each."""
     deadline_s = time.monotonic() + START_TIMEOUT_S
-    for url in urls:
-        while not await _answers(session, url):
-            if time.monotonic() > deadline_s or stop.is_set():
-                return False
-            await asyncio.sleep(0.05)
+    with _told_if_slow("starting the engine and the proxy"):
+        for url in urls:
+            while not await _answers(session, url):
+                if time.monotonic() > deadline_s or stop.is_set():
+                    return False
+                await asyncio.sleep(0.05)
     return True
+
+
+@contextlib.contextmanager
+def _told_if_slow(what: str) -> Iterator[None]:
+    """Tell what is waited for; on the loop, unlike `progress`, which has a thread for it."""
+    told = asyncio.get_running_loop().call_later(SLOW_S, sys.stderr.write, f"inferwatch: demo: {what} …\n")
+    try:
+        yield
+    finally:
+        told.cancel()
 
 
 async def _answers(session: aiohttp.ClientSession, url: str) -> bool:

@@ -148,6 +148,28 @@ def test_wrong_usage_is_exit_2_and_one_line(words: list[str], capsys: pytest.Cap
     assert captured.out == ""
 
 
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["serve", "--bogus"], "unrecognized arguments: --bogus; see `inferwatch serve --help`"),
+        (["report", "x", "y"], "unrecognized arguments: x y; see `inferwatch report --help`"),
+        (["demo", "--rate", "0"], "argument --rate: expected a number above 0, got 0; see `inferwatch demo --help`"),
+        (
+            ["demo", "--against", "here"],
+            "argument --against: expected `http://host:port` without a path, got `here`; see `inferwatch demo --help`",
+        ),
+        (["simulate", "--port", "x"], "simulate: port: expected `int`, got `str`"),
+        (["simulate", "--config", "/nonexistent.yml"], "--config /nonexistent.yml: No such file or directory"),
+    ],
+)
+def test_an_error_names_the_thing_and_where_help_is(
+    words: list[str], error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The help of that command, not of all."""
+    assert exit_of(*words) == cli.EXIT_USAGE
+    assert capsys.readouterr().err == f"inferwatch: {error}\n"
+
+
 @pytest.mark.parametrize("name", ["serve", "check-config", "healthcheck"])
 @pytest.mark.parametrize(
     ("flags", "error"),

@@ -15,8 +15,12 @@ from stack import free_ports
 
 from inferwatch_simulator.readings import Scrape, parse, total, values
 
-LIMIT_S = 60.0
-ROUND_S = 60.0
+# A scenario takes a minute at most until it shows what it is about; a machine under load, longer.
+LIMIT_S = 120.0
+
+LEARNING_S = 150.0
+
+pytestmark = pytest.mark.timeout(300)
 
 
 class Demo:
@@ -137,15 +141,15 @@ def test_an_engine_that_is_slow(demo: Demo) -> None:
     assert ill > 1.5 * well
 
 
-@pytest.mark.timeout(360)
+@pytest.mark.timeout(700)
 @shows("drift")
 def test_prompts_that_change(demo: Demo) -> None:
     """A reference is learnt, then there is evidence, and more of it than before the change."""
-    pinned = demo.until(lambda scrape: bool(scrape.samples.get("inferwatch_drift_evidence")), 150 + ROUND_S)
+    pinned = demo.until(lambda scrape: bool(scrape.samples.get("inferwatch_drift_evidence")), LEARNING_S + LIMIT_S)
     before = max(pinned.samples["inferwatch_drift_evidence"].values())
     demo.until(
         lambda scrape: (
             max(scrape.samples.get("inferwatch_drift_evidence", {None: 0.0}).values()) > max(1.0, 10 * before)
         ),
-        150 + ROUND_S,
+        LEARNING_S + LIMIT_S,
     )

@@ -3,10 +3,11 @@
 import argparse
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from inferwatch import host
+from inferwatch import host, progress
 from inferwatch.config import Config
 from inferwatch_collectors.cost import pricing
 from inferwatch_collectors.ledger.sqlite import FILE_NAME
@@ -84,7 +85,7 @@ def _drift(arguments: argparse.Namespace, loaded: Config) -> int:
 def _report(name: str, ledger: Path, query: Query, loaded: Config) -> str:
     if name not in FORMATS:
         raise QueryError(f"format: {name} is for --export")
-    with reading(ledger) as connection:
+    with progress.shown("report: reading the ledger"), reading(ledger) as connection:
         found = usage(connection, query)
     lists = pricing.read(loaded.prices)
     return FORMATS[name](build(query, found, PriceBasis(lists.book or None, lists.compared)))
@@ -99,7 +100,17 @@ def _export(arguments: argparse.Namespace, ledger: Path, query: Query) -> int:
             source = export.requests(connection, query.start_s, query.end_s)
         else:
             source = export.usage(connection, export.level_named(arguments.level), query.start_s, query.end_s)
-        count = export.write(source, name, arguments.out)
+        rows = 0
+
+        def pages() -> Iterator[list[export.Row]]:
+            nonlocal rows
+            for page in source.pages:
+                rows += len(page)
+                yield page
+
+        counted = source._replace(pages=pages())
+        with progress.shown("report: exporting", lambda: f"{rows:,} rows"):
+            count = export.write(counted, name, arguments.out)
     if arguments.out is not None:
         sys.stderr.write(f"inferwatch: {count} rows written to {arguments.out}\n")
     return EXIT_OK

@@ -67,7 +67,7 @@ def reading(path: Path, *, snapshot: bool = True) -> Iterator[sqlite3.Connection
         ReadError: there is none, it cannot be read, or it is of another version.
     """
     if not path.is_file():
-        raise ReadError(f"{path}: there is no ledger")
+        raise ReadError(f"{path}: there is no ledger; --state-dir or --config name the folder that `serve` writes into")
     try:
         # mode=ro, not immutable: the collector writes meanwhile.
         uri = f"{path.absolute().as_uri()}?mode=ro"

@@ -83,7 +83,7 @@ def test_errors_are_one_line(state: list[str], capsys: Any, flags: list[str], co
 def test_no_ledger(tmp_path: Path, capsys: Any) -> None:
     """A state folder without a ledger is named, and nothing is made in it."""
     assert cli.main(["report", "--state-dir", str(tmp_path)]) == 1
-    assert "ledger.sqlite3: there is no ledger" in capsys.readouterr().err
+    assert "ledger.sqlite3: there is no ledger; --state-dir or" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
