@@ -103,7 +103,21 @@ def test_text_generation_s_client(engine: Callable[..., Stack]) -> None:
     assert delta(TOKENS, type="prompt") == read
     assert delta(TTFT) == 1
     assert delta(ITL) == len(streamed) - 1
-    assert delta(PHASES, phase="inference") >= 1
+    # The plain reply's head tells both; a stream has no such head.
+    assert (delta(PHASES, phase="queue"), delta(PHASES, phase="inference")) == (1, 1)
+
+
+def test_an_error_in_the_midst_of_a_stream(engine: Callable[..., Stack]) -> None:
+    """The status was 200; the client raises, and the books have an error with the tokens that had come."""
+    stack = engine("tgi")
+    client = text_generation.Client(stack.url, headers={"x-sim-fault": "error_event:3"}, timeout=60)
+    delta = Delta(stack)
+    with pytest.raises(text_generation.errors.UnknownError):
+        list(client.generate_stream(PROMPT, max_new_tokens=8))
+    delta.after(1)
+    assert delta(REQUESTS, outcome="stream_error") == 1
+    assert delta(REQUESTS, outcome="ok") == 0
+    assert delta(BY_SOURCE, type="completion", source="chunk_estimate") > 0
 
 
 def test_hugging_face_s_client(engine: Callable[..., Stack]) -> None:
