@@ -16,6 +16,7 @@ from inferwatch_collectors.drift.reference import (
     Terms,
     bin_of,
     cut,
+    is_steady,
     psi,
     tilt,
     wasserstein,
@@ -71,6 +72,20 @@ def test_prices_hold_for_another_sample_of_the_same(rng: random.Random) -> None:
         for bet, price in enumerate(pinned.prices(0, TERMS, steady=False)):
             too_low += sum(row[bet] for row in fresh) / len(fresh) > price
     assert too_low == 0
+
+
+def test_where_nothing_has_a_rhythm_prices_are_lower_and_above_the_mean(rng: random.Random) -> None:
+    """What chance alone does to a reference is paid for on average; with a rhythm the careful price stands."""
+    flat = learnt([rng.gauss(0, 1) for _ in range(20_000)])
+    careful, steady = (flat.prices(0, TERMS, steady=each) for each in (False, True))
+    for bet, (low, high) in enumerate(zip(steady, careful, strict=True)):
+        mean = sum(share * row[bet] for share, row in zip(flat.core, flat.rows, strict=True))
+        assert mean < low < high
+    hours = [rng.randrange(HOURS_OF_WEEK) for _ in range(20_000)]
+    wave = learnt([math.sin(math.tau * hour / 24) + rng.gauss(0, 1) for hour in hours], hours=hours)
+    assert wave.prices(3, TERMS, steady=True) == wave.prices(3, TERMS, steady=False)
+    assert is_steady([flat] * 8 + [wave])
+    assert not is_steady([flat] * 5 + [wave])
 
 
 def test_a_flag_never_seen_is_no_alarm_at_its_first_time() -> None:

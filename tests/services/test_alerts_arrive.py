@@ -340,3 +340,12 @@ def test_a_collector_that_is_killed_once(make_world: Callable[..., World]) -> No
     time.sleep(20)
     assert world.box.groups("page") == set()
     assert world.box.groups("ticket") == set()
+
+
+def test_answers_that_repeat_themselves(make_world: Callable[..., World]) -> None:
+    """Loops are seen while they stream, and are a ticket; nobody is woken."""
+    world = make_world(quality={"listen": True})
+    world.send(BRIEF, at_once=2)
+    began_s = time.time()
+    world.send(chat("say it", max_tokens=80), at_once=1, pause_s=0.5, headers={"x-sim-fault": "loop:8"})
+    expect(world, began_s, set(), also={"ticket": {"InferwatchLoops"}})

@@ -12,6 +12,9 @@ under it, made dearer by four things:
 * The reference is a sample. With `z` by Bonferroni over all features and bets, the true mean is above
   mean + z sd / sqrt(m) + z² range / (3 m) with probability `risk` at most for all of them together. That is the normal
   approximation, and Bernstein's term with it for what is rare, with every bin counted once more than it was seen.
+  In a stream without a rhythm less is enough where it is less: with a price too low by e (of the true mean), a player
+  that should grow by exp(GROWTH) as often as one in exp(GROWTH) does so exp(GROWTH e / gain) times as often (Wald), and
+  e is normal with variance v / m; a price higher by GROWTH v / (2 gain m) makes that 1 on average over references.
 * The profile is an estimate: by its standard error.
 * The tolerance: a shift of so many standard deviations is of no interest.
 * What was seen too rarely for a profile may come up to RARE_TIMES as often at some hours.

@@ -71,6 +71,6 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         Meta(
             ge=1,
             le=10_000,
-            description="Models times tenants followed, up to 64 kB each. Above that none is added.",
+            description="Models times tenants followed, 64 kB each, 84 kB while learning. Above that none is added.",
         ),
     ] = 100
