@@ -5,6 +5,8 @@ import pytest
 from bench import otlp_outage
 from bench.otlp_outage import AGAIN, ILLNESSES, OFF, WELL, Outage, Plan
 
+pytestmark = pytest.mark.timeout(300)  # ten processes are started; half a minute on two idle cores
+
 QUEUE = 24
 
 # Everything happens sooner than by OpenTelemetry's defaults, and the slow endpoint answers too late.
