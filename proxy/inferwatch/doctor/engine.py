@@ -111,7 +111,7 @@ async def _usage(patient: Patient, profile: Profile, model: str) -> list[Finding
         found = [Finding(check="usage", level=Level.WARNING, what=what, remedy=f"upgrade {profile.title}")]
     last: dict[str, Any] = next(usage for usage in reversed(usages) if usage)
     if last.get("prompt_tokens_details") is None:
-        remedy = f"{profile.flags}: with it cached tokens are seen per request, and their price"
+        remedy = f"start {profile.title} with flags that tell more: {profile.flags}"
         what = "cached prompt tokens are not reported"
         found.append(Finding(check="engine flags", level=Level.NOTE, what=what, remedy=remedy))
     if profile is VLLM and not any(event.get("metrics") for event in events):
