@@ -45,7 +45,7 @@ async def ports(patient: Patient) -> list[Finding]:
             found.append(Finding(check="ports", level=Level.FAULT, what=f"{key} {address}: {error}", remedy=remedy))
     if _is_loopback(parse_address("admin", config.admin)[0]):
         what = "the admin port listens on loopback: a Prometheus elsewhere cannot scrape it"
-        remedy = "let Prometheus run in the same pod or host, or set `admin: 0.0.0.0:9480` with a token (`access.token_file`)"
+        remedy = "let Prometheus run here, or set `admin: 0.0.0.0:9480` with a token (`access.token_file`)"
         found.append(Finding(check="ports", level=Level.NOTE, what=what, remedy=remedy))
     return found
 
