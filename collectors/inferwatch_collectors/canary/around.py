@@ -13,7 +13,8 @@ def around(store: MetricStore, engine: str, said: Said, model: str) -> dict[str,
     tokens = f" of {served.max_tokens} tokens" if served.max_tokens else ""
     drivers = sorted({labels[4] for labels in store.series(m.GPU_INFO) if store.gauge(m.GPU_INFO, labels).value})
     found = {
-        "engine": f"{engine} {said.version}".strip() if said.version else "",
+        # Without its name, before it was met, it would look like another one.
+        "engine": f"{engine} {said.version}" if engine and said.version else "",
         "weights": f"{served.root}{tokens}" if served.root else "",
         "driver": ", ".join(each for each in drivers if each),
     }
