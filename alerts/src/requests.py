@@ -154,6 +154,40 @@ EMPTY_ANSWERS: Final = Alert(
 )
 
 
+def _estimated(estimates: str, counts: str) -> dict[str, str]:
+    name = "inferwatch_tokens_by_source_total"
+    return {
+        f'{name}{{{_HOST}, model="m", source="chunk_estimate", type="completion"}}': estimates,
+        f'{name}{{{_HOST}, model="m", source="final_usage", type="completion"}}': counts,
+    }
+
+
+ESTIMATED: Final = Alert(
+    name="InferwatchTokensEstimated",
+    severity="ticket",
+    expr="""
+        (
+          sum by (model) (increase(inferwatch_tokens_by_source_total{source="chunk_estimate", type="completion"}[1h]))
+          /
+          sum by (model) (increase(inferwatch_tokens_by_source_total{type="completion"}[1h]))
+        ) > 0.2
+    """,
+    for_="1h",
+    team="finance",
+    summary="Costs and budgets of {{ $labels.model }} are estimates: its engine does not say how many tokens it made",
+    value="{{ $value | humanizePercentage }} of the answers' tokens of the last hour",
+    dashboard="inferwatch-service",
+    fires=(
+        Case(series=_estimated("0+300x180", "0+700x180"), at="150m", labels={"model": "m"},
+             value="30% of the answers' tokens of the last hour"),
+    ),
+    silent=(
+        Case(series=_estimated("0+100x180", "0+900x180"), at="150m", says="those that were hung up on"),
+        Case(series=_estimated("0+300x30 9000+0x150", "0+700x180"), at="150m", says="for half an hour"),
+    ),
+)  # fmt: skip
+
+
 def group() -> Group:
     return Group(
         name="requests",
@@ -172,5 +206,5 @@ def group() -> Group:
                 expr='sum by (job, instance, model) (inferwatch_requests_in_flight{operation!="other"})',
             ),
         ),
-        alerts=(NO_TOKENS, CLIENTS_GIVE_UP, EMPTY_ANSWERS),
+        alerts=(NO_TOKENS, CLIENTS_GIVE_UP, EMPTY_ANSWERS, ESTIMATED),
     )

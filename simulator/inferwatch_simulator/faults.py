@@ -30,7 +30,10 @@ FAULTS = (
     Fault("split_utf8", "EVENTS", "3", "pause 20 ms in the midst of a multi-byte character of the next event, go on"),
     Fault("no_done", "", "", "leave out `data: [DONE]`; the response still ends properly"),
     Fault(
-        "error_event", "EVENTS", "3", "after that many events fail as vLLM does: error event, `data: [DONE]`, at 200"
+        "error_event",
+        "EVENTS",
+        "3",
+        "after that many events fail as the engine does; vLLM: error event, `data: [DONE]`, at 200",
     ),
     Fault("hang_before_head", "", "", "never answer"),
     Fault("hang_mid_stream", "EVENTS", "3", "fall silent after that many events (plain: after half the body)"),

@@ -1,7 +1,7 @@
 """Reading requests and writing answers over HTTP, with the faults that were asked for: what all personas share."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from aiohttp import HttpVersion11, web
 
@@ -55,9 +55,10 @@ def _transport(request: web.BaseRequest) -> asyncio.Transport:
 
 
 async def open_stream(
-    request: web.BaseRequest, plan: faults.FaultPlan, headers: Mapping[str, str]
+    request: web.BaseRequest, plan: faults.FaultPlan, headers: Mapping[str, str], failure: Sequence[bytes]
 ) -> tuple[web.StreamResponse, Sink]:
-    """Send the head, at once and before any token, as most engines do."""
+    """Send the head, at once and before any token, as most engines do. `failure` is what the engine says in a stream
+    when it fails."""
     chunked = request.version >= HttpVersion11
     response = web.StreamResponse(headers=headers)
     if chunked:
@@ -67,7 +68,7 @@ async def open_stream(
     await response.prepare(request)
     transport = _transport(request)
     if plan.shapes_stream:
-        return response, FaultySink(transport, plan, chunked=chunked)
+        return response, FaultySink(transport, plan, failure, chunked=chunked)
     return response, Sink(transport, chunked=chunked)
 
 

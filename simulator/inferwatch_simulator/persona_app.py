@@ -65,7 +65,7 @@ class PersonaApp:
     ) -> web.StreamResponse:
         if refusal.event is None or form is None:
             return plain(refusal.body, refusal.status, "application/json", {**self._head, **refusal.headers})
-        response, sink = await open_stream(request, plan, self._stream_head(form))
+        response, sink = await open_stream(request, plan, self._stream_head(form), form.failure())
         sink.send([refusal.event])
         await response.write_eof()
         return response
@@ -94,7 +94,7 @@ class PersonaApp:
                 headers, content = form.reply(turn, sequences)
                 whole = plain(msgspec.json.encode(content), 200, "application/json", {**self._head, **headers})
                 return await send_body(request, plan, whole)
-            response, sink = await open_stream(request, plan, self._stream_head(form))
+            response, sink = await open_stream(request, plan, self._stream_head(form), form.failure())
             events = TurnEvents(form, turn)
             stream = StreamReply(generation, answers, sequences, self._engine.metrics, events, sink)
             if form.opens_early:

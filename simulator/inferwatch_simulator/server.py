@@ -26,7 +26,7 @@ from inferwatch_simulator.persona_app import PersonaApp
 from inferwatch_simulator.personas import vllm_bodies
 from inferwatch_simulator.personas.all import PERSONAS
 from inferwatch_simulator.personas.fields import ApiError, flag, read_object
-from inferwatch_simulator.personas.vllm_events import KEEP_ALIVE, ChatEvents, CompletionEvents
+from inferwatch_simulator.personas.vllm_events import FAILURE, KEEP_ALIVE, ChatEvents, CompletionEvents
 from inferwatch_simulator.personas.vllm_requests import Generation, chat_request, completion_request, render_chat
 from inferwatch_simulator.personas.vllm_shapes import Identity, fingerprint_of
 from inferwatch_simulator.replies import Reply, StreamReply
@@ -215,7 +215,7 @@ class _App:
                 body = vllm_bodies.reply(identity, generation, answers, sequences, self._config)
                 return await send_body(request, plan, _json(body))
             kind = ChatEvents if generation.chat else CompletionEvents
-            response, sink = await open_stream(request, plan, {**_head(), **_STREAM_HEAD})
+            response, sink = await open_stream(request, plan, {**_head(), **_STREAM_HEAD}, FAILURE)
             events = kind(identity, generation, answers, self._config)
             stream = StreamReply(generation, answers, sequences, self._engine.metrics, events, sink)
             self._engine.submit(sequences, stream)

@@ -8,9 +8,10 @@ saves a task wake-up and two calls per event.
 import asyncio
 import socket
 import struct
+from collections.abc import Sequence
 
 from inferwatch_simulator.faults import FaultPlan
-from inferwatch_simulator.personas.vllm_events import DONE, KEEP_ALIVE, error_event
+from inferwatch_simulator.personas.vllm_events import DONE, KEEP_ALIVE
 
 # Above this many unsent bytes tokens are held back and merged into later chunks, as an engine's output queue does.
 _CONGESTED_BYTES = 65_536
@@ -53,9 +54,12 @@ class Sink:
 class FaultySink(Sink):
     """A sink that goes wrong as told. One fault that ends or holds the stream takes effect, the first to be reached."""
 
-    def __init__(self, transport: asyncio.Transport, plan: FaultPlan, *, chunked: bool) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, plan: FaultPlan, failure: Sequence[bytes], *, chunked: bool
+    ) -> None:
         super().__init__(transport, chunked=chunked)
         self._plan = plan
+        self._failure = list(failure)
         self._sent = 0
         self._queue: list[bytes] = []  # bounded by the length of one answer
         self._held = False
@@ -94,7 +98,7 @@ class FaultySink(Sink):
             case None:
                 return False
             case "error_event":
-                super().send([error_event(), DONE])
+                super().send(self._failure)
                 self._failed.set_result(None)
             case "hang_mid_stream":
                 pass

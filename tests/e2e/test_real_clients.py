@@ -112,7 +112,7 @@ def test_an_error_in_the_midst_of_a_stream(engine: Callable[..., Stack]) -> None
     stack = engine("tgi")
     client = text_generation.Client(stack.url, headers={"x-sim-fault": "error_event:3"}, timeout=60)
     delta = Delta(stack)
-    with pytest.raises(text_generation.errors.UnknownError):
+    with pytest.raises(text_generation.errors.GenerationError):
         list(client.generate_stream(PROMPT, max_new_tokens=8))
     delta.after(1)
     assert delta(REQUESTS, outcome="stream_error") == 1

@@ -14,6 +14,7 @@ from inferwatch_simulator.answers import Answer, Kind
 from inferwatch_simulator.config import SimulatorConfig
 from inferwatch_simulator.metrics import EngineTotals
 from inferwatch_simulator.personas.fields import ApiError
+from inferwatch_simulator.personas.vllm_events import FAILURE
 from inferwatch_simulator.personas.vllm_requests import Generation, chat_request, completion_request
 from inferwatch_simulator.personas.vllm_shapes import Identity
 from inferwatch_simulator.scheduler import Sequence
@@ -155,6 +156,10 @@ class Format:
     def refusal(self, error: ApiError, *, streamed: bool) -> Refusal:
         """Return how `error` is said."""
         return Refusal(error.status, error.body())
+
+    def failure(self) -> Items[bytes]:
+        """Return what is said in the midst of a stream that fails; as vLLM does, unless the engine has its own way."""
+        return FAILURE
 
 
 class Persona:

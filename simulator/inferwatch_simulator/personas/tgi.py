@@ -44,6 +44,8 @@ _STYLE = Style(
 )
 _STREAM_HEAD = {"x-compute-type": "gpu+optimized", "x-accel-buffering": "no", "cache-control": "no-cache"}
 
+_FAILED = "Request failed during generation: Server error: simulated failure"
+
 
 class Generate(Format):
     """`/generate`, `/generate_stream`, and `/`, which is either."""
@@ -114,6 +116,10 @@ class Generate(Format):
         status = 429 if kind == "overloaded" else 422
         return Refusal(status, encode(flat), event=event(flat, start=b"data:") if streamed else None)
 
+    def failure(self) -> Items[bytes]:
+        """Return the flat error of its type `generation`; no end mark follows."""
+        return [event({"error": _FAILED, "error_type": "generation"}, start=b"data:")]
+
     def _details(self, turn: Turn, answer: Answer) -> dict[str, Any] | None:
         if not (turn.body.get("parameters") or {}).get("details"):
             return None
@@ -171,6 +177,10 @@ class Chat(OpenAIFormat):
         _, content = super().reply(turn, sequences)
         totals = {"x-generated-tokens": str(turn.completion_tokens)}
         return _head(turn, turn.answers[0], sequences) | totals, content
+
+    def failure(self) -> Items[bytes]:
+        """Return the error with its one status, 422, whatever it is."""
+        return [event({"error": {"message": _FAILED, "http_status_code": 422}})]
 
 
 class TGI(Persona):

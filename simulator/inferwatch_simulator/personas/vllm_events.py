@@ -37,6 +37,9 @@ def error_event(message: str = "Internal server error", kind: str = "InternalSer
     return f"data: {text}\n\n".encode()
 
 
+FAILURE = (error_event(), DONE)
+
+
 class _Choice:
     """One answer on its way out."""
 
