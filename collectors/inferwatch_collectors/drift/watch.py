@@ -70,8 +70,7 @@ class DriftWatch:
         secret: bytes,
         load: Callable[[], int] = lambda: 0,
     ) -> None:
-        """`load` tells how many requests are open, `engine` who the engine says it is; `secret` has 16 bytes or
-        more."""
+        """`load` tells how many requests are open; `secret` has 16 bytes or more."""
         self._store = store
         self._guard = guard
         self._settings = settings

@@ -23,16 +23,17 @@ _BASIS: Final = m.COST_DOLLARS.labels.index("basis")
 
 
 class Totals(NamedTuple):
-    """Sums since the beginning, and gauges of this moment. Money in dollars, histograms as counts per bucket."""
+    """Sums since the beginning, and gauges of this moment. Money in dollars, None where nothing has a
+    price; histograms as counts per bucket."""
 
     at_s: float  # CLOCK_MONOTONIC
     requests: float
     failed: float
     prompt_tokens: float
     completion_tokens: float
-    gpu_dollars: float
-    price_dollars: float
-    idle_dollars: float
+    gpu_dollars: float | None
+    price_dollars: float | None
+    idle_dollars: float | None
     joules: float
     ttft: tuple[int, ...]
     gaps: tuple[int, ...]
@@ -54,9 +55,9 @@ def read(store: MetricStore, at_s: float) -> Totals:
         failed=sum(by_outcome.get(outcome, 0.0) for outcome in FAILED),
         prompt_tokens=by_type.get("prompt", 0.0),
         completion_tokens=by_type.get("completion", 0.0),
-        gpu_dollars=dollars.get("gpu", 0.0),
-        price_dollars=dollars.get("price", 0.0),
-        idle_dollars=_sum(store, m.IDLE_COST_DOLLARS) or 0.0,
+        gpu_dollars=dollars.get("gpu"),
+        price_dollars=dollars.get("price"),
+        idle_dollars=_sum(store, m.IDLE_COST_DOLLARS),
         joules=(_sum(store, m.ENERGY_JOULES) or 0.0) + (_sum(store, m.IDLE_ENERGY_JOULES) or 0.0),
         ttft=_counts(store, m.TIME_TO_FIRST_TOKEN),
         gaps=_counts(store, m.INTER_TOKEN_LATENCY),
@@ -123,8 +124,10 @@ def between(old: Totals, new: Totals) -> dict[str, float | None]:
     seconds = new.at_s - old.at_s
 
     def rate(name: str) -> float | None:
-        grown: float = getattr(new, name) - getattr(old, name)
-        return max(0.0, grown) / seconds if seconds > 0 else None
+        after: float | None = getattr(new, name)
+        if after is None or seconds <= 0:
+            return None
+        return max(0.0, after - (getattr(old, name) or 0.0)) / seconds
 
     def hourly(name: str) -> float | None:
         per_second = rate(name)

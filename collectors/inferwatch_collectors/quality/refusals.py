@@ -43,7 +43,6 @@ _OPENERS: Final = (
     # French
     r"(?:je suis |vraiment )?désolée?,? (?:mais )?je",
     r"je ne (?:peux|suis|pourrai|saurais) (?:malheureusement )?pas",
-    r"je ne (?:peux|suis|pourrai|saurais) (?:malheureusement )?pas",
     r"(?:malheureusement|excusez-moi),? je ne|en tant qu(?:e modèle|'ia|'intelligence)",
     # Spanish
     r"lo siento(?: mucho)?,? (?:pero )?(?:no|como)",
