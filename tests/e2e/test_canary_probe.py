@@ -33,8 +33,9 @@ async def test_what_probes_cost_is_the_canarys(stack: Stack) -> None:
     async with client() as session:
         await send(session, stack.url, chat(stream=False))
     wait_until(lambda: stack.total("inferwatch_requests_total", tenant="anonymous") >= 1, "the other request")
+    # On a slow machine probes find the engine busy with that request a few times in a row.
+    wait_until(lambda: stack.total("inferwatch_canary_off") == 0, "a probe that is answered")
     scrape = stack.scrape()
-    assert total(scrape, "inferwatch_canary_off") == 0
     assert total(scrape, "inferwatch_canary_judging") == 0
     assert total(scrape, "inferwatch_canary_reference_replies") >= 20
     requests = total(scrape, "inferwatch_requests_total", tenant=TENANT, outcome="ok")

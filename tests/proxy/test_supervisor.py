@@ -38,8 +38,8 @@ async def test_requests_go_through_and_sigterm_is_exit_0(serve: MakeServe, engin
     server.signal(signal.SIGTERM)
 
     assert await server.exit_code() == 0
-    # The collector looks for the engine's own metrics, too, and at which model it has.
-    assert [path for path in engine.paths if not path.endswith(("metrics", "/v1/models"))] == ["/hello"]
+    # The collector looks for the engine's own metrics, too, and at what it is and which model it has.
+    assert [path for path in engine.paths if not path.endswith(("metrics", "/v1/models", "/version"))] == ["/hello"]
     assert [(record["outcome"], record["status"]) for record in server.records()] == [("ok", 200)]
     assert [line for line in server.log if "ERROR" in line or "Traceback" in line] == []
     assert await server.refuses()
@@ -355,7 +355,7 @@ async def test_a_token_is_changed_without_a_restart(serve: MakeServe, tmp_path: 
     server = serve("--token-file", str(file), collector="real")
     await server.start()
     assert (await server.admin_get("/config")).status == 401
-    assert (await server.admin_get("/healthz")).status == 200
+    await server.admin_says("/healthz", lambda reply: reply.status == 200)
     assert (await server.reload()).status == 401
 
     file.write_text("short", encoding="utf-8")
