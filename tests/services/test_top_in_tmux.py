@@ -92,7 +92,7 @@ async def at_rest(stack: Stack) -> Scrape:
         scrape = await asyncio.to_thread(stack.scrape)
         names = ("inferwatch_requests_total", "inferwatch_cost_dollars_total")
         seen = [round(total(scrape, name), 6) for name in names]
-        if seen == before:
+        if seen == before and seen[1] > 0:  # what requests cost is known some seconds after them
             return scrape
         before = seen
         await asyncio.sleep(1.5)

@@ -19,8 +19,11 @@ def live(watched: Watched) -> None:
     asyncio.run(fleet.misfortune(urls))
     asyncio.run(fleet.storm(urls[0]))
     asyncio.run(fleet.impatience(urls[0]))
-    asyncio.run(_of_no_use([host.stack for host in watched.fleet.hosts.values()]))
+    stacks = [host.stack for host in watched.fleet.hosts.values()]
+    asyncio.run(_voted_on(stacks))
+    asyncio.run(_of_no_use(stacks))
     asyncio.run(_with_a_crowd(urls))
+    asyncio.run(_voted_on(stacks))  # once more: a counter that never grew has no rate
     fleet.while_the_collector_is_away(first.stack, lambda: asyncio.run(fleet.crowd(first.stack.url, 40)))
     fleet.restart_a_relay(first.stack)
     first.stack.kill("inferwatch_collectors")
@@ -42,12 +45,18 @@ async def _with_a_crowd(urls: list[str]) -> None:
 
 
 async def _of_no_use(stacks: list[Stack]) -> None:
-    """Answers that repeat themselves or refuse, prompts that come again, and users who say so."""
+    """Answers that repeat themselves or refuse, and prompts that come again."""
     async with client() as session:
         for stack in stacks:
             for fault in ("loop:6", "loop:6", "refuse", "refuse"):
                 headers = fleet.TENANT | {"x-sim-fault": fault}
                 await send(session, stack.url, chat("of no use", max_tokens=150), headers=headers)
+
+
+async def _voted_on(stacks: list[Stack]) -> None:
+    """Users who say what an answer was worth."""
+    async with client() as session:
+        for stack in stacks:
             for thumb in ("up", "down"):
                 _, body = await send(session, stack.url, chat(thumb, stream=False), headers=fleet.TENANT)
                 vote = {"request_id": json.loads(body)["id"], "thumb": thumb, "comment": "so it is"}
