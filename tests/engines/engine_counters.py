@@ -126,6 +126,15 @@ async def compared_anew(admin_url: str, scrapes: int = 4) -> None:
         await until(admin_url, lambda samples, last=last: samples(name) not in (0, last), "engine scraped")  # type: ignore[misc]
 
 
+async def given_back(admin_url: str, before: Tokens) -> None:
+    """Wait until Inferwatch has booked what the engine counted for requests that nothing was known of, and a little
+    longer: on a busy machine the first comparison may come before the engine's last counts."""
+    told = (before.sources or Counter())["engine_counters"]
+    name = "inferwatch_tokens_by_source_total"
+    await until(admin_url, lambda samples: samples(name, source="engine_counters") > told, "counts given back")
+    await compared_anew(admin_url)
+
+
 async def booked_after(admin_url: str, requests: int) -> Tokens:
     """The books once `requests` requests in all are in them."""
     await until(admin_url, lambda samples: samples("inferwatch_requests_total") >= requests, f"{requests} booked")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from engine_cases import Job, long_job, workload
-from engine_counters import Tokens, at_rest, booked_after, booked_tokens, compared_anew, comparing
+from engine_counters import Tokens, at_rest, booked_after, booked_tokens, comparing, given_back
 from engine_process import Engine, Figures, Proxy
 from engine_wire import HangUp, Reply, Request, exchange
 
@@ -152,7 +152,7 @@ async def test_plain_requests_and_streams_that_are_hung_up_on(
     random.Random(5).shuffle(plan)
     before = await booked_tokens(books)
     counted, at_once, replies = await hung_up(engine, proxy, books, plan)
-    await compared_anew(books)
+    await given_back(books, before)
     booked = await booked_tokens(books) - before
     report("plain requests and streams", counted, booked, replies, figures)
     figures.append(("  of them booked at once", f"{at_once.prompt} prompt, {at_once.completion} completion tokens"))
@@ -170,7 +170,7 @@ async def test_a_plain_request_that_is_hung_up_on_is_booked_exactly(
     await comparing(books)
     before = await booked_tokens(books)
     counted, _, replies = await hung_up(engine, proxy, books, [(long_job(random.Random(6), False, 600), HangUp(0.5))])
-    await compared_anew(books)
+    await given_back(books, before)
     booked = await booked_tokens(books) - before
     report("one plain request", counted, booked, replies, figures)
 
