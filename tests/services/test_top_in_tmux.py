@@ -90,8 +90,8 @@ async def at_rest(stack: Stack) -> Scrape:
     before = None
     while True:
         scrape = await asyncio.to_thread(stack.scrape)
-        names = ("inferwatch_requests_total", "inferwatch_cost_dollars_total")
-        seen = [round(total(scrape, name), 6) for name in names]
+        dollars = total(scrape, "inferwatch_cost_dollars_total", basis="gpu")
+        seen = [total(scrape, "inferwatch_requests_total"), round(dollars, 6)]
         if seen == before and seen[1] > 0:  # what requests cost is known some seconds after them
             return scrape
         before = seen
