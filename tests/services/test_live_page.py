@@ -3,6 +3,7 @@
 import asyncio
 import re
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from browser import Page, browsing
 from monitoring import Prometheus, closing
 from stack import Stack, chat, client, hang_up_after, running, send
 
+from inferwatch_collectors.live.prometheus import GRID_S
 from inferwatch_simulator.readings import total
 
 AXE = Path(axe_core_python.__file__).with_name("axe.min.js")
@@ -205,10 +207,20 @@ async def test_active_alerts_are_prometheus(stack: Stack, page: Page, prometheus
     assert not any(url.startswith(prometheus.url) for url in page.requests)
 
 
+def rate_known(prometheus: Prometheus) -> bool:
+    """Whether requests have a rate in Prometheus, at the last point that the page asks for."""
+    at_s = time.time() // GRID_S * GRID_S
+    found = prometheus.over_time("sum(rate(inferwatch_requests_total[240s]))", at_s, at_s, 1)
+    return any(float(value) > 0 for series in found for _, value in series["values"])
+
+
 async def test_what_is_older_is_prometheus(stack: Stack, page: Page, prometheus: Prometheus) -> None:
     """A day by key, each chart's last value that of the same query there; a point memory has not is from there, too."""
     await ask(stack, 20)
-    await asyncio.sleep(3)
+    # The page keeps what it was told for minutes: Prometheus must have seen two scrapes, and requests between them.
+    while not await asyncio.to_thread(rate_known, prometheus):
+        await ask(stack, 2)
+        await asyncio.sleep(0.5)
     await page.until("!document.querySelector('#range option[value=\"1440\"]').hidden")
     await page.press("5")
     await page.until("document.getElementById('range').value === '1440'")
