@@ -7,9 +7,8 @@ import pytest
 from harness import Message, Rig, Start, chunk, get, ok, post, until, wire
 
 from inferwatch.budget_rules import Names
-from inferwatch.relay import handling
+from inferwatch.relay import room
 from inferwatch.relay.admission import Admission, BudgetRefusal, Wish
-from inferwatch.relay.handling import ROOM_LOOKS
 
 RESERVED = ((3, 10, 100, 100), (5, 1, 2, 2))
 SPENT = BudgetRefusal("acme", "budget `acme` is spent", 3600, spent=True)
@@ -37,7 +36,7 @@ class Gate:
 
 async def guarded(start: Start, answer: Admission | BudgetRefusal | Exception, **sections: Any) -> tuple[Rig, Gate]:
     rig = await start(**sections)
-    gate = rig.relay.gate = Gate(answer)
+    gate = rig.relay.room.gate = Gate(answer)
     return rig, gate
 
 
@@ -118,7 +117,7 @@ async def test_room_that_may_come_soon_is_waited_for(start: Start) -> None:
     await until(lambda: len(gate.asked) == 2)
     gate.answer = Admission(RESERVED)
     assert (await client.reply()).status == 200
-    assert rig.relay.waiting_for_room == 0
+    assert rig.relay.room.waiting == 0
     await rig.tap.close()
     assert rig.tap.opens[0].reserved == RESERVED
 
@@ -127,12 +126,12 @@ async def test_room_is_not_waited_for_for_long(start: Start) -> None:
     """Then it is a refusal like any other, which counts once; also of a body that is passed on."""
     rig, gate = await guarded(start, SOON, limits={"buffer_request_bytes": 1000})
     assert (await rig.ask(post(STREAMED))).status == 429
-    assert gate.last == [False] * ROOM_LOOKS + [True]
+    assert gate.last == [False] * room.LOOKS + [True]
     whole = post(b'{"model":"m","prompt":"' + b"x" * 5000 + b'"}')
     client = await rig.connect()
     assert (await client.send(whole[:-1000]).reply()).status == 429
-    assert gate.last == 2 * ([False] * ROOM_LOOKS + [True])
-    assert rig.engine.connections == rig.relay.waiting_for_room == 0
+    assert gate.last == 2 * ([False] * room.LOOKS + [True])
+    assert rig.engine.connections == rig.relay.room.waiting == 0
 
 
 async def test_who_hangs_up_while_it_waits_for_room_waits_no_more(start: Start) -> None:
@@ -140,16 +139,16 @@ async def test_who_hangs_up_while_it_waits_for_room_waits_no_more(start: Start) 
     rig, gate = await guarded(start, SOON)
     client = await rig.connect()
     client.send(post(STREAMED))
-    await until(lambda: rig.relay.waiting_for_room == 1)
+    await until(lambda: rig.relay.room.waiting == 1)
     client.close()
     assert (await rig.tap.close()).outcome == "client_abort"
-    await until(lambda: rig.relay.waiting_for_room == 0)
-    assert len(gate.last) <= ROOM_LOOKS
+    await until(lambda: rig.relay.room.waiting == 0)
+    assert len(gate.last) <= room.LOOKS
 
 
 async def test_only_so_many_wait_for_room(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     """Above that they are refused at once, as if nothing could come soon."""
-    monkeypatch.setattr(handling, "MAX_WAITING", 0)
+    monkeypatch.setattr(room, "MAX_WAITING", 0)
     rig, gate = await guarded(start, SOON)
     assert (await rig.ask(post(STREAMED))).status == 429
     assert gate.last == [True]

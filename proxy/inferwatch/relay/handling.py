@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from inferwatch.engines import Asked
 from inferwatch.record import ErrorType, Outcome
 from inferwatch.relay import errors, heads, usage_request
-from inferwatch.relay.admission import BudgetRefusal, is_asked_for
+from inferwatch.relay.admission import BudgetRefusal
 from inferwatch.relay.client_request import Request, chunk
 from inferwatch.relay.exchange import Exchange, Refusal
 from inferwatch.relay.observer import Observer
@@ -31,14 +31,6 @@ log = logging.getLogger(__name__)
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 STRANGER: Final = Refusal(401, "the API key is not known here", ErrorType.UNKNOWN_KEY)
-
-# What a request held that has just ended is settled within a tenth of a second, and a host that needs more of a shared
-# budget is lent it in about that time. Three times that, in steps.
-ROOM_LOOK_S: Final = 0.05
-ROOM_LOOKS: Final = 6
-
-# Each looks at the board under its lock, some 10 us; above this they are refused at once.
-MAX_WAITING: Final = 256
 
 _NOTHING: Final[frozenset[bytes]] = frozenset()
 _ACCEPT_ENCODING: Final = frozenset({b"accept-encoding"})
@@ -157,15 +149,13 @@ class Handling:
         if read is not None:
             self._facts, self._options = read
             self._asks = self._facts.stream and self._relay.asks(head)
-        if self._relay.gate is not None:
-            refusal = self._room_for(self._facts, len(body), last=self._may_not_wait)
-            if refusal is not None and refusal.soon:
-                self._start(self._wait_for_room)
-                return
-            if refusal is not None:
-                self._over_budget(refusal)
-                return
-        self._go_on()
+        refusal = self._relay.room.take(self.exchange.observer, self._request.method, head, self._facts, len(body))
+        if refusal is None:
+            self._go_on()
+        elif refusal.soon:
+            self._start(self._wait_for_room)
+        else:
+            self._over_budget(refusal)
 
     def _go_on(self) -> None:
         """Ask for usage, and send it."""
@@ -176,46 +166,12 @@ class Handling:
             self._ask(self._options)
         self._forward()
 
-    @property
-    def _may_not_wait(self) -> bool:
-        return self._relay.waiting_for_room >= MAX_WAITING
-
-    def _room_for(self, facts: Facts, body_bytes: int, *, last: bool) -> BudgetRefusal | None:
-        """Take room in the budgets, or return what there is to say. `last`: if there is none, that is the end of it."""
-        gate, request = self._relay.gate, self._request
-        if gate is None or not is_asked_for(request.method, request.head.path):
-            return None
-        refusal = self.exchange.observer.admit(gate, facts, body_bytes, last=last)
-        return refusal._replace(soon=False) if refusal is not None and last else refusal
-
     async def _wait_for_room(self) -> None:
-        if await self._has_room_soon(self._facts, len(self._body)):
+        refusal = await self._relay.room.wait(self.exchange.observer, self._facts, len(self._body))
+        if refusal is not None:
+            self._over_budget(refusal)
+        else:
             self._go_on()
-
-    async def _has_room(self, facts: Facts, body_bytes: int) -> bool:
-        """Take room in the budgets; without it, refuse the request."""
-        refusal = self._room_for(facts, body_bytes, last=self._may_not_wait)
-        if refusal is not None and refusal.soon:
-            return await self._has_room_soon(facts, body_bytes)
-        if refusal is not None:
-            self._over_budget(refusal)
-        return refusal is None
-
-    async def _has_room_soon(self, facts: Facts, body_bytes: int) -> bool:
-        """Ask until what has just ended is settled; without room then, refuse the request."""
-        relay, refusal = self._relay, None
-        relay.waiting_for_room += 1
-        try:
-            for look in range(ROOM_LOOKS):
-                await asyncio.sleep(ROOM_LOOK_S)
-                refusal = self._room_for(facts, body_bytes, last=look == ROOM_LOOKS - 1)
-                if refusal is None or not refusal.soon:
-                    break
-        finally:
-            relay.waiting_for_room -= 1
-        if refusal is not None:
-            self._over_budget(refusal)
-        return refusal is None
 
     def _over_budget(self, found: BudgetRefusal) -> None:
         self.refuse(Refusal(429, found.message, ErrorType.BUDGET, retry_after_s=found.retry_after_s, spent=found.spent))
@@ -304,8 +260,12 @@ class Handling:
         beginning = self._take()
         first = edit.feed(beginning)
         # Without a length, the most that may come. Names behind the beginning are not known to budgets.
-        size = (request.head.length or relay.config.limits.max_request_bytes) if relay.gate is not None else 0
-        if relay.gate is not None and not await self._has_room(edit.facts(), size):
+        size = request.head.length or relay.config.limits.max_request_bytes
+        refusal = relay.room.take(exchange.observer, request.method, request.head, edit.facts(), size)
+        if refusal is not None and refusal.soon:
+            refusal = await relay.room.wait(exchange.observer, edit.facts(), size)
+        if refusal is not None:
+            self._over_budget(refusal)
             return
         connection = await self._new_connection()
         if connection is None:

@@ -12,13 +12,13 @@ from typing import Final
 from inferwatch.config import Config
 from inferwatch.record import ErrorType, Outcome
 from inferwatch.relay import heads, trace_context, usage_request
-from inferwatch.relay.admission import Gate
 from inferwatch.relay.client_request import Request
 from inferwatch.relay.engine_probe import Engine
 from inferwatch.relay.exchange import Exchange
 from inferwatch.relay.identity import ANONYMOUS, Identity, Who, clean
 from inferwatch.relay.mirror import Mirror
 from inferwatch.relay.observer import Observer, Subject
+from inferwatch.relay.room import Room
 from inferwatch.relay.upstream import Pool
 from inferwatch.tasks import TaskSet
 
@@ -36,8 +36,7 @@ class Relay:
         self.engine = engine
         self.identity = identity
         self.mirror = mirror
-        self.gate: Gate | None = None  # no budgets
-        self.waiting_for_room = 0  # requests that a budget has no room for, for the moment
+        self.room = Room()
         self.active: set[Exchange] = set()
         self.tasks = TaskSet(self._task_failed)  # of requests that must wait for something
         self.retries = 0

@@ -119,9 +119,9 @@ class Worker:
 
     def _ask_budgets(self) -> None:
         """Have the budgets of the present configuration asked, if there are any."""
-        self._relay.gate = self._gatekeeper.use(self._config)
+        self._relay.room.gate = self._gatekeeper.use(self._config)
         usual_s = self._config.tap.flush_interval_s
-        self._mirror.flush_interval_s = usual_s if self._relay.gate is None else min(usual_s, FLUSH_S)
+        self._mirror.flush_interval_s = usual_s if self._relay.room.gate is None else min(usual_s, FLUSH_S)
 
     async def _listen_to_supervisor(self) -> None:
         async for message in self._channel.messages():
