@@ -72,6 +72,19 @@ def test_a_plain_reply_keeps_its_shape() -> None:
     assert masked(b'ann"}}],"usage":{"completion_tokens":7}}', whole=False) == b""
 
 
+def test_arguments_of_a_tool_are_not_the_api_s_words() -> None:
+    """Members of the same names, and numbers that are somebody's."""
+    spoken = {"role": "ann", "status": "divorced", "phone": 4915112345678, "at": -1.1234567890123, "age": 44}
+    body = json.dumps({"type": "message", "content": [{"type": "tool_use", "input": spoken}], "usage": {"n": 12345678}})
+
+    made = json.loads(masked(body.encode(), whole=True))
+
+    assert made["type"] == "message"
+    assert made["usage"] == {"n": 12345678}
+    assert made["content"][0]["type"] == "tool_use"
+    assert made["content"][0]["input"] == spoken | {"role": "   ", "status": "        ", "phone": 10**12}
+
+
 def test_what_is_no_json_is_not_written() -> None:
     """Plain text, events of names of their own."""
     assert b"ann" not in masked(b"ann says\nevent: Ann\nid: ann\ndata: ann\n: ann", whole=True)
@@ -82,8 +95,9 @@ def test_what_is_no_json_is_not_written() -> None:
 def test_no_text_gets_through(text: str, ascii_only: bool) -> None:
     """Whatever it is, however it is escaped."""
     value = "Ann" + text
-    line = b"data: " + json.dumps({"content": value, "type": value}, ensure_ascii=ascii_only).encode()
+    said = {"content": value, "type": value, "status": value.lower()}
+    line = b"data: " + json.dumps(said, ensure_ascii=ascii_only).encode()
     close = Close(id=1, stamp_ns=9, outcome="ok", error="", status=200, response_bytes=len(line), tail=line)
 
-    assert b"Ann" not in masked_close(close).tail
+    assert b"ann" not in masked_close(close).tail.lower()
     assert set(json.loads(masked_close(close).tail[6:])["content"]) <= {" "}

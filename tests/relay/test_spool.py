@@ -24,6 +24,10 @@ async def _spool(folder: Path) -> AsyncIterator[SpoolWriter]:
         await writer.close()
 
 
+def put(spool: SpoolWriter, message: bytes, requests: int) -> bool:
+    return spool.put(lambda: message, len(message), requests)
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*"))} if folder.exists() else {}
 
@@ -37,7 +41,7 @@ async def test_unused_spool_leaves_nothing(spool: SpoolWriter, folder: Path) -> 
 
 async def test_messages_are_appended_in_order_and_handed_over(spool: SpoolWriter, folder: Path) -> None:
     """Only a file that is complete has the name the collector looks for."""
-    assert all(spool.put(b"%d," % number, 1) for number in range(5))
+    assert all(put(spool, b"%d," % number, 1) for number in range(5))
     await spool.close()
     assert files(folder) == {"boot-0.ready": b"0,1,2,3,4,"}
     assert spool.lost == 0
@@ -45,9 +49,9 @@ async def test_messages_are_appended_in_order_and_handed_over(spool: SpoolWriter
 
 async def test_after_a_hand_over_another_file_begins(spool: SpoolWriter, folder: Path) -> None:
     """The collector may delete what it has taken while we write the next."""
-    spool.put(b"one", 1)
+    put(spool, b"one", 1)
     spool.hand_over()
-    spool.put(b"two", 1)
+    put(spool, b"two", 1)
     spool.hand_over()
     spool.hand_over()
     await spool.close()
@@ -56,9 +60,9 @@ async def test_after_a_hand_over_another_file_begins(spool: SpoolWriter, folder:
 
 async def test_full_file_refuses(spool: SpoolWriter, folder: Path) -> None:
     """Whoever put it counts the loss."""
-    assert spool.put(b"x" * 999, 1)
-    assert not spool.put(b"xx", 7)
-    assert spool.put(b"x", 1)
+    assert put(spool, b"x" * 999, 1)
+    assert not put(spool, b"xx", 7)
+    assert put(spool, b"x", 1)
     await spool.close()
     assert len(files(folder)["boot-0.ready"]) == 1000
     assert spool.lost == 0
@@ -71,20 +75,20 @@ async def settle(spool: SpoolWriter) -> None:
 
 async def test_full_file_takes_again_after_the_hand_over(spool: SpoolWriter) -> None:
     """The limit is per file."""
-    spool.put(b"x" * 1000, 1)
+    put(spool, b"x" * 1000, 1)
     spool.hand_over()
     await settle(spool)
-    assert spool.put(b"x" * 1000, 1)
+    assert put(spool, b"x" * 1000, 1)
 
 
 async def test_folder_that_cannot_be_made_loses_and_counts(tmp_path: Path) -> None:
     """A disk that refuses must not raise into anybody's request."""
     (tmp_path / "file").write_bytes(b"")
     spool = SpoolWriter(tmp_path / "file" / "spool", "boot", 1000)
-    assert spool.put(b"x", 3)
+    assert put(spool, b"x", 3)
     await settle(spool)
     assert spool.lost == 3
-    assert not spool.put(b"y", 1), "refused as long as it fails"
+    assert not put(spool, b"y", 1), "refused as long as it fails"
     await spool.close()
 
 
@@ -93,15 +97,31 @@ async def test_disk_that_recovers_is_used_again(tmp_path: Path) -> None:
     blocker = tmp_path / "spool"
     blocker.write_bytes(b"in the way")
     spool = SpoolWriter(blocker, "boot", 10)
-    spool.put(b"12345678", 1)
+    put(spool, b"12345678", 1)
     await settle(spool)
     blocker.unlink()
     spool.hand_over()
     await settle(spool)
-    assert spool.put(b"12345678", 1)
+    assert put(spool, b"12345678", 1)
     await spool.close()
     assert list(files(blocker).values()) == [b"12345678"]
     assert spool.lost == 1
+
+
+async def test_a_message_that_cannot_be_made_is_lost_and_counted(
+    spool: SpoolWriter, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fault of ours, in the thread: those behind it are written."""
+
+    def make() -> bytes:
+        raise ValueError("with the text of somebody")
+
+    assert spool.put(make, 10, 4)
+    put(spool, b"next", 1)
+    await spool.close()
+    assert files(folder) == {"boot-0.ready": b"next"}
+    assert spool.lost == 4
+    assert [record.getMessage() for record in caplog.records] == ["spool_fault type=ValueError"]
 
 
 class ShortFile:
@@ -125,10 +145,10 @@ class ShortFile:
 
 async def test_short_write_leaves_no_half_message(spool: SpoolWriter, folder: Path) -> None:
     """A half message would make everything behind it unreadable."""
-    spool.put(b"first|", 1)
+    put(spool, b"first|", 1)
     await settle(spool)
     spool._file = ShortFile(spool._file, 4)  # type: ignore[assignment]
-    spool.put(b"second|", 5)
+    put(spool, b"second|", 5)
     await settle(spool)
     await spool.close()
     assert files(folder) == {"boot-0.ready": b"first|"}

@@ -25,7 +25,7 @@ from typing import Final, cast
 import msgspec
 
 from inferwatch import tap
-from inferwatch.relay.masking import masked_close, masked_open
+from inferwatch.relay.masking import masked_batch
 from inferwatch.relay.observer import Observer
 from inferwatch.relay.spool import SpoolWriter
 from inferwatch.settings.traffic import Tap
@@ -45,6 +45,10 @@ READ_OVERHEAD_BYTES: Final = 100
 # Closes per spool write: large enough to be rare, small enough to be short.
 SPOOL_BATCH: Final = 500
 
+
+# What a request takes in the spool file beside its end and its usages: names, times and their keys, some 700 bytes.
+SPOOLED_BYTES: Final = 1024
+USAGE_BYTES: Final = 128
 
 # In place of the number of the batch that told of a request.
 UNSENT: Final = 0
@@ -180,13 +184,9 @@ class Mirror(asyncio.Protocol):
             self._spool_oldest()
 
     def _encoded(self, batch: tap.Batch) -> bytes:
-        try:
-            return tap.encode(batch)
-        except UnicodeEncodeError:
-            # Text that is none got past the relay's checks. Without its words each request is still booked.
-            self.observer_errors += 1
-            opens = [msgspec.structs.replace(frame, path="", model="", headers={}, body=b"") for frame in batch.opens]
-            return tap.encode(tap.Batch(batch.seq, opens, [], [], batch.closes, batch.stats))
+        data, is_whole = _encoded(batch)
+        self.observer_errors += not is_whole
+        return data
 
     def _start_afresh(self) -> None:
         self._opens, self._heads, self._reads, self._closes, self._closed_observers = [], [], [], [], []
@@ -210,7 +210,7 @@ class Mirror(asyncio.Protocol):
         entries = [self._unacked.popleft() for _ in range(count)]
         fresh = [entry for entry in entries if entry[0] != COPIED]
         copied = count - len(fresh)
-        taken = bool(not fresh or self._spool.put(self._encoded(_written(fresh)), len(fresh)))
+        taken = not fresh or self._write_down(fresh, len(fresh))
         refused = (0 if taken else len(fresh)) + (copied if self._spool.failing else 0)
         self.spooled += count - refused
         self._refused += refused
@@ -223,9 +223,15 @@ class Mirror(asyncio.Protocol):
         for start in range(0, len(entries), SPOOL_BATCH):
             part = entries[start : start + SPOOL_BATCH]
             fresh = [entry for entry in part if entry[0] != COPIED]
-            taken = not fresh or self._spool.put(self._encoded(_written(fresh)), 0)
+            taken = not fresh or self._write_down(fresh, 0)
             kept += [(COPIED, observer, frame) for _, observer, frame in part] if taken else part
         return kept
+
+    def _write_down(self, entries: list[_Entry], lost_if_refused: int) -> bool:
+        """Have them written to the spool, without what was said; False if it is full."""
+        batch = _resent(0, entries)
+        size = sum(SPOOLED_BYTES + len(frame.tail) + len(frame.usages) * USAGE_BYTES for frame in batch.closes)
+        return self._spool.put(lambda: _encoded(masked_batch(batch))[0], size, lost_if_refused)
 
     # the connection
 
@@ -327,12 +333,14 @@ class Mirror(asyncio.Protocol):
         return self._pending_bytes + buffered
 
 
-def _written(entries: list[_Entry]) -> tap.Batch:
-    """What goes to disk: how a request was counted, nothing of what was said in it."""
-    batch = _resent(0, entries)
-    return tap.Batch(
-        0, [masked_open(each) for each in batch.opens], [], [], [masked_close(each) for each in batch.closes], None
-    )
+def _encoded(batch: tap.Batch) -> tuple[bytes, bool]:
+    """Return a message, and whether it has all of it."""
+    try:
+        return tap.encode(batch), True
+    except UnicodeEncodeError:
+        # Text that is none got past the relay's checks. Without its words each request is still booked.
+        opens = [msgspec.structs.replace(frame, path="", model="", headers={}, body=b"") for frame in batch.opens]
+        return tap.encode(tap.Batch(batch.seq, opens, [], [], batch.closes, batch.stats)), False
 
 
 def _resent(seq: int, entries: list[_Entry]) -> tap.Batch:

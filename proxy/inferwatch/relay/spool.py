@@ -1,15 +1,20 @@
 """Where finished requests go when there is no collector and memory is full: a file beside the ledger.
 
-The file is a run of tap messages, `<boot>-<n>.spool`; handed over, it is renamed to `.ready`. Writing happens in one
-thread, in order, so that a slow disk delays nobody; the queue to that thread is bounded by the size limit of the
-file.
+The file is a run of tap messages, `<boot>-<n>.spool`; handed over, it is renamed to `.ready`. Making a message and
+writing it happens in one thread, in order, so that neither a slow disk nor a crowd of requests delays a token; the
+queue to that thread is bounded by the size limit of the file.
 """
 
 import asyncio
 import contextlib
+import logging
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import IO
+
+log = logging.getLogger(__name__)
 
 
 class SpoolWriter:
@@ -27,14 +32,22 @@ class SpoolWriter:
         self.failing = False  # the disk has refused something of the present file
         self.lost = 0  # requests that the disk refused
 
-    def put(self, message: bytes, requests: int) -> bool:
-        """Queue one message; False if there is no room for it. `requests` are counted as lost if the disk refuses."""
-        if self._bytes + len(message) > self._max_bytes or self.failing:
+    def put(self, make: Callable[[], bytes], size: int, requests: int) -> bool:
+        """Queue one message, which the thread makes; False if there is no room for it.
+
+        `size`: how many bytes it may have. `requests` are counted as lost if the disk refuses, or `make` does.
+        """
+        if self._bytes + size > self._max_bytes or self.failing:
             return False
-        self._bytes += len(message)
+        self._bytes += size
         self._used = True
-        self._thread.submit(self._append, message, requests)
+        self._thread.submit(self._append, make, requests).add_done_callback(partial(self._appended, requests))
         return True
+
+    def _appended(self, requests: int, done: Future[None]) -> None:
+        if (error := done.exception()) is not None:  # a fault of ours; its text may quote a request
+            self.lost += requests
+            log.error("spool_fault type=%s", type(error).__name__)
 
     def hand_over(self) -> None:
         """Give the file to the collector, and begin another the next time."""
@@ -49,7 +62,8 @@ class SpoolWriter:
         await asyncio.wrap_future(done)
         self._thread.shutdown(wait=False)
 
-    def _append(self, message: bytes, requests: int) -> None:
+    def _append(self, make: Callable[[], bytes], requests: int) -> None:
+        message = make()
         try:
             if self._file is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
