@@ -14,7 +14,7 @@ import signal
 import socket
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -26,7 +26,6 @@ from aiohttp import web
 from inferwatch import __version__
 from inferwatch.config import Config, ConfigError, parse_address
 from inferwatch.control import Channel
-from inferwatch.engines import AUTO
 from inferwatch.memory import settle
 from inferwatch.price_book import PriceBook
 from inferwatch.record import LateCount, RequestRecord
@@ -36,6 +35,7 @@ from inferwatch_collectors.access import REFUSALS, Access
 from inferwatch_collectors.admin import Admin, Condition, Service, not_ready, relay_stats
 from inferwatch_collectors.booking import GRACE_NS
 from inferwatch_collectors.canary.asking import Asker, data_url
+from inferwatch_collectors.canary.conditions import Present
 from inferwatch_collectors.canary.probing import Probing
 from inferwatch_collectors.cost.pricing import PriceLists, read_in_thread
 from inferwatch_collectors.engine.watch import EngineWatch
@@ -214,6 +214,21 @@ class Collector:
         self._parts.drift.resume(time.monotonic())
         self._parts.canary.resume(time.monotonic())
 
+    def _canary(self) -> Probing:
+        settings, canary = self._settings, self._config.canary
+        url = data_url(settings.data_host, settings.data_port, tls=bool(self._config.tls.cert_file))
+        key = os.environ.get(canary.key_env, "") if canary.key_env else ""
+        present = Present(
+            store=self._parts.store,
+            engine_watch=self._engine,
+            config=lambda: self._config,
+            upstream=lambda: self._probe,
+            draining=lambda: self._draining,
+            has_port=bool(settings.data_port),
+        )
+        asker = Asker(canary, url, secret=self._parts.secret, key=key)
+        return Probing(self._parts.canary, asker, present, self._parts.recorder.observer_error)
+
     async def _price(self) -> None:
         """Take up the price lists of the configuration; with a catalogue that cannot be read, the rules alone."""
         prices = self._config.prices
@@ -327,35 +342,6 @@ class Collector:
         if self._parts.otlp is not None:
             self._parts.otlp.refresh(vitals)
         vitals.gauge(m.UPSTREAM_UP, None if self._probe.up is None else int(self._probe.up), (self._probe.name,))
-
-    # --- what a probe of the canary depends on: `canary.probing.Conditions`
-
-    def hindered(self) -> str:
-        """Return why no probe may be sent now; "" if one may."""
-        if not self._settings.data_port:
-            return "no_port"
-        if self._draining:
-            return "draining"
-        if self._probe.up is False:
-            return "down"
-        waiting = self._parts.store.gauge(m.ENGINE_REQUESTS_WAITING, (self._probe.name,)).value
-        return "busy" if waiting else ""
-
-    def served(self) -> Sequence[str]:
-        """Return the models that the engine lists."""
-        return [each.name for each in self._engine.said.models]
-
-    def engine(self) -> str:
-        """Return what the engine is, "" if that is not known."""
-        configured = self._config.upstream.engine
-        return self._engine.engine if configured == AUTO else configured
-
-    def _canary(self) -> Probing:
-        settings, canary = self._settings, self._config.canary
-        url = data_url(settings.data_host, settings.data_port, tls=bool(self._config.tls.cert_file))
-        key = os.environ.get(canary.key_env, "") if canary.key_env else ""
-        asker = Asker(canary, url, secret=self._parts.secret, key=key)
-        return Probing(self._parts.canary, asker, self, self._parts.recorder.observer_error)
 
     # --- what is open: `engine.monitor.Traffic`
 
