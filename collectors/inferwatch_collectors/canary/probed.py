@@ -16,8 +16,9 @@ import msgspec
 from inferwatch_collectors.canary.prompt import Logprobs, Prompt, PromptState, distance, others
 from inferwatch_collectors.drift.betting import RATIOS
 from inferwatch_collectors.drift.features import Direction, Feature, Kind
-from inferwatch_collectors.drift.reference import Pinned, Terms
-from inferwatch_collectors.drift.stream import START_SHARE, Lesson, LessonState, Watched, WatchedState
+from inferwatch_collectors.drift.judging import Judging
+from inferwatch_collectors.drift.reference import Terms
+from inferwatch_collectors.drift.stream import Lesson, LessonState, WatchedState
 
 VERSION: Final = 1
 
@@ -64,33 +65,24 @@ class ProbedState(msgspec.Struct, array_like=True):
     signalling: bool
 
 
-class Probed:
+class Probed(Judging):
     """One of them."""
 
     def __init__(self, model: str, asked: str, prompts: int, wall_s: float) -> None:
         """`asked` stands for what is asked: a reference is good for that alone."""
         self.model = model
         self.asked = asked
-        self.since_s = wall_s  # until then nothing was unusual
-        self.signalling = False
-        self.about: About | None = None
-        self.watched: Watched | None = None
         self.recent: deque[float] = deque(maxlen=RECENT)
-        self._number = 0
         self._size = prompts
-        self._begin(wall_s)
+        super().__init__(FEATURES, wall_s)
 
-    def _begin(self, wall_s: float) -> None:
-        self.begun_s = wall_s
+    def learn_anew(self, wall_s: float) -> None:
+        """Forget the reference, if there is one, and learn another one."""
+        super().learn_anew(wall_s)
+        self.about: About | None = None
         self.replies = 0
         self.prompts = [Prompt() for _ in range(self._size)]
-        self.lesson: Lesson | None = Lesson(FEATURES)
         self.recent.clear()
-
-    @property
-    def weeks(self) -> float:
-        """The evidence; 0 without a reference."""
-        return 0.0 if self.watched is None else self.watched.weeks
 
     @property
     def stable(self) -> bool:
@@ -127,49 +119,24 @@ class Probed:
 
     def pin(self, around: dict[str, str], now_weeks: float, wall_s: float) -> bool:
         """Take what was learnt for the reference; False if too few replies were counted."""
-        pinned = {} if self.lesson is None else self.lesson.pin(MIN_COUNTED)
-        if not pinned:
+        if not self.take_up(MIN_COUNTED, TERMS, now_weeks, wall_s):
             return False
-        self._number += 1
-        self.lesson = None
-        self.about = About(self._number, int(wall_s), int(self.begun_s), self.replies, around)
-        self.watched = Watched(pinned, FEATURES, TERMS, now_weeks)
-        self.since_s, self.signalling = wall_s, False
+        self.about = About(self.number, int(wall_s), int(self.begun_s), self.replies, around)
         return True
-
-    def begin_anew(self, wall_s: float) -> None:
-        """Forget the reference and learn another one."""
-        self.about = self.watched = None
-        self.since_s, self.signalling = wall_s, False
-        self._begin(wall_s)
-
-    def judge(self, bar_weeks: float, wall_s: float) -> bool:
-        """Look at the evidence after a reply; True when a signal begins."""
-        weeks = self.weeks
-        if weeks < START_SHARE * bar_weeks:
-            self.since_s, self.signalling = wall_s, False
-        if weeks >= bar_weeks and not self.signalling:
-            self.signalling = True
-            return True
-        return False
 
     def state(self) -> ProbedState:
         """Return it to be written down."""
-        watched = None
-        if self.watched is not None:
-            pinned = {feature.name: each.state() for feature, each in self.watched.pinned()}
-            watched = WatchedState(self.watched.votes, pinned, self.watched.held())
         return ProbedState(
             VERSION,
             self.model,
             self.asked,
             int(self.begun_s),
-            self._number,
+            self.number,
             self.replies,
             tuple(prompt.state() for prompt in self.prompts),
             None if self.lesson is None else self.lesson.state(),
             self.about,
-            watched,
+            self.watched_state(),
             self.since_s,
             self.signalling,
         )
@@ -184,14 +151,11 @@ class Probed:
         if state.version != VERSION or state.asked != asked:
             raise ValueError("a reference of something else")
         found = cls(state.model, asked, len(state.prompts), state.begun_s)
-        found._number, found.replies = state.number, state.replies
+        found.number, found.replies = state.number, state.replies
         found.since_s, found.signalling = state.since_s, state.signalling
         found.prompts = [Prompt(each) for each in state.prompts]
         found.lesson = None if state.lesson is None else Lesson.of(state.lesson, FEATURES)
         if state.watched is not None and state.about is not None:
-            names = {feature.name: feature for feature in FEATURES}
-            pinned = {names[name]: Pinned.of(each) for name, each in state.watched.pinned.items()}
-            found.about, found.lesson = state.about, None
-            found.watched = Watched(pinned, FEATURES, TERMS, now_weeks)
-            found.watched.resume(state.watched.held, state.watched.votes, now_weeks)
+            found.about = state.about
+            found.resume(state.watched, TERMS, now_weeks)
         return found

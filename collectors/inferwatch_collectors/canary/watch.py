@@ -181,7 +181,7 @@ class CanaryWatch:
         if each is None:
             return False, "no such model is probed"
         if each.lesson is None:
-            each.begin_anew(self._wall_s)
+            each.learn_anew(self._wall_s)
             self._memory.write(each)
             return True, "the reference is forgotten, another one is being learnt"
         least = self.settings.reference_probes_min

@@ -2,7 +2,7 @@
 differs.
 
 Learning goes in steps, each from other requests than the one before: pace and trigrams (WORD_VOTES), edges, counts.
-When there are votes and time enough the reference pins itself; `pin` does it by command, `begin_anew` forgets it.
+When there are votes and time enough the reference pins itself; `pin` does it by command, `learn_anew` forgets it.
 
 Pure: time comes from the caller.
 """
@@ -15,8 +15,9 @@ import msgspec
 from inferwatch.record import RequestRecord
 from inferwatch_collectors.drift import signals
 from inferwatch_collectors.drift.features import Direction, Feature
-from inferwatch_collectors.drift.reference import Pinned, Terms
-from inferwatch_collectors.drift.stream import Effect, Lesson, LessonState, Values, Watched, WatchedState
+from inferwatch_collectors.drift.judging import Judging
+from inferwatch_collectors.drift.reference import Terms
+from inferwatch_collectors.drift.stream import Effect, Lesson, LessonState, Values, WatchedState
 from inferwatch_collectors.drift.trigrams import Words
 
 VERSION: Final = 1
@@ -25,9 +26,6 @@ VERSION: Final = 1
 WORD_VOTES: Final = 512
 # A feature with fewer values than this is off: its prices would be so careful that nothing could be found.
 MIN_VALUES: Final = 1_000
-
-# Evidence below this part of the bar is what chance makes all the time: what has moved, moved after it was last so low.
-START_SHARE: Final = 1e-3
 
 
 class Heard(NamedTuple):
@@ -66,26 +64,21 @@ class FollowedState(msgspec.Struct, array_like=True):
     signalling: bool
 
 
-class Followed:
+class Followed(Judging):
     """One of them."""
 
     def __init__(self, model: str, tenant: str, of: Sequence[Feature], wall_s: float) -> None:
         self.model = model
         self.tenant = tenant
-        self.of = tuple(of)
         self.seen_s = 0.0  # when it last voted; CLOCK_MONOTONIC
         self.next_s = 0.0  # when it may vote again
-        self.since_s = wall_s  # until then nothing was unusual
-        self.signalling = False
-        self.about: About | None = None
-        self.watched: Watched | None = None
         self.engine_model = ""
-        self._number = 0
-        self._begin(wall_s)
+        super().__init__(of, wall_s)
 
-    def _begin(self, wall_s: float) -> None:
-        self.begun_s = wall_s
-        self.lesson: Lesson | None = Lesson(self.of)
+    def learn_anew(self, wall_s: float) -> None:
+        """Forget the reference, if there is one, and learn another one."""
+        super().learn_anew(wall_s)
+        self.about: About | None = None
         self._ttft, self._gap = signals.Pace(), signals.Pace()
         text = any(feature.text for feature in self.of)
         self._words = {each: Words() for each in (Direction.PROMPT, Direction.ANSWER)} if text else {}
@@ -94,11 +87,6 @@ class Followed:
     def votes(self) -> int:
         """How many are in the reference, or on the way to it."""
         return self.about.votes if self.about is not None else 0 if self.lesson is None else self.lesson.votes
-
-    @property
-    def weeks(self) -> float:
-        """The evidence; 0 without a reference."""
-        return 0.0 if self.watched is None else self.watched.weeks
 
     def vote(self, record: RequestRecord, heard: Heard | None, load: int, now_weeks: float, hour: int) -> None:
         """Take a request."""
@@ -123,33 +111,11 @@ class Followed:
 
     def pin(self, terms: Terms, now_weeks: float, wall_s: float) -> bool:
         """Take what was learnt for the reference; False if no feature has been seen often enough."""
-        if self.lesson is None:
+        votes = self.votes
+        if not self.take_up(MIN_VALUES, terms, now_weeks, wall_s):
             return False
-        pinned = self.lesson.pin(MIN_VALUES)
-        if not pinned:
-            return False
-        self._number += 1
-        votes, self.lesson = self.lesson.votes, None
-        self.about = About(self.engine_model, self._number, int(wall_s), votes, int(self.begun_s))
-        self.watched = Watched(pinned, self.of, terms, now_weeks)
-        self.since_s, self.signalling = wall_s, False
+        self.about = About(self.engine_model, self.number, int(wall_s), votes, int(self.begun_s))
         return True
-
-    def begin_anew(self, wall_s: float) -> None:
-        """Forget the reference and learn another one."""
-        self.about = self.watched = None
-        self.since_s, self.signalling = wall_s, False
-        self._begin(wall_s)
-
-    def judge(self, bar_weeks: float, wall_s: float) -> bool:
-        """Look at the evidence after votes; True when a signal begins."""
-        weeks = self.weeks
-        if weeks < START_SHARE * bar_weeks:
-            self.since_s, self.signalling = wall_s, False
-        if weeks >= bar_weeks and not self.signalling:
-            self.signalling = True
-            return True
-        return False
 
     def effects(self) -> list[Effect]:
         """Return how each feature is now, those with the most evidence first."""
@@ -157,23 +123,19 @@ class Followed:
 
     def state(self) -> FollowedState:
         """Return it to be written down."""
-        watched = None
-        if self.watched is not None:
-            pinned = {feature.name: each.state() for feature, each in self.watched.pinned()}
-            watched = WatchedState(self.watched.votes, pinned, self.watched.held())
         return FollowedState(
             VERSION,
             self.model,
             self.tenant,
             bool(self._words),
             int(self.begun_s),
-            self._number,
+            self.number,
             self._ttft.state(),
             self._gap.state(),
             {direction.value: words.state() for direction, words in self._words.items()},
             None if self.lesson is None else self.lesson.state(),
             self.about,
-            watched,
+            self.watched_state(),
             self.since_s,
             self.signalling,
         )
@@ -188,15 +150,12 @@ class Followed:
         found = cls(state.model, state.tenant, of, state.begun_s)
         if state.version != VERSION or state.text != bool(found._words):
             raise ValueError(f"version {state.version}, text {state.text}")
-        found._number, found.since_s, found.signalling = state.number, state.since_s, state.signalling
+        found.number, found.since_s, found.signalling = state.number, state.since_s, state.signalling
         found._ttft, found._gap = signals.Pace(state.ttft), signals.Pace(state.gap)
         for direction in found._words:
             found._words[direction] = Words.of(state.words[direction.value])
         found.lesson = None if state.lesson is None else Lesson.of(state.lesson, of)
         if state.watched is not None and state.about is not None:
-            names = {feature.name: feature for feature in of}
-            pinned = {names[name]: Pinned.of(each) for name, each in state.watched.pinned.items() if name in names}
-            found.about, found.lesson = state.about, None
-            found.watched = Watched(pinned, of, terms, now_weeks)
-            found.watched.resume(state.watched.held, state.watched.votes, now_weeks)
+            found.about = state.about
+            found.resume(state.watched, terms, now_weeks)
         return found

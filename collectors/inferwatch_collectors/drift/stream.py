@@ -42,9 +42,6 @@ FADING: Final = 1.0 + 1.0 / MEMORY_VOTES
 # Weights grow instead of all bins fading; they are brought back before a 32-bit float loses anything.
 MAX_WEIGHT: Final = 1e6
 
-# Evidence below this part of the bar is what chance makes all the time: what has moved, moved after it was last so low.
-START_SHARE: Final = 1e-3
-
 Values = Mapping[str, float | None]
 
 

@@ -235,7 +235,7 @@ class DriftWatch:
         if each is None:
             return False, "no such model and tenant is followed"
         if each.lesson is None:
-            each.begin_anew(self._wall_s)
+            each.learn_anew(self._wall_s)
             self._memory.write(each)
             return True, "the reference is forgotten, another one is being learnt"
         least = self._settings.reference_requests_min
