@@ -156,6 +156,8 @@ class Probed(Judging):
         found.prompts = [Prompt(each) for each in state.prompts]
         found.lesson = None if state.lesson is None else Lesson.of(state.lesson, FEATURES)
         if state.watched is not None and state.about is not None:
+            if not state.watched.pinned.keys() <= {feature.name for feature in FEATURES}:
+                raise ValueError("features of something else")
             found.about = state.about
             found.resume(state.watched, TERMS, now_weeks)
         return found
