@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from inferwatch_collectors.canary.logprobs import MIN_LOGPROB, UnreadableError, read
@@ -69,3 +69,15 @@ def test_whatever_an_engine_sends_nothing_else_is_raised(body: bytes) -> None:
         except UnreadableError:
             continue
         assert all(MIN_LOGPROB <= each <= 0 for each in found.values())
+
+
+@given(st.integers() | st.integers(10**300, 10**400) | st.floats(allow_nan=False, allow_infinity=False) | st.none())
+@example(-(10**400))
+def test_whatever_stands_where_a_number_should_nothing_else_is_raised(value: object) -> None:
+    """JSON's integers have no end, and a float does."""
+    try:
+        found = read(completions({"a": value}), "completions", 1)
+    except UnreadableError as error:
+        assert error.reason in ("not_a_number", "malformed")
+        return
+    assert MIN_LOGPROB <= found["a"] <= 0

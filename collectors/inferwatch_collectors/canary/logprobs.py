@@ -2,13 +2,15 @@
 but with a reason. Pure.
 """
 
-from math import isfinite
 from typing import Any, Final
 
 import msgspec
 
 # vLLM says -9999 where a probability is 0; below this none is told from another.
 MIN_LOGPROB: Final = -30.0
+
+# JSON's integers may be longer than a float: beyond this nothing is a logarithm of anything.
+MAX_ABSOLUTE: Final = 1e300
 
 # More are never asked for; an engine adds the token that it took.
 MAX_TOKENS: Final = 64
@@ -63,6 +65,8 @@ def _chat(logprobs: dict[str, Any]) -> list[tuple[Any, Any]]:
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+    # Compared before it is converted: a longer integer has no float. No comparison holds for NaN.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not -MAX_ABSOLUTE < value < MAX_ABSOLUTE:
         raise UnreadableError("not_a_number")
     return max(MIN_LOGPROB, min(0.0, float(value)))
