@@ -212,7 +212,7 @@ class Collector:
         self._parts.budgets.restore()
         self._parts.anomalies.resume(time.monotonic())
         self._parts.drift.resume(time.monotonic())
-        self._parts.canary.resume(time.monotonic())
+        self._parts.canary.resume(time.monotonic(), time.time())
 
     def _canary(self) -> Probing:
         settings, canary = self._settings, self._config.canary

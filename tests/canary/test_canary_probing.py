@@ -79,7 +79,7 @@ class Site:
     def __init__(self, engine: Engine, settings: Canary = ENABLED) -> None:
         self.store = MetricStore()
         self.watch = CanaryWatch(self.store, settings, secret=SECRET, around=lambda _: {})
-        self.watch.tick(1.0, 1.76e9)
+        self.watch.resume(1.0, 1.76e9)
         self.around = Around()
         self.faults: list[str] = []
         url = f"http://127.0.0.1:{engine.server.port}"

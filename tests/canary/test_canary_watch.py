@@ -1,5 +1,6 @@
 """watch: a reference is learnt, a change is told, noise is not; what comes to nothing says so."""
 
+import datetime as dt
 import random
 from collections.abc import Callable
 from typing import Any
@@ -35,8 +36,7 @@ class Site:
         self.now_s = now_s
         self.rng = random.Random(3)
         self.turn = 0
-        self.watch.resume(now_s)
-        self.tick()
+        self.watch.resume(now_s, MONDAY_S + now_s)
 
     def tick(self, step_s: float = 0.0) -> None:
         self.now_s += step_s
@@ -141,6 +141,24 @@ def test_a_restart_goes_on_where_it_was(site: Site, reply_of: Make) -> None:
         store.restore([*site.store.take_dirty(), *again.store.take_dirty()])
         other = Site(reply_of, msgspec.structs.replace(QUICK, **changed), store, site.now_s)
         assert other.watch.report() == msgspec.structs.replace(other.watch.report(), models=())
+
+
+def test_the_first_reply_may_come_before_the_first_tick(site: Site, reply_of: Make) -> None:
+    """After a start as after a restart: a reply is judged, and a lesson begins, at the time that it is."""
+    store = MetricStore()
+    store.restore(site.store.take_dirty())
+    again = Site(reply_of, store=store, now_s=site.now_s)
+    for place in range(12):  # without one tick
+        again.watch.take(MODEL, place % len(PROMPTS), reply_of(2, place % len(PROMPTS), again.rng))
+    assert again.gauge(m.CANARY_JUDGING, MODEL) == 1
+    assert again.gauge(m.CANARY_DETECTED, MODEL) == 1
+    assert f"since {dt.datetime.fromtimestamp(MONDAY_S + site.now_s, dt.UTC):%Y-%m-%dT%H:%MZ}" in again.text()
+    assert again.watch.pin(MODEL)[0]
+    fresh = Site(reply_of, now_s=1_000_000.0)
+    for number in range(500):
+        fresh.watch.take(MODEL, number % len(PROMPTS), reply_of(1, number % len(PROMPTS), fresh.rng))
+    fresh.tick(60.0)
+    assert fresh.gauge(m.CANARY_JUDGING, MODEL) == 0  # it was learnt for a minute, not since 1970
 
 
 def test_what_is_written_down_that_makes_no_sense_is_forgotten(site: Site, reply_of: Make) -> None:

@@ -50,7 +50,7 @@ _SHOWN: Final = (
 
 
 class CanaryWatch:
-    """All models. Nothing happens before the first `tick`."""
+    """All models. Nothing happens before `resume`."""
 
     def __init__(
         self, store: MetricStore, settings: Canary, *, secret: bytes, around: Callable[[str], dict[str, str]]
@@ -91,12 +91,18 @@ class CanaryWatch:
         unstable = self._models and not any(each.stable for each in self._models.values())
         return "unstable" if unstable else ""
 
-    def resume(self, now_s: float) -> None:
-        """Take up what an earlier life knew. Once, after the store was restored."""
-        if self.settings.enabled:
-            for each in self._memory.read(self.asked, now_s / WEEK_S, MAX_MODELS):
-                self._models[each.model] = each
-            self._set_parts()
+    def resume(self, now_s: float, wall_s: float) -> None:
+        """Take up what an earlier life knew, and the time. Once, after the store was restored, before the first reply.
+
+        `now_s` and `wall_s` as in `tick`.
+        """
+        if not self.settings.enabled:
+            return
+        for each in self._memory.read(self.asked, now_s / WEEK_S, MAX_MODELS):
+            self._models[each.model] = each
+        self._set_parts()
+        self._look_s = now_s  # what is ripe is pinned a little later: engine and driver have not said yet who they are
+        self.tick(now_s, wall_s)
 
     # --- probes
 
