@@ -420,6 +420,8 @@ class Collector:
     def admit(self, digests: Mapping[str, str]) -> None:
         """Take up other tokens for the admin port."""
         self._access.use(digests)
+        if self._parts.feedback is not None:
+            self._parts.feedback.use(digests)
 
     def take_status(self, status: Mapping[str, Any]) -> None:
         """Learn from the supervisor how the data path is."""

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 from inferwatch import __version__, canary, host
 from inferwatch.config import Config
 from inferwatch.record import Share
-from inferwatch.settings import feedback
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.anomalies.watch import AnomalyWatch
 from inferwatch_collectors.attribution.meter import Meter
@@ -138,7 +137,7 @@ class Parts:
         self.feedback: FeedbackService | None = None
         if config.feedback.is_used:
             self.feedback = FeedbackService(
-                feedback.token(config.feedback),
+                settings.access,
                 ledger,
                 Comments(config.privacy),
                 self.store,

@@ -16,7 +16,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True):
     spool_dir: str
     state_dir: str  # "": the ledger lives in memory
     board: str = ""  # what budgets are kept on; "": they are counted, not enforced
-    access: dict[str, str] = {}  # digests of the tokens of the admin port; none: it is open
+    access: dict[str, str] = {}  # digests of the tokens of the admin port, see `admin_token`; no `admin`: it is open
     data_host: str = ""  # where the data port listens
     data_port: int = 0  # 0: not known
     admin_fd: int = -1  # an inherited listening socket; -1: bind `config.admin`

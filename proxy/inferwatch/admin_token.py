@@ -1,5 +1,7 @@
 """The tokens of the admin port: the one place that reads them, for the port itself and for those who ask it.
 
+Only who serves reads them all; a client reads its own.
+
 The supervisor reads them, and what goes to the collector are their digests: nothing that could be shown by mistake.
 """
 
@@ -11,6 +13,7 @@ from typing import Final
 
 from inferwatch.config import ConfigError
 from inferwatch.settings.access import Access
+from inferwatch.settings.feedback import Feedback
 
 # What a client gives if its configuration names no token: `inferwatch report` on a laptop has no file of the host's.
 CLIENT_VARIABLE: Final = "INFERWATCH_TOKEN"
@@ -20,17 +23,18 @@ MIN_CHARACTERS: Final = 16
 MAX_CHARACTERS: Final = 1024
 
 
-def digests(access: Access, environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the digests of the tokens: `{}`, or `admin` and perhaps `metrics`. Blocking.
+def digests(access: Access, feedback: Feedback, environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the digests of the tokens that are configured: of `admin` and perhaps `metrics`, of `feedback`. Blocking.
 
     Raises:
         ConfigError: naming the key, never the token: a file or variable cannot be read, or holds none of use.
     """
-    found = {}
-    for who, prefix in (("admin", ""), ("metrics", "metrics_")):
-        if token := _token(access, prefix, environ):
-            found[who] = digest(token)
-    return found
+    tokens = {
+        "admin": _token("access.", access.token_file, access.token_env, environ),
+        "metrics": _token("access.metrics_", access.metrics_token_file, access.metrics_token_env, environ),
+        "feedback": _token("feedback.", feedback.token_file, feedback.token_env, environ),
+    }
+    return {who: digest(token) for who, token in tokens.items() if token}
 
 
 def digest(token: str) -> str:
@@ -45,17 +49,17 @@ def headers(access: Access, environ: Mapping[str, str] | None = None) -> dict[st
     Raises:
         ConfigError: as above.
     """
-    token = _token(access, "", environ) or (os.environ if environ is None else environ).get(CLIENT_VARIABLE, "").strip()
+    own = _token("access.", access.token_file, access.token_env, environ)
+    token = own or (os.environ if environ is None else environ).get(CLIENT_VARIABLE, "").strip()
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
-def _token(access: Access, prefix: str, environ: Mapping[str, str] | None) -> str:
-    """Return one token, "" if none is configured."""
-    file, variable = getattr(access, f"{prefix}token_file"), getattr(access, f"{prefix}token_env")
+def _token(prefix: str, file: str, variable: str, environ: Mapping[str, str] | None) -> str:
+    """Return one token, "" if none is configured. `prefix` of the keys that name its `file` and its `variable`."""
     if file:
-        key, token = f"access.{prefix}token_file", _first_line(f"access.{prefix}token_file", file)
+        key, token = f"{prefix}token_file", _first_line(f"{prefix}token_file", file)
     elif variable:
-        key, token = f"access.{prefix}token_env", (os.environ if environ is None else environ).get(variable, "").strip()
+        key, token = f"{prefix}token_env", (os.environ if environ is None else environ).get(variable, "").strip()
         if not token:
             raise ConfigError(f"{key}: there is no environment variable `{variable}`, or it is empty")
     else:

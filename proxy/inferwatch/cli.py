@@ -95,7 +95,7 @@ def _load_to_serve(arguments: argparse.Namespace) -> Config:
     """Load it where it will be lived by: what it names must be here."""
     loaded = _load(arguments)
     redis_address.check(loaded.budgets.redis)
-    _ = admin_token.digests(loaded.access)  # as above
+    _ = admin_token.digests(loaded.access, loaded.feedback)  # as above
     return loaded
 
 

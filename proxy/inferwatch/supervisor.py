@@ -42,7 +42,7 @@ class Supervisor:
         self._config = loaded
         self._reload_config = reload
         self._state_dir = host.state_dir(loaded)
-        self._access = admin_token.digests(loaded.access)
+        self._access = admin_token.digests(loaded.access, loaded.feedback)
         self._secret = host.identity_secret(loaded, self._state_dir)
         self._tenants = read_table(loaded.tenants, self._secret)
         self._socket_dir = host.socket_dir(self._state_dir)
@@ -184,7 +184,8 @@ class Supervisor:
         """Take up the configuration anew; on a fault keep the old one. Returns the fault or ""."""
         try:
             fresh = self._reload_config()
-            access = admin_token.digests(fresh.access)
+            # Whether and where from votes are taken needs a restart; their token does not.
+            access = admin_token.digests(fresh.access, self._config.feedback)
             tenants = read_table(fresh.tenants, self._secret)  # keys are rotated by writing their file and reloading
         except (ConfigError, OSError, ValueError, TypeError, LookupError, RecursionError) as error:
             # ConfigError is what it should be; but a file that breaks its reader must not end a running sidecar.

@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 
 from inferwatch import __version__
+from inferwatch.admin_token import digest
 from inferwatch.settings.canary import Canary
 from inferwatch.settings.drift import Drift
 from inferwatch.settings.privacy import Privacy
@@ -105,7 +106,7 @@ class Port:
             reload=self._reload,
             usage=self._usage,
             feedback=FeedbackService(
-                TOKEN,
+                {"feedback": digest(TOKEN)},
                 _NoRows(),  # type: ignore[arg-type]
                 Comments(Privacy()),
                 self.store,

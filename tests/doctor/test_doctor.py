@@ -384,6 +384,8 @@ async def test_a_token_that_cannot_be_read(patient: Any, tmp_path: Path) -> None
     """`serve` would not start."""
     keys = {"access.token_file": str(tmp_path / "none")}
     await only(machine.access, await patient(keys), FAULT, "access.token_file", "openssl rand -hex 32")
+    keys = {"feedback.token_file": str(tmp_path / "none")}
+    await only(machine.access, await patient(keys), FAULT, "feedback.token_file", "openssl rand -hex 32")
 
 
 async def test_an_admin_port_that_everybody_reaches(patient: Any, tmp_path: Path) -> None:
@@ -391,6 +393,8 @@ async def test_an_admin_port_that_everybody_reaches(patient: Any, tmp_path: Path
     keys = {"admin": "0.0.0.0:9480"}
     await only(machine.access, await patient(keys), WARNING, "0.0.0.0:9480", "`access.token_file`")
     (tmp_path / "token").write_text("0123456789abcdef")
+    votes = await patient(keys | {"feedback.token_file": str(tmp_path / "token")})
+    await only(machine.access, votes, WARNING, "0.0.0.0:9480", "`access.token_file`")
     guarded = await patient(keys | {"access.token_file": str(tmp_path / "token")})
     assert worst(await machine.access(guarded)) is NONE
 

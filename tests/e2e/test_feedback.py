@@ -13,14 +13,15 @@ from stack import MODEL, Stack, chat, client, running, send
 TOKEN = "0123456789abcdef-e2e"
 
 
-async def vote(session: aiohttp.ClientSession, stack: Stack, **fields: Any) -> tuple[int, str]:
-    headers = {"Authorization": f"Bearer {TOKEN}"}
+async def vote(session: aiohttp.ClientSession, stack: Stack, token: str = TOKEN, **fields: Any) -> tuple[int, str]:
+    headers = {"Authorization": f"Bearer {token}"}
     async with session.post(f"{stack.admin}/feedback", json=fields, headers=headers) as reply:
         return reply.status, json.loads(await reply.text())["result"]
 
 
 async def test_votes_are_joined_to_their_answers(tmp_path: Path) -> None:
-    """By our id and by the engine's, while the answer streams and after it, over a kill of the collector."""
+    """By our id and by the engine's, while the answer streams and after it, over a kill of the collector, and with
+    another token after a reload."""
     token = tmp_path / "token"
     token.write_text(TOKEN + "\n")
     config = tmp_path / "config.yml"
@@ -43,8 +44,17 @@ async def test_votes_are_joined_to_their_answers(tmp_path: Path) -> None:
             await asyncio.to_thread(stack.kill, "inferwatch_collectors")
             await asyncio.to_thread(stack.settled, 2)
             assert await vote(session, stack, request_id=early, thumb="up") == (200, "replaced")
-            async with session.post(f"{stack.admin}/feedback", json={}) as reply:
-                assert reply.status == 401
+            token.write_text("another-token-of-ours\n")
+            async with session.post(f"{stack.admin}/-/reload") as reply:
+                assert reply.status == 200
+            for given in ("", TOKEN):
+                headers = {"Authorization": f"Bearer {given}"}
+                async with session.post(f"{stack.admin}/feedback", json={}, headers=headers) as reply:
+                    assert reply.status == 401
+            assert await vote(session, stack, "another-token-of-ours", request_id=early, thumb="up") == (
+                200,
+                "repeated",
+            )
         scrape = await asyncio.to_thread(stack.scrape)
         votes = scrape.samples["inferwatch_feedback_votes_total"]
         assert {dict(labels)["thumb"]: value for labels, value in votes.items()} == {"down": 1, "up": 1}

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from inferwatch.admin_token import digest
 from inferwatch.record import Outcome, RequestRecord
 from inferwatch.settings.privacy import Privacy, TenantPrivacy
 from inferwatch_collectors import metrics as m
@@ -26,6 +27,7 @@ from inferwatch_collectors.report.query import Query
 from inferwatch_collectors.report.reading import reading, usage
 
 TOKEN = "0123456789abcdef"
+DIGESTS = {"feedback": digest(TOKEN)}
 NOW_NS = 1_790_000_000 * 10**9
 KEYS = Path(__file__).parents[1] / "testdata" / "config" / "privacy.keys"
 
@@ -52,7 +54,7 @@ class Desk:
 
     def serve(self, privacy: Privacy | None = None) -> None:
         self.service = FeedbackService(
-            TOKEN,
+            DIGESTS,
             self.ledger,
             Comments(privacy or Privacy()),
             self.store,
@@ -102,16 +104,38 @@ async def _desk(tmp_path: Path) -> AsyncIterator[Desk]:
     await ledger.close()
 
 
+def waiting_for(digests: dict[str, str]) -> FeedbackService:
+    """A service of which no vote is expected."""
+    return FeedbackService(
+        digests, None, None, None, None, still_open=None, flush=None,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
 def test_only_the_token_lets_in() -> None:
     """Whole, and under its scheme; every other try is counted."""
-    service = FeedbackService(
-        TOKEN, None, None, None, None, still_open=None, flush=None,  # type: ignore[arg-type]
-    )  # fmt: skip
+    service = waiting_for(DIGESTS)
     assert service.may({"Authorization": f"Bearer {TOKEN}"})
     assert service.may({"Authorization": f"bearer  {TOKEN} "})
     for given in ("", TOKEN, f"Basic {TOKEN}", f"Bearer {TOKEN[:-1]}", f"Bearer {TOKEN}x", "Bearer ", "Bearer \udcff"):
         assert not service.may({"Authorization": given})
     assert service.results["refused"] == 7
+
+
+@pytest.mark.parametrize("digests", [{}, {"feedback": ""}, {"admin": digest(TOKEN)}])
+@pytest.mark.parametrize("given", [None, "", "Bearer ", "Bearer", "bearer  ", f"Bearer {TOKEN}"])
+def test_without_a_token_nobody_is_let_in(digests: dict[str, str], given: str | None) -> None:
+    """Nothing is not equal to nothing, and the admin port's token is another one."""
+    service = waiting_for(digests)
+    assert not service.may({} if given is None else {"Authorization": given})
+    assert service.results["refused"] == 1
+
+
+def test_the_token_changes_with_a_reload() -> None:
+    """The old one lets nobody in any more."""
+    service = waiting_for(DIGESTS)
+    service.use({"feedback": digest("another-token-of-ours")})
+    assert not service.may({"Authorization": f"Bearer {TOKEN}"})
+    assert service.may({"Authorization": "Bearer another-token-of-ours"})
 
 
 async def test_a_vote_is_joined_to_who_gave_the_answer(desk: Desk) -> None:

@@ -7,6 +7,7 @@ import pytest
 from inferwatch import admin_token, cli, config
 from inferwatch.config import ConfigError
 from inferwatch.settings.access import Access, fault
+from inferwatch.settings.feedback import Feedback
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 OTHER = "fedcba9876543210"
@@ -36,14 +37,16 @@ def test_tokens_come_from_files_or_variables(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(f"{TOKEN}\r\nsomething else\n")
     environ = {"T": OTHER, "M": TOKEN}
-    assert admin_token.digests(Access(), environ) == {}
-    assert admin_token.digests(Access(token_env="T"), environ) == {"admin": admin_token.digest(OTHER)}
+    assert admin_token.digests(Access(), Feedback(), environ) == {}
+    assert admin_token.digests(Access(token_env="T"), Feedback(), environ) == {"admin": admin_token.digest(OTHER)}
     both = Access(token_file=str(file), token_env="T", metrics_token_env="M")
-    assert admin_token.digests(both, environ) == {
+    assert admin_token.digests(both, Feedback(token_env="T"), environ) == {
         "admin": admin_token.digest(TOKEN),
         "metrics": admin_token.digest(TOKEN),
+        "feedback": admin_token.digest(OTHER),
     }
-    assert TOKEN not in str(admin_token.digests(both, environ))
+    assert admin_token.digests(Access(), Feedback(token_file=str(file))) == {"feedback": admin_token.digest(TOKEN)}
+    assert TOKEN not in str(admin_token.digests(both, Feedback(token_env="M"), environ))
 
 
 @pytest.mark.parametrize(
@@ -63,17 +66,23 @@ def test_a_file_that_holds_no_token(tmp_path: Path, content: bytes | None, probl
     file = tmp_path / "token"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises(ConfigError, match=problem) as raised:
-        admin_token.digests(Access(token_file=str(file)))
-    assert str(raised.value).startswith("access.token_file: ")
-    assert "short" not in str(raised.value)
-    assert "words" not in str(raised.value)
+    for key, access, feedback in (
+        ("access.token_file: ", Access(token_file=str(file)), Feedback()),
+        ("feedback.token_file: ", Access(), Feedback(token_file=str(file))),
+    ):
+        with pytest.raises(ConfigError, match=problem) as raised:
+            admin_token.digests(access, feedback)
+        assert str(raised.value).startswith(key)
+        assert "short" not in str(raised.value)
+        assert "words" not in str(raised.value)
 
 
 def test_a_variable_that_is_not_there() -> None:
     """It is named."""
     with pytest.raises(ConfigError, match=r"access\.token_env: there is no environment variable `T`"):
-        admin_token.digests(Access(token_env="T"), {})
+        admin_token.digests(Access(token_env="T"), Feedback(), {})
+    with pytest.raises(ConfigError, match=r"feedback\.token_env: there is no environment variable `T`"):
+        admin_token.digests(Access(), Feedback(token_env="T"), {})
 
 
 def test_what_a_client_sends(tmp_path: Path) -> None:
@@ -90,6 +99,15 @@ def test_a_token_that_cannot_be_read_stops_the_start(tmp_path: Path, capsys: pyt
     """`check-config`, like `serve`, says so in one line with the key."""
     assert cli.main(["check-config", "--token-file", str(tmp_path / "none")]) == 2
     assert capsys.readouterr().err.startswith("inferwatch: access.token_file: cannot read")
+
+
+def test_only_who_serves_needs_the_token_of_votes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A report on a laptop has no file of the host's; `check-config`, like `serve`, needs it."""
+    file = tmp_path / "inferwatch.yml"
+    file.write_text(f"feedback: {{token_file: {tmp_path / 'none'}}}\n", encoding="utf-8")
+    assert config.load(str(file), environ={}).feedback.is_used
+    assert cli.main(["check-config", "--config", str(file)]) == 2
+    assert capsys.readouterr().err.startswith("inferwatch: feedback.token_file: cannot read")
 
 
 def test_the_shown_configuration_has_no_token(tmp_path: Path) -> None:

@@ -107,8 +107,6 @@ FILE_MISTAKES = {
     "invalid-log-level": "log.level: invalid enum value 'verbose', expected debug, error, info, warning",
     "invalid-feedback-two-tokens": "feedback.token_env: only one of `token_file` and `token_env` can be given",
     "invalid-feedback-variable": "feedback.token_env: expected the name of an environment variable",
-    "invalid-feedback-token-missing": "feedback.token_file: there is no token to be read",
-    "invalid-feedback-token-short": ("feedback.token_file: a token of 2 characters, expected at least 16, of ASCII"),
     "invalid-ledger-days": "ledger.retention_days: expected `int` >= 1",
     "invalid-metrics-models": "metrics.max_models: expected `int`, got `str`",
     "invalid-trace-mint": "trace.mint: expected `bool`, got `int`",

@@ -1,6 +1,6 @@
 """`POST /feedback`: who votes, on which request, and what becomes of the vote.
 
-* **Who.** Whoever has the token. It is compared in constant time, and without one configured nobody is let in.
+* **Who.** Whoever has the token. Its digest is compared in constant time, and without one nobody is let in.
 * **On what.** A request that the ledger has, or one that is still open: then the model's own name for itself is not
   known yet, and the report looks it up. A request whose row is gone (`ledger.retention_days`), or that another host
   served, is unknown. It is named by our id, or by the engine's for the last MAX_ENGINE_IDS requests.
@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
+from inferwatch.admin_token import digest
 from inferwatch.record import RequestRecord
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import CardinalityGuard
@@ -69,7 +70,7 @@ class FeedbackService:
 
     def __init__(
         self,
-        token: str,
+        digests: Mapping[str, str],
         ledger: Ledger,
         comments: Comments,
         store: MetricStore,
@@ -78,8 +79,9 @@ class FeedbackService:
         still_open: Callable[[str], Asked | None],
         flush: Callable[[float], Awaitable[bool]],
     ) -> None:
-        """`still_open` tells whose an open request is; `flush` commits what is finished."""
-        self._token = token.encode()
+        """`digests`: see `use`; `still_open` tells whose an open request is; `flush` commits what is finished."""
+        self._digest = ""
+        self.use(digests)
         self._ledger = ledger
         self.comments = comments
         self._store = store
@@ -103,11 +105,16 @@ class FeedbackService:
                 del self._ids[next(iter(self._ids))]
             self._ids[record.engine_id] = record.request_id
 
+    def use(self, digests: Mapping[str, str]) -> None:
+        """Take up the digests of `admin_token.digests`."""
+        self._digest = digests.get("feedback", "")
+
     def may(self, headers: Mapping[str, str]) -> bool:
         """Tell whether who asks has the token; counts who has not."""
         given = headers.get("Authorization", "")
         scheme, key = given[: len(_SCHEME)], given[len(_SCHEME) :].strip()
-        allowed = scheme.lower() == _SCHEME and hmac.compare_digest(key.encode("utf-8", "replace"), self._token)
+        known = bool(self._digest) and hmac.compare_digest(digest(key), self._digest)
+        allowed = known and scheme.lower() == _SCHEME
         self.results[REFUSED] += not allowed
         return allowed
 

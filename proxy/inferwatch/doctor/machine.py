@@ -57,11 +57,11 @@ async def access(patient: Patient) -> list[Finding]:
 
 def _access(patient: Patient) -> list[Finding]:
     try:
-        digests = admin_token.digests(patient.config.access)
+        digests = admin_token.digests(patient.config.access, patient.config.feedback)
     except ConfigError as error:
         remedy = "write a token there: `openssl rand -hex 32`; the user that runs Inferwatch must be able to read it"
         return [Finding(check="access", level=Level.FAULT, what=str(error), remedy=remedy)]
-    if digests:
+    if "admin" in digests:
         return [Finding(check="access", level=Level.OK, what="the admin port asks for a token")]
     if _is_loopback(parse_address("admin", patient.config.admin)[0]):
         return []
