@@ -50,6 +50,7 @@ class Desk:
         self.store = MetricStore()
         self.open: dict[str, Asked] = {}
         self.waiting: list[RequestRecord] = []
+        self.stuck = False
         self.service: FeedbackService
 
     def serve(self, privacy: Privacy | None = None) -> None:
@@ -64,6 +65,8 @@ class Desk:
         )
 
     async def flush(self, timeout_s: float) -> bool:
+        if self.stuck:
+            return False
         await self.ledger.commit(self.waiting, [])
         return True
 
@@ -223,6 +226,16 @@ async def test_a_failing_disk_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(desk.ledger, "vote", fail)
     assert await desk.vote(thumb="up") == (503, "failed")
     assert desk.counted() == {}
+
+
+async def test_a_request_that_cannot_be_written_down_yet_is_not_unknown(desk: Desk) -> None:
+    """While the disk fails, who votes on an answer of just now may try again, and is not told that there is none."""
+    desk.waiting, desk.stuck = [record("r5")], True
+    assert await desk.vote("r5", thumb="up") == (503, "failed")
+    assert await desk.vote(thumb="up") == (200, "taken")  # it has its row
+    desk.stuck = False
+    assert await desk.vote("r5", thumb="up") == (200, "taken")
+    assert desk.service.results["unknown"] == 0
 
 
 async def test_too_many_at_once_are_sent_away(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,7 +134,9 @@ class FeedbackService:
             self._under_way -= 1
 
     async def _taken(self, ballot: Ballot, wall_ns: int) -> Reply:
-        request_id, asked = await self._asked(ballot.request_id)
+        request_id, asked, sure = await self._asked(ballot.request_id)
+        if asked is None and not sure:
+            return self._said(FAILED, "the ledger does not take what is finished now: the request may be in it later")
         if asked is None:
             return self._said(UNKNOWN, "no such request here: another host's, or older than the ledger keeps")
         vote = Vote(
@@ -156,15 +158,17 @@ class FeedbackService:
         same = replace(before, wall_ns=vote.wall_ns, variant=vote.variant) == vote
         return self._said(REPEATED if same else REPLACED, "")
 
-    async def _asked(self, given: str) -> tuple[str, Asked | None]:
+    async def _asked(self, given: str) -> tuple[str, Asked | None, bool]:
+        """Return our id, whose it was, and whether it would be known if there were one."""
         request_id = self._ids.get(given, given)
         found = await self._ledger.asked(request_id) or self._still_open(request_id)
+        sure = True
         if found is None:  # just finished: perhaps the relay has not told of it, or it is not committed
             await asyncio.sleep(SETTLE_S)
             request_id = self._ids.get(given, given)
-            await self._flush(FLUSH_TIMEOUT_S)
+            sure = await self._flush(FLUSH_TIMEOUT_S)
             found = await self._ledger.asked(request_id)
-        return request_id, found
+        return request_id, found, sure
 
     def _said(self, result: str, text: str) -> Reply:
         self.results[result] += 1
