@@ -131,16 +131,33 @@ def test_pinning_by_command(reply_of: Make) -> None:
 
 
 def test_a_restart_goes_on_where_it_was(site: Site, reply_of: Make) -> None:
-    """The reference is written when it is pinned; what is asked otherwise needs another one."""
+    """The reference is written when it is pinned."""
     store = MetricStore()
     store.restore(site.store.take_dirty())
     again = Site(reply_of, store=store, now_s=site.now_s)
     assert 0 < again.probe(20, seed=2) <= 20
-    for changed in ({"prompts": ("Hello",)}, {"api": "chat"}, {"top_logprobs": 4}):
-        store = MetricStore()
-        store.restore([*site.store.take_dirty(), *again.store.take_dirty()])
-        other = Site(reply_of, msgspec.structs.replace(QUICK, **changed), store, site.now_s)
-        assert other.watch.report() == msgspec.structs.replace(other.watch.report(), models=())
+
+
+@pytest.mark.parametrize(
+    ("changed", "known"),
+    [
+        ({}, [MODEL]),
+        ({"interval_s": 5.0, "weeks_per_false_alarm": 10.0}, [MODEL]),
+        ({"prompts": ("Hello",)}, []),
+        ({"api": "chat"}, []),
+        ({"top_logprobs": 4}, []),
+        ({"tolerance_nats": 0.2}, []),
+    ],
+)
+def test_what_is_asked_or_judged_otherwise_needs_another_reference(
+    site: Site, reply_of: Make, changed: dict[str, Any], known: list[str]
+) -> None:
+    """What was counted as far, or of other prompts, says nothing about it."""
+    store = MetricStore()
+    store.restore(site.store.take_dirty())
+    report = Site(reply_of, msgspec.structs.replace(QUICK, **changed), store, site.now_s).watch.report()
+    assert report is not None
+    assert [each.model for each in report.models] == known
 
 
 def test_the_first_reply_may_come_before_the_first_tick(site: Site, reply_of: Make) -> None:

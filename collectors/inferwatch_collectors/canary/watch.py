@@ -11,7 +11,7 @@ Time is given by the caller, who calls `tick` twice a second.
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from inferwatch.settings.canary import MAX_MODELS, Canary
@@ -64,7 +64,8 @@ class CanaryWatch:
         self._around = around
         self._secret = hashlib.blake2b(secret).digest()
         self.prompts = settings.prompts or PROMPTS
-        self.asked = self._digest(settings.api, str(settings.top_logprobs), *self.prompts)
+        # All that decides what a reply counts as: the tolerance is in what was counted while the reference was learnt.
+        self.asked = self._digest(settings.api, settings.top_logprobs, settings.tolerance_nats, *self.prompts)
         self._memory = Memory(store)
         self._models: dict[str, Probed] = {}
         self._answered_s: dict[str, float] = {}  # by model
@@ -147,8 +148,8 @@ class CanaryWatch:
     def _set_parts(self) -> None:
         self._parts = max(self._parts, sum(1 for each in self._models.values() if each.watched is not None))
 
-    def _digest(self, *texts: Sequence[str] | str) -> str:
-        data = "\0".join(map(str, texts)).encode("utf-8", "replace")
+    def _digest(self, *parts: object) -> str:
+        data = "\0".join(map(str, parts)).encode("utf-8", "replace")
         return hashlib.blake2b(data, digest_size=16, key=self._secret).hexdigest()
 
     # --- time

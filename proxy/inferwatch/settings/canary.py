@@ -66,7 +66,7 @@ class Canary(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
             ge=0,
             le=10,
             description="A mean change of log-probabilities up to this is of no interest, nor is one up to twice what "
-            "was usual while the reference was learnt.",
+            "was usual while the reference was learnt. Another one needs another reference.",
         ),
     ] = 0.1
     reference_probes_min: Annotated[
