@@ -236,6 +236,56 @@ def test_models_are_bounded_and_references_stay(site: Site) -> None:
     assert site.watch.models_cut == 0
 
 
+def pinned(site: Site, count: int) -> list[str]:
+    """Let so many further models have references, each after the one before; return their names."""
+    names = [f"m-v{number}" for number in range(2, count + 2)]
+    for name in names:
+        site.probe(500, model=name)
+        assert site.watch.pin(name)[0]
+    return names
+
+
+def models(site: Site) -> set[str]:
+    report = site.watch.report()
+    assert report is not None
+    return {each.model for each in report.models}
+
+
+def test_another_model_takes_the_place_of_a_reference_that_is_silent(site: Site, reply_of: Make) -> None:
+    """With a name for each release there are as many references as can be, some day. The longest silent one goes, also
+    after a restart, when nobody has answered yet; the canary never goes blind."""
+    names = pinned(site, MAX_MODELS - 1)
+    assert models(site) == {MODEL, *names}
+    site.probe(1, model="next")
+    assert models(site) == {*names, "next"}
+    site.probe(499, model="next")
+    assert site.watch.pin("next")[0]
+    assert 0 < site.probe(20, seed=2, model="next") <= 20
+    site.tick(3600)
+    store = MetricStore()
+    store.restore(site.store.take_dirty())
+    again = Site(reply_of, store=store, now_s=site.now_s)
+    again.probe(1, model="after next")
+    assert models(again) == {*names[1:], "next", "after next"}
+    assert again.watch.models_cut == site.watch.models_cut == 0
+
+
+def test_references_of_models_that_answer_stay(reply_of: Make) -> None:
+    """Then another name is not judged, and that is counted."""
+    settings = msgspec.structs.replace(QUICK, models=tuple(f"m-v{number}" for number in range(2, MAX_MODELS + 2)))
+    site = Site(reply_of, settings)
+    names = pinned(site, MAX_MODELS)
+    for name in names:
+        site.probe(1, model=name)
+    site.probe(3, model="next")
+    assert models(site) == set(names)
+    assert site.watch.models_cut == 3
+    store = MetricStore()
+    store.restore(site.store.take_dirty())
+    fewer = msgspec.structs.replace(settings, models=("m-v3", "next"))
+    assert models(Site(reply_of, fewer, store, site.now_s)) == {"m-v3"}
+
+
 def test_a_clock_that_jumps_is_no_alarm(site: Site) -> None:
     """Wall time goes to another week and back."""
     for wall_s in (0.0, 4e9, MONDAY_S):

@@ -8,6 +8,7 @@ Pure: time comes from the caller.
 """
 
 from collections import deque
+from math import inf
 from statistics import median
 from typing import Final
 
@@ -72,6 +73,7 @@ class Probed(Judging):
         """`asked` stands for what is asked: a reference is good for that alone."""
         self.model = model
         self.asked = asked
+        self.answered_s = -inf  # when it last did, in this life; CLOCK_MONOTONIC
         self.recent: deque[float] = deque(maxlen=RECENT)
         self._size = prompts
         super().__init__(FEATURES, wall_s)

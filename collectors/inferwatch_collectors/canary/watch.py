@@ -4,7 +4,9 @@
   evidence as there were ever models with a reference at a time. It comes on top of the rate of `drift`.
 * **Off.** A probe that comes to nothing is no evidence. TRIES of them in a row for one reason, and a gauge says that
   the canary is off, and why.
-* **Bounds.** Not more models than are configured; a model that the engine serves no longer is kept while there is room.
+* **Bounds.** MAX_MODELS. For another one the one that learns for longest makes room, else the one that has a reference
+  and is silent for longest, if it is stale; if all of them answer, the new one is not judged, and counted. Models that
+  are not configured any more are forgotten at the start.
 
 Time is given by the caller, who calls `tick` twice a second.
 """
@@ -68,7 +70,6 @@ class CanaryWatch:
         self.asked = self._digest(settings.api, settings.top_logprobs, settings.tolerance_nats, *self.prompts)
         self._memory = Memory(store)
         self._models: dict[str, Probed] = {}
-        self._answered_s: dict[str, float] = {}  # by model
         self._stale_s = STALE_S + STALE_TURNS * settings.interval_s * max(1, len(settings.models))
         self._now_s = 0.0
         self._wall_s = 0.0
@@ -100,7 +101,10 @@ class CanaryWatch:
         if not self.settings.enabled:
             return
         for each in self._memory.read(self.asked, now_s / WEEK_S, MAX_MODELS):
-            self._models[each.model] = each
+            if self.settings.models and each.model not in self.settings.models:
+                self._memory.forget(each.model)
+            else:
+                self._models[each.model] = each
         self._set_parts()
         self._look_s = now_s  # what is ripe is pinned a little later: engine and driver have not said yet who they are
         self.tick(now_s, wall_s)
@@ -114,7 +118,7 @@ class CanaryWatch:
         probed = self._models.get(model) or self._add(model)
         if probed is None:
             return
-        self._answered_s[model] = self._now_s
+        probed.answered_s = self._now_s
         now_weeks = self._now_s / WEEK_S
         least = self.settings.tolerance_nats
         probed.take(place, hashed(logprobs, self._secret), least=least, now_weeks=now_weeks, hour=self._hour)
@@ -133,17 +137,24 @@ class CanaryWatch:
         self._store.counter(m.CANARY_PROBES, (sanitize(model), result)).add()
 
     def _add(self, model: str) -> Probed | None:
-        if len(self._models) >= MAX_MODELS:
-            learning = [each for each in self._models.values() if each.watched is None]
-            if not learning:
-                self.models_cut += 1
-                return None
-            oldest = min(learning, key=lambda each: each.begun_s)
-            del self._models[oldest.model]
-            self._answered_s.pop(oldest.model, None)
-            self._memory.forget(oldest.model)
+        if len(self._models) >= MAX_MODELS and not self._make_room():
+            self.models_cut += 1
+            return None
         found = self._models[model] = Probed(model, self.asked, len(self.prompts), self._wall_s)
         return found
+
+    def _make_room(self) -> bool:
+        known = self._models.values()
+        oldest = min((each for each in known if each.watched is None), key=lambda each: each.begun_s, default=None)
+        if oldest is None:
+            silent = (each for each in known if not self._answers(each))
+            # Of those who did not answer in this life `since_s` says when they last did.
+            oldest = min(silent, key=lambda each: (each.answered_s, each.since_s), default=None)
+        if oldest is None:
+            return False
+        del self._models[oldest.model]
+        self._memory.forget(oldest.model)
+        return True
 
     def _set_parts(self) -> None:
         self._parts = max(self._parts, sum(1 for each in self._models.values() if each.watched is not None))
@@ -252,12 +263,12 @@ class CanaryWatch:
         for label, each in known.items():
             self._show((label,), each)
 
-    def _answers(self, model: str) -> bool:
-        return self._now_s - self._answered_s.get(model, -self._stale_s) < self._stale_s
+    def _answers(self, each: Probed) -> bool:
+        return self._now_s - each.answered_s < self._stale_s
 
     def _show(self, key: tuple[str], each: Probed) -> None:
         gauge = self._store.gauge
-        judged = each.watched is not None and self._answers(each.model)
+        judged = each.watched is not None and self._answers(each)
         gauge(m.CANARY_JUDGING, key).set(int(judged))
         gauge(m.CANARY_REFERENCE_REPLIES, key).set(each.replies)
         gauge(m.CANARY_EVIDENCE, key).set(each.weeks / self._parts if judged else None)
