@@ -139,7 +139,7 @@ class Parts:
             self.feedback = FeedbackService(
                 settings.access,
                 ledger,
-                Comments(config.privacy),
+                Comments(config.privacy, self.recorder.observer_error),
                 self.store,
                 self.recorder.guard,
                 still_open=self._still_open,

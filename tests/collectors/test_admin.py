@@ -108,7 +108,7 @@ class Port:
             feedback=FeedbackService(
                 {"feedback": digest(TOKEN)},
                 _NoRows(),  # type: ignore[arg-type]
-                Comments(Privacy()),
+                Comments(Privacy(), lambda _: None),
                 self.store,
                 CardinalityGuard(),
                 still_open=lambda _: None,

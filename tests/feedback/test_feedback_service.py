@@ -51,13 +51,14 @@ class Desk:
         self.open: dict[str, Asked] = {}
         self.waiting: list[RequestRecord] = []
         self.stuck = False
+        self.faults: list[str] = []
         self.service: FeedbackService
 
     def serve(self, privacy: Privacy | None = None) -> None:
         self.service = FeedbackService(
             DIGESTS,
             self.ledger,
-            Comments(privacy or Privacy()),
+            Comments(privacy or Privacy(), self.faults.append),
             self.store,
             CardinalityGuard(),
             still_open=self.open.get,
@@ -281,3 +282,30 @@ async def test_what_cannot_be_looked_at_is_not_kept(desk: Desk, monkeypatch: pyt
     await desk.vote(thumb="down", comment=COMMENT)
     assert desk.rows()[0][-1] == ""
     assert desk.service.comments.results == {"failed": 1}
+
+
+async def test_a_fault_in_looking_costs_the_comment_and_not_the_vote(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A bug of ours is counted, and quotes nobody."""
+
+    def stumble(self: Redactor, text: str, *_: object, **__: object) -> None:
+        raise KeyError(text)
+
+    monkeypatch.setattr(Redactor, "hashed", stumble)
+    desk.serve(Privacy(content="hashed", key_file=str(KEYS)))
+    assert await desk.vote(thumb="down", comment=COMMENT) == (200, "taken")
+    assert desk.rows()[0][4:] == ("down", None, "", "")
+    assert desk.service.comments.results == {"failed": 1}
+    assert desk.faults == ["comment"]
+    assert "observer_fault stage=comment error=KeyError" in caplog.text
+    assert "ann.lee" not in caplog.text
+
+
+async def test_a_key_that_is_gone_costs_the_comment_and_not_the_vote(desk: Desk, tmp_path: Path) -> None:
+    """It was there at the start."""
+    desk.serve(Privacy(content="hashed", key_file=str(tmp_path / "gone")))
+    assert await desk.vote(thumb="up", comment=COMMENT) == (200, "taken")
+    assert desk.rows()[0][-1] == ""
+    assert desk.service.comments.results == {"failed": 1}
+    assert desk.faults == ["comment"]

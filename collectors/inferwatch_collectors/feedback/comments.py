@@ -1,11 +1,17 @@
-"""What is kept of a comment: content, so as much as `privacy.content` allows its tenant, and nothing if that fails."""
+"""What is kept of a comment: content, so as much as `privacy.content` allows its tenant, and nothing if that fails.
+
+A fault in looking at it costs the comment, not the vote.
+"""
 
 import asyncio
+import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from inferwatch.settings.privacy import Privacy
+from inferwatch_collectors.fence import Fence
 from inferwatch_collectors.privacy.start import redactor
 
 if TYPE_CHECKING:  # it needs the extra `privacy`
@@ -17,11 +23,15 @@ DROPPED: Final = "dropped"
 FAILED: Final = "failed"
 RESULTS: Final = (KEPT, DROPPED, FAILED)
 
+STAGE: Final = "comment"
+
 
 class Comments:
     """Says what is kept, and counts. Looks at texts in a thread of its own: a scan may take a second."""
 
-    def __init__(self, settings: Privacy) -> None:
+    def __init__(self, settings: Privacy, fault: Callable[[str], None]) -> None:
+        """`fault` takes the stage of each fault of ours."""
+        self._fence = Fence(fault)
         self._settings = settings
         self._modes = {own.tenant: own.content for own in settings.tenants}
         self._redactor: Redactor | None = None
@@ -37,7 +47,9 @@ class Comments:
             self.results[DROPPED] += 1
             return ""
         loop = asyncio.get_running_loop()
-        text = await loop.run_in_executor(self._thread, self._looked_at, comment, mode, tenant, wall_s)
+        looked = loop.run_in_executor(self._thread, self._looked_at, comment, mode, tenant, wall_s)
+        await asyncio.wait([looked])
+        text = self._fence.run(STAGE, time.monotonic_ns(), looked.result)  # here: counting is the loop's
         self.results[FAILED if text is None else KEPT] += 1
         return text or ""
 
