@@ -4,15 +4,18 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from inferwatch.config import Config
 from inferwatch.record import LateCount, RequestRecord
+from inferwatch.settings.canary import Canary
 from inferwatch.settings.engine_metrics import EngineMetrics
 from inferwatch.settings.traffic import Upstream
 from inferwatch.tasks import TaskSet
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.engine import watch as watch_module
+from inferwatch_collectors.engine.said import Said
 from inferwatch_collectors.engine.watch import EngineWatch
 from inferwatch_collectors.metric_store import MetricStore
 
@@ -87,6 +90,32 @@ async def test_another_engine(store: MetricStore, tasks: TaskSet, free_port: Cal
     assert store.gauge(m.ENGINE_UP, (f"127.0.0.1:{first}",)).value is None
     watch.reconfigure(configured(second, enabled=False), f"127.0.0.1:{second}")
     assert store.gauge(m.ENGINE_UP, (f"127.0.0.1:{second}",)).value is None
+
+
+async def test_only_the_canary_asks_who_the_engine_is(
+    store: MetricStore, tasks: TaskSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody else needs it: two requests a minute less."""
+    asked: list[str] = []
+
+    class Asking:
+        said = Said("0.32.0")
+
+        def __init__(self, config: Config, key: str = "") -> None:
+            asked.append(config.upstream.url)
+
+        async def run(self) -> None:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(watch_module, "EngineSaid", Asking)
+    without = EngineWatch(store, Traffic(), tasks)
+    config = configured(1, enabled=False)
+    assert config.drift.enabled
+    without.start(config, "engine:1")
+    assert (asked, without.said) == ([], Said())
+    with_it = EngineWatch(store, Traffic(), tasks)
+    with_it.start(msgspec.structs.replace(config, canary=Canary(enabled=True)), "engine:1")
+    assert (asked, with_it.said) == (["http://127.0.0.1:1"], Said("0.32.0"))
 
 
 async def test_late_counts_are_passed_on(

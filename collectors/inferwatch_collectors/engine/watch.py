@@ -67,7 +67,7 @@ class EngineWatch:
 
     @property
     def said(self) -> Said:
-        """What the engine says of itself; nothing before it was asked."""
+        """What the engine says of itself; nothing before it was asked, and without a canary."""
         return Said() if self._said is None else self._said.said
 
     def record(self, record: RequestRecord) -> None:
@@ -81,14 +81,14 @@ class EngineWatch:
             self._monitor.refresh()
 
     def _ask(self, config: Config) -> None:
-        """Ask the engine who it is, for those who compare it with what it was."""
+        """Ask the engine who it is, for the canary, which compares it with what it was."""
         if self._config is not None and self._config.upstream == config.upstream:
             return
         self._config = config
         if self._asking is not None:
             self._asking.cancel()
             self._said = self._asking = None
-        if config.drift.enabled or config.canary.enabled:
+        if config.canary.enabled:
             self._said = EngineSaid(config, os.environ.get(config.canary.key_env, "") if config.canary.key_env else "")
             self._asking = self._tasks.start(self._said.run(), "engine_said")
 
