@@ -99,4 +99,4 @@ def test_moving() -> None:
 
 def test_other_keys_do_nothing() -> None:
     """Nor fail."""
-    assert after("z", "\u1234", "F12", "X") == State()
+    assert after("z", "\u1234", "\u00b2", "F12", "X") == State()

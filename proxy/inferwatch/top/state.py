@@ -63,7 +63,7 @@ def press(state: State, key: str) -> State:
         return _with(state, ended=key in ("q", "F10"), help=False)
     if (moved := _moved(state, key)) is not None:
         return moved
-    if key.isdigit() and 1 <= int(key) <= len(VIEWS):
+    if key.isdecimal() and 1 <= int(key) <= len(VIEWS):
         return _with(state, view=VIEWS[int(key) - 1].name, top=0)
     for column in state.shown.columns:
         if column.letter == key:
