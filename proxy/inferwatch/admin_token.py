@@ -44,26 +44,38 @@ def digest(token: str) -> str:
 
 def headers(access: Access, environ: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the headers with which a client asks the admin port: the configuration's token, else $INFERWATCH_TOKEN,
-    else none. Blocking.
+    else none. The variable also stands in for a file of the host's that the client has not, or may not read. Blocking.
 
     Raises:
-        ConfigError: as above.
+        ConfigError: as above, or naming the variable.
     """
-    own = _token("access.", access.token_file, access.token_env, environ)
-    token = own or (os.environ if environ is None else environ).get(CLIENT_VARIABLE, "").strip()
+    environ = os.environ if environ is None else environ
+    own = environ.get(CLIENT_VARIABLE, "").strip()
+    try:
+        token = _token("access.", access.token_file, access.token_env, environ)
+    except ConfigError:
+        if not own:
+            raise
+        token = ""
+    if own and not token:
+        token = _checked(f"${CLIENT_VARIABLE}", own)
     return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _token(prefix: str, file: str, variable: str, environ: Mapping[str, str] | None) -> str:
     """Return one token, "" if none is configured. `prefix` of the keys that name its `file` and its `variable`."""
     if file:
-        key, token = f"{prefix}token_file", _first_line(f"{prefix}token_file", file)
-    elif variable:
+        key = f"{prefix}token_file"
+        return _checked(key, _first_line(key, file))
+    if variable:
         key, token = f"{prefix}token_env", (os.environ if environ is None else environ).get(variable, "").strip()
         if not token:
             raise ConfigError(f"{key}: there is no environment variable `{variable}`, or it is empty")
-    else:
-        return ""
+        return _checked(key, token)
+    return ""
+
+
+def _checked(key: str, token: str) -> str:
     if not MIN_CHARACTERS <= len(token) <= MAX_CHARACTERS:
         raise ConfigError(f"{key}: holds {len(token)} characters, expected {MIN_CHARACTERS} to {MAX_CHARACTERS}")
     if not token.isascii() or not token.isprintable() or " " in token:

@@ -166,7 +166,7 @@ def _healthcheck(arguments: argparse.Namespace) -> int:
     try:
         connection.request("GET", "/healthz")
         status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: a host that no name can be
         sys.stderr.write(f"inferwatch: no answer on the admin port {host}:{port}: {error}\n")
         return EXIT_RUNTIME
     finally:

@@ -95,6 +95,28 @@ def test_what_a_client_sends(tmp_path: Path) -> None:
     assert admin_token.headers(Access(token_file=str(file)), environ) == {"Authorization": f"Bearer {TOKEN}"}
 
 
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [("short", "holds 5 characters"), ("top\nsecret-token-of-ours", "blanks"), ("ü" * 20, "blanks")],
+)
+def test_a_variable_of_no_use(value: str, problem: str) -> None:
+    """Is named, and not repeated: it may be half a secret."""
+    with pytest.raises(ConfigError, match=problem) as raised:
+        admin_token.headers(Access(), {"INFERWATCH_TOKEN": value})
+    assert str(raised.value).startswith("$INFERWATCH_TOKEN: ")
+    assert value not in str(raised.value)
+
+
+def test_a_client_without_the_hosts_file(tmp_path: Path) -> None:
+    """Who shares the configuration but not its file, or variable, gives the token itself; the port has no such way."""
+    environ = {"INFERWATCH_TOKEN": OTHER}
+    for access in (Access(token_file=str(tmp_path / "none")), Access(token_env="T")):
+        assert admin_token.headers(access, environ) == {"Authorization": f"Bearer {OTHER}"}
+        for ask in (admin_token.digests, admin_token.headers):
+            with pytest.raises(ConfigError, match=r"^access\.token_"):
+                ask(access, {} if ask is admin_token.headers else environ)
+
+
 def test_a_token_that_cannot_be_read_stops_the_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`check-config`, like `serve`, says so in one line with the key."""
     assert cli.main(["check-config", "--token-file", str(tmp_path / "none")]) == 2

@@ -273,6 +273,15 @@ def test_healthcheck_of_all_interfaces_asks_this_host(admin: http.server.HTTPSer
     assert exit_of("healthcheck", "--admin", f"{host}:{admin.server_port}") == cli.EXIT_OK
 
 
+@pytest.mark.parametrize("words", [["healthcheck"], ["report", "--drift"], ["top", "--once"]])
+def test_a_host_that_no_name_can_be(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Is one line; Python raises a ValueError, with what was to be sent in it."""
+    assert exit_of(*words, "--admin", "a..b:9480") == cli.EXIT_RUNTIME
+    told = capsys.readouterr().err
+    assert "a..b:9480" in told
+    assert told.count("\n") == 1
+
+
 def test_healthcheck_is_1_when_the_data_path_is_dead(
     admin: http.server.HTTPServer, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -77,6 +77,12 @@ def test_nobody_there(free_port: Callable[[], int]) -> None:
         AdminPort("127.0.0.1", free_port()).frame(all_streams=False)
 
 
+def test_a_name_that_cannot_be_one() -> None:
+    """Is said to be none; Python raises a ValueError there."""
+    with pytest.raises(NoAnswerError, match=r"^that is no host's name$"):
+        AdminPort("a..b", 9480).frame(all_streams=False)
+
+
 def test_an_address_as_people_write_it() -> None:
     """IPv6 in brackets."""
     assert AdminPort("::1", 9480).address == "[::1]:9480"

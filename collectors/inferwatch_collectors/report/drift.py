@@ -34,6 +34,8 @@ def asked(loaded: Config, name: str) -> str:
         text = response.read().decode("utf-8", "replace")
     except (OSError, http.client.HTTPException) as error:
         raise DriftError(f"no answer on the admin port {host}:{port}: {error}") from None
+    except ValueError:  # Python's words may quote what was to be sent
+        raise DriftError(f"no answer on the admin port {host}:{port}: that is no host's name") from None
     finally:
         connection.close()
     if response.status == http.client.UNAUTHORIZED:

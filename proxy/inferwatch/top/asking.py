@@ -92,7 +92,7 @@ class AdminPort:
             self._connection.request("GET", path, headers={"Accept": "application/json", **headers})
             reply = self._connection.getresponse()
             body = reply.read()
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             self._connection.close()
             raise NoAnswerError(_words(error)) from None
         if reply.status == http.client.SERVICE_UNAVAILABLE:
@@ -112,6 +112,8 @@ def _words(error: Exception) -> str:
         return "no answer in time"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
+    if isinstance(error, ValueError):
+        return "that is no host's name"  # what Python says here may quote what was to be sent
     return "the connection was closed" if isinstance(error, http.client.HTTPException) else str(error)
 
 
