@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from inferwatch.config import reachable_address
+from inferwatch.config import parse_address, reachable_address
 from inferwatch_simulator.scenarios import BY_NAME, Scenario, settings, tenants
 
 STOP_S: Final = 10.0
@@ -69,7 +69,8 @@ def _started(options: Options) -> Iterator[Started]:
         serve += ["--config", _configured(Path(folder), BY_NAME[options.scenario])]
         serve += ["--state-dir", f"{folder}/state", "--log-level", "error"]
         with _process(simulate), _process(serve):
-            yield Started(f"http://{engine}", f"http://{listen}", f"http://{admin}")
+            data, page = (_joined(*reachable_address("listen", address)) for address in (listen, admin))
+            yield Started(f"http://{engine}", f"http://{data}", f"http://{page}")
 
 
 def _configured(folder: Path, scenario: Scenario) -> str:
@@ -113,7 +114,7 @@ def _usable(key: str, address: str) -> str:
     Raises:
         ConfigError: it is none, naming `key`.
     """
-    host, port = reachable_address(key, address)
+    host, port = parse_address(key, address)
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -123,4 +124,8 @@ def _usable(key: str, address: str) -> str:
             port = _free_port()
         else:
             port = probe.getsockname()[1]
+    return _joined(host, port)
+
+
+def _joined(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,6 +1,7 @@
 """`inferwatch demo --against`: only the traffic, to what runs elsewhere."""
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import stack
 
 from inferwatch import cli
-from inferwatch_simulator import demo
+from inferwatch_simulator import demo, demo_start
 
 
 async def test_it_waits_for_the_server_sends_and_says_what_came_of_it(tmp_path: Path) -> None:
@@ -79,6 +80,34 @@ def test_all_of_it_starts_shows_numbers_and_ends(short_folder: Path) -> None:
     assert "the live page is at http://127.0.0.1:" in done.stdout
     assert int(done.stdout.splitlines()[-1].split()[0]) > 0
     assert list(short_folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("address", "listened_on", "reached_at"),
+    [
+        ("0.0.0.0:0", "0.0.0.0", "127.0.0.1"),
+        (":0", "0.0.0.0", "127.0.0.1"),
+        ("127.0.0.1:0", "127.0.0.1", "127.0.0.1"),
+        ("[::]:0", "[::]", "[::1]"),
+    ],
+)
+def test_where_it_listens_is_what_was_said(
+    monkeypatch: pytest.MonkeyPatch, address: str, listened_on: str, reached_at: str
+) -> None:
+    """On all interfaces, if so; only the addresses for people and for its own traffic are this host's."""
+    commands: list[list[str]] = []
+
+    def started(words: list[str]) -> contextlib.nullcontext[None]:
+        commands.append(words)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(demo_start, "_process", started)
+    with demo_start._started(demo.Options(listen=address, admin=address)) as urls:
+        serve = commands[1]
+    for flag, url in (("--listen", urls.data), ("--admin", urls.admin)):
+        host, _, port = serve[serve.index(flag) + 1].rpartition(":")
+        assert host == listened_on
+        assert url == f"http://{reached_at}:{port}"
 
 
 @pytest.mark.parametrize(
