@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commands import ELSEWHERE, PAGES, PROGRAMS, ROOT, Command, Elsewhere, blocks, commands
+from commands import ELSEWHERE, PAGES, PROGRAMS, ROOT, SHELL, Command, Elsewhere, blocks, commands
 
 from inferwatch import cli, config
 
@@ -69,6 +69,34 @@ def test_what_is_installed_has_these_extras() -> None:
             assert set(names.split(",")) <= set(EXTRAS), command.text
         for file in re.findall(r"-r (\S+)", command.text):
             assert (ROOT / file).exists(), command.text
+
+
+def lost_in(texts: list[str]) -> list[str]:
+    """Return the calls of `inferwatch` that no shell would find: behind a virtual environment that was made, and before
+    a line that puts it on the PATH."""
+    found, made = [], ""
+    for text in texts:
+        if venv := re.match(r"python3 -m venv (\S+)", text):
+            made = venv[1]
+        elif made and re.match(r"PATH=.*" + re.escape(made.removeprefix("~")) + "/bin", text):
+            made = ""
+        elif made and text.startswith("inferwatch "):
+            found.append(text)
+    return found
+
+
+def test_calls_that_would_not_be_found_are_seen() -> None:
+    """By the order of the page; a path in full needs nothing."""
+    venv, call, path = "python3 -m venv ~/here", "inferwatch serve", 'PATH="$HOME/here/bin:$PATH"'
+    assert lost_in([venv, call, path, call]) == [call]
+    assert lost_in([call, venv, path, call, "python3 -m venv /opt/there", "/opt/there/bin/inferwatch serve"]) == []
+
+
+@each_page
+def test_what_is_installed_is_found(page: Path) -> None:
+    """A page that makes a virtual environment puts its commands on the PATH, or calls them by their path."""
+    shell = [content for language, content in blocks(page.read_text("utf-8")) if language in SHELL]
+    assert lost_in([line for content in shell for line in content.splitlines()]) == []
 
 
 def test_every_command_of_ours_is_one(capsys: pytest.CaptureFixture[str]) -> None:

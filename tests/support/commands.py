@@ -124,6 +124,7 @@ ELSEWHERE: Final = (
     ),
     Elsewhere(r"cp \.env\.example \.env", "the file is checked", "deploy/test_compose.py"),
     Elsewhere(r"(python3 -m venv|install -[Dm]) .*(/opt|/etc|~)/.*", "into the system", "deploy/test_systemd.py"),
+    Elsewhere(r"/opt/inferwatch/bin/inferwatch .*", "as above", "deploy/test_systemd.py"),
     Elsewhere(r"systemctl enable .*", "needs systemd", "deploy/test_systemd.py"),
     Elsewhere(r"redis-cli .*", "needs the hosts' Redis", "services/test_shared_budgets_hold.py"),
     Elsewhere(r"kill -9", "what is told about, nothing to type"),
