@@ -5,16 +5,10 @@ from typing import Final
 
 from inferwatch.engines import PROFILES, UNKNOWN, Profile
 
-_CHAT: Final = (
+FIRST_CHAT: Final = (
     "/v1/chat/completions",
     '{"model": "MODEL", "max_tokens": 20, "messages": [{"role": "user", "content": "Say hello."}]}',
 )
-
-# What is not found out by asking, because asking would go to somebody else's service, or there is nothing to tell by.
-_TOLD: Final = frozenset({"anthropic", "openai"})
-
-# Not under `upstream.url`.
-_METRICS_APART: Final = {"triton": "http://127.0.0.1:8002/metrics"}
 
 
 def engines_quickstart() -> str:
@@ -32,7 +26,8 @@ def _lines() -> Iterator[str]:
         "client ask port 8080; look at `http://127.0.0.1:9480/`. `MODEL` is yours. What is exact for each engine,",
         "and what is an estimate: [../engines.md](../engines.md). If something is not as it should be:",
         "[../troubleshooting.md](../troubleshooting.md).",
-        "Without an engine at hand, `inferwatch simulate --engine NAME` stands in for each of them.",
+        "Without an engine at hand, `inferwatch simulate --engine NAME` stands in for each, on port 8000; `--port`",
+        "is for another, as some commands below have it.",
     )
     for profile in PROFILES.values():
         if profile is not UNKNOWN:
@@ -46,15 +41,15 @@ def _section(profile: Profile) -> Iterator[str]:
     if profile.flags != UNKNOWN.flags:
         yield from (f"Flags that tell more: {profile.flags}.", "")
     serve = f"inferwatch serve --upstream {profile.url}"
-    if profile.name in _TOLD:
+    if profile.is_told:
         serve += f" --engine {profile.name}"
-    path, body = profile.ask if profile.ask[0] else _CHAT
+    path, body = profile.ask if profile.ask[0] else FIRST_CHAT
     yield from ("```sh", serve, "```", "", "```sh")
-    key = " -H 'authorization: Bearer KEY'" if profile.name in _TOLD else ""
-    yield f"curl -sS http://127.0.0.1:8080{path} -H 'content-type: application/json'{key} \\"
+    headers = " ".join(f"-H '{header}'" for header in ("content-type: application/json", *profile.ask_headers))
+    yield f"curl -sS http://127.0.0.1:8080{path} {headers} \\"
     yield f"  -d '{body}'"
-    told = f" --engine {profile.name} --no-request" if profile.name in _TOLD else ""
+    told = f" --engine {profile.name} --no-request" if profile.is_told else ""
     yield f"inferwatch doctor --upstream {profile.url}{told}"
     yield "```"
-    if apart := _METRICS_APART.get(profile.name):
-        yield from ("", f"Its metrics are on a port of their own: `engine_metrics.url: {apart}`.")
+    if profile.metrics_url:
+        yield from ("", f"Its metrics are on a port of their own: `engine_metrics.url: {profile.metrics_url}`.")

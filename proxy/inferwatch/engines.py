@@ -43,6 +43,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         start: a command that starts it on `url` with all that we can use; "" for what somebody else runs.
         url: where it then listens: `upstream.url`.
         ask: path and body of a first request; "": an OpenAI chat.
+        ask_headers: what somebody else's service refuses a request without; KEY is the reader's.
+        is_told: `upstream.engine` must name it: asking would go to somebody else's service, or tells nothing.
+        metrics_url: where its metrics are, if not under `url`: `engine_metrics.url`.
         metrics: it has Prometheus metrics that are read, under this name in `engine/names.py`; "" has none.
     """
 
@@ -64,6 +67,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     start: str = ""
     url: str = "http://127.0.0.1:8000"
     ask: tuple[str, str] = ("", "")
+    ask_headers: tuple[str, ...] = ()
+    is_told: bool = False
+    metrics_url: str = ""
     metrics: str = ""
 
 
@@ -155,6 +161,7 @@ TRITON: Final = Profile(
     flags="counts as output tensors of the model",
     metrics="triton",
     start="tritonserver --model-repository=models --http-address=127.0.0.1 --metrics-port=8002",
+    metrics_url="http://127.0.0.1:8002/metrics",
     ask=("/v2/models/MODEL/generate", '{"text_input": "Say hello.", "max_tokens": 20}'),
 )
 
@@ -225,6 +232,8 @@ ANTHROPIC: Final = Profile(
         "/v1/messages",
         '{"model": "MODEL", "max_tokens": 20, "messages": [{"role": "user", "content": "Say hello."}]}',
     ),
+    ask_headers=("x-api-key: KEY", "anthropic-version: 2023-06-01"),
+    is_told=True,
 )
 
 OPENAI: Final = Profile(
@@ -238,6 +247,8 @@ OPENAI: Final = Profile(
     exact="plain replies; streams of which the client asks for usage; Groq's and DeepSeek's in any case",
     estimated="completions of streams without usage, and of those that are cut: an event is a token",
     url="https://api.openai.com",
+    ask_headers=("authorization: Bearer KEY",),
+    is_told=True,
 )
 
 UNKNOWN: Final = Profile(

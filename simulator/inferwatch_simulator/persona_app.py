@@ -44,7 +44,9 @@ class PersonaApp:
                 await before_head(request, plan)
             if form is None:
                 return self._page(request)
-            body = read_object(await read_body(request))
+            data = await read_body(request)
+            self._persona.check(request.headers)
+            body = read_object(data)
         except ApiError as error:
             return await self._refuse(request, plan, (form or Format()).refusal(error, streamed=False))
         try:

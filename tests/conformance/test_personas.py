@@ -18,6 +18,7 @@ from inferwatch_collectors.engine.names import BY_ENGINE, WANTED
 from inferwatch_collectors.engine.normalise import normalise
 from inferwatch_collectors.engine.parse import parse
 from inferwatch_collectors.exchange import Exchange
+from inferwatch_collectors.quickstart_docs import FIRST_CHAT
 from inferwatch_simulator.config import ENGINES, SimulatorConfig
 from inferwatch_simulator.server import RunningSimulator, start
 
@@ -120,6 +121,12 @@ CASES = [
 IDS = [f"{number} {case.engine} {case.path}" for number, case in enumerate(CASES)]
 
 
+def head_of(engine: str) -> dict[str, str]:
+    """Return the headers that the engine's profile says a request needs."""
+    pairs = (header.partition(": ") for header in PROFILES[engine].ask_headers)
+    return {name: value for name, _, value in pairs}
+
+
 async def booked(simulator: RunningSimulator, path: str, body: dict[str, Any]) -> tuple[RequestRecord, bytes]:
     """Send a request, and return what our dialects book of the reply, and the reply."""
     request = json.dumps(body).encode()
@@ -132,7 +139,10 @@ async def booked(simulator: RunningSimulator, path: str, body: dict[str, Any]) -
         )
     )  # fmt: skip
     whole = b""
-    async with aiohttp.ClientSession() as session, session.post(simulator.url + path, json=body) as reply:
+    async with (
+        aiohttp.ClientSession(headers=head_of(simulator.config.engine)) as session,
+        session.post(simulator.url + path, json=body) as reply,
+    ):
         headers = {name.lower(): value for name, value in reply.headers.items()}
         exchange.head(Head(1, 3, reply.status, headers))
         stamp_ns = 3
@@ -166,6 +176,23 @@ async def test_what_is_booked_is_what_the_engine_counted(begin: Start, case: Cas
     if record.stream:
         assert record.first_token is TokenClass.ANSWER
     assert record.finish_reasons or case.source in (GUESS, HEADERS, NONE) or case.engine == "triton"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_the_first_request_of_the_quick_start_is_answered(begin: Start, engine: str) -> None:
+    """With the headers that its page says, and of somebody else's service not without any of them."""
+    simulator = await begin(engine, model="MODEL")
+    profile = PROFILES[engine]
+    path, body = profile.ask if profile.ask[0] else FIRST_CHAT
+    head = {"content-type": "application/json", **head_of(engine)}
+    async with aiohttp.ClientSession() as session:
+        async with session.post(simulator.url + path, data=body, headers=head) as reply:
+            assert reply.status == 200, await reply.text()
+        for name, status in (("x-api-key", 401), ("anthropic-version", 400)) if engine == "anthropic" else ():
+            without = {key: value for key, value in head.items() if key != name}
+            async with session.post(simulator.url + path, data=body, headers=without) as reply:
+                told = await reply.json()
+                assert (reply.status, told["type"], name in told["error"]["message"]) == (status, "error", True)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -11,6 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from inferwatch.engines import PROFILES
 from inferwatch_simulator.config import SimulatorConfig
 from inferwatch_simulator.server import start
 
@@ -48,7 +49,11 @@ class Client:
     async def post(self, engine: str, path: str, body: dict[str, Any]) -> Said:
         """Send one request to a fresh engine."""
         config = SimulatorConfig(port=0, model="tiny", speed=1000.0, engine=engine)
-        async with await start(config) as simulator, self._session.post(simulator.url + path, json=body) as reply:
+        needed = dict(header.split(": ", 1) for header in PROFILES[engine].ask_headers)
+        async with (
+            await start(config) as simulator,
+            self._session.post(simulator.url + path, json=body, headers=needed) as reply,
+        ):
             headers = {name.lower(): value for name, value in reply.headers.items()}
             return Said(reply.status, headers, await reply.read())
 

@@ -196,6 +196,13 @@ class Anthropic(Persona):
         """Return path -> format."""
         return _FORMATS
 
+    def check(self, headers: Mapping[str, str]) -> None:
+        """Want a key, whichever, also as the service's own client sends it (`Authorization`), and the API's version."""
+        if not (headers.get("x-api-key") or headers.get("authorization")):
+            raise ApiError(401, "", "x-api-key header is required")
+        if not headers.get("anthropic-version"):
+            raise ApiError(400, "", "anthropic-version: header is required")
+
     def page(self, path: str, config: SimulatorConfig, totals: EngineTotals) -> Page | None:
         """Return its models."""
         if path != "/v1/models":

@@ -180,6 +180,13 @@ class Persona:
         """Return the format of a path; those with names in them are the persona's to know."""
         return self.formats().get(path)
 
+    def check(self, headers: Mapping[str, str]) -> None:
+        """Look at the head of a request that something would be generated for.
+
+        Raises:
+            ApiError: it is refused.
+        """
+
     def page(self, path: str, config: SimulatorConfig, totals: EngineTotals) -> Page | None:
         """Return what GET `path` answers; None: nothing."""
         return None
