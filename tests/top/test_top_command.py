@@ -117,6 +117,8 @@ def test_a_token(
     file.write_text(TOKEN)
     assert top(server, "--once", "--token-file", str(file)) == cli.EXIT_OK
     file.unlink()
+    assert top(server, "--once", "--token-file", str(file)) == cli.EXIT_OK  # the variable stands in for it
+    monkeypatch.delenv("INFERWATCH_TOKEN")
     assert top(server, "--once", "--token-file", str(file)) == cli.EXIT_RUNTIME
     assert f"access.token_file: cannot read `{file}`: No such file or directory" in capsys.readouterr().err
 
