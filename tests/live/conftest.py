@@ -18,9 +18,15 @@ class Traffic:
         self.store = MetricStore()
 
     def request(
-        self, tenant: str = "acme", outcome: str = "ok", prompt: int = 10, completion: int = 5, ttft_s: float = 0.2
+        self,
+        tenant: str = "acme",
+        outcome: str = "ok",
+        prompt: int = 10,
+        completion: int = 5,
+        ttft_s: float = 0.2,
+        model: str = "qwen",
     ) -> None:
-        labels = ("qwen", tenant, "chat")
+        labels = (model, tenant, "chat")
         self.store.counter(m.REQUESTS, (*labels, outcome)).add()
         for kind, tokens in (("prompt", prompt), ("completion", completion), ("cached", prompt)):
             self.store.counter(m.TOKENS, (*labels, kind)).add(tokens)

@@ -8,7 +8,7 @@ import pytest
 from inferwatch.record import ErrorType, Outcome, RequestRecord
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.live.service import FRAME_S, MAX_UNHAPPY, WINDOW_S, LiveService
-from inferwatch_collectors.live.tables import MAX_ROWS, MAX_STREAMS
+from inferwatch_collectors.live.tables import MAX_BUDGETS, MAX_GPUS, MAX_ROWS, MAX_STREAMS
 
 NS = 1_000_000_000
 START_S = 1000
@@ -102,10 +102,19 @@ def test_streams_as_they_stream(traffic: Any, open_exchange: Any) -> None:
 def test_tables_are_bounded(traffic: Any, open_exchange: Any) -> None:
     """What is cut off is counted."""
     for number in range(MAX_ROWS + 5):
-        traffic.request(tenant=f"t{number}", completion=number)
+        traffic.request(tenant=f"t{number}", model=f"m{number}", completion=number)
+        traffic.store.counter(m.SPEND_ANOMALY_SIGNALS, (f"t{number}", "rate")).add()
+    for number in range(MAX_BUDGETS + 1):
+        traffic.gauge(m.BUDGET_LIMIT_DOLLARS, 10, f"b{number}", "acme", "", "")
+    for number in range(MAX_GPUS + 2):
+        traffic.gauge(m.GPU_UP, 1, str(number), f"GPU-{number}", "H100")
     exchanges = [open_exchange(n) for n in range(MAX_STREAMS + 3)]
     frame = Live(traffic, *exchanges).frame()
     assert (len(frame["tenants"]), frame["tenant_count"]) == (MAX_ROWS, MAX_ROWS + 5)
+    assert (len(frame["models"]), frame["model_count"]) == (MAX_ROWS, MAX_ROWS + 5)
+    assert (len(frame["signals"]), frame["signal_count"]) == (MAX_ROWS, MAX_ROWS + 5)
+    assert (len(frame["budgets"]), frame["budget_count"]) == (MAX_BUDGETS, MAX_BUDGETS + 1)
+    assert (len(frame["gpus"]), frame["gpu_count"]) == (MAX_GPUS, MAX_GPUS + 2)
     assert (len(frame["streams"]), frame["running"]) == (MAX_STREAMS, MAX_STREAMS + 3)
     assert frame["tenants"][0]["tenant"] == f"t{MAX_ROWS + 4}"
 

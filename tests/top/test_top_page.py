@@ -87,9 +87,12 @@ def test_the_filter_shows_how_many_are_left(frame: Any) -> None:
 
 def test_more_than_the_frame_has_is_said(frame: Any) -> None:
     """Tables are bounded by the collector; nobody should take a part for the whole."""
-    frame |= {"tenant_count": 70, "running": 900}
+    frame |= {"tenant_count": 70, "running": 900, "model_count": 71, "gpu_count": 72, "budget_count": 73}
+    frame |= {"signals": [{"tenant": "hooli", "kind": "rate", "count": 2.0}], "signal_count": 74}
     assert " 3 of 70" in shown(frame)
     assert " 3 of 900" in shown(frame, State(view="streams"))
+    for view, count in (("models", 71), ("gpus", 72), ("budgets", 73), ("signals", 74)):
+        assert f" 1 of {count}" in shown(frame, State(view=view))
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -123,6 +123,9 @@ class LiveService:
         old = self._looks[0]
         seconds = new.totals.at_s - old.totals.at_s
         streams, running = tables.streams(self._open_exchanges(), now_ns)
+        budgets, budget_count = tables.budgets(store)
+        gpus, gpu_count = tables.gpus(store)
+        signals, signal_count = _signals(store)
         return _encode(
             {
                 "unix_s": unix_s,
@@ -135,9 +138,13 @@ class LiveService:
                 "tenants": tables.busiest(store, "tenant", old.tenants, new.tenants, seconds),
                 "models": tables.busiest(store, "model", old.models, new.models, seconds),
                 "tenant_count": len(new.tenants),
-                "budgets": tables.budgets(store),
-                "gpus": tables.gpus(store),
-                "signals": _signals(store),
+                "model_count": len(new.models),
+                "budgets": budgets,
+                "budget_count": budget_count,
+                "gpus": gpus,
+                "gpu_count": gpu_count,
+                "signals": signals,
+                "signal_count": signal_count,
                 "drift": signs.drift(store),
                 "quality": signs.quality(store),
                 "unhappy": list(self._unhappy),
@@ -162,11 +169,11 @@ def joined(older: dict[str, list[float | None]], known: dict[str, list[float | N
     return {name: older[name][:keep] + known[name] for name in older}
 
 
-def _signals(store: MetricStore) -> list[dict[str, Any]]:
-    """Return how often each tenant's spending was found unusual."""
+def _signals(store: MetricStore) -> tuple[list[dict[str, Any]], int]:
+    """Return how often each tenant's spending was found unusual, the most often first, and how many rows there are."""
     found: list[dict[str, Any]] = [
         {"tenant": labels[0], "kind": labels[1], "count": count}
         for labels, count in values(store, m.SPEND_ANOMALY_SIGNALS)
         if count
     ]
-    return sorted(found, key=lambda row: -row["count"])[: tables.MAX_ROWS]
+    return sorted(found, key=lambda row: -row["count"])[: tables.MAX_ROWS], len(found)

@@ -93,8 +93,8 @@ def _rate(old: float, new: float, seconds: float) -> float | None:
     return max(0.0, new - old) / seconds if seconds > 0 else None
 
 
-def budgets(store: MetricStore) -> list[dict[str, Any]]:
-    """Return the accounts of budgets, the fullest first."""
+def budgets(store: MetricStore) -> tuple[list[dict[str, Any]], int]:
+    """Return the accounts of budgets, the fullest first, and how many there are in all."""
     rows: list[dict[str, Any]] = []
     pairs = ((m.BUDGET_LIMIT_DOLLARS, m.BUDGET_SPENT_DOLLARS), (m.BUDGET_LIMIT, m.BUDGET_SPENT))
     forecasts = _by(store, m.BUDGET_FORECAST_RATIO)
@@ -115,11 +115,11 @@ def budgets(store: MetricStore) -> list[dict[str, Any]]:
                 }
             )
     rows.sort(key=lambda row: -((row["spent"] or 0.0) / row["limit"] if row["limit"] else 0.0))
-    return rows[:MAX_BUDGETS]
+    return rows[:MAX_BUDGETS], len(rows)
 
 
-def gpus(store: MetricStore) -> list[dict[str, Any]]:
-    """Return the GPUs by number."""
+def gpus(store: MetricStore) -> tuple[list[dict[str, Any]], int]:
+    """Return the GPUs by number, and how many there are in all."""
     columns: tuple[tuple[str, Metric], ...] = (
         ("utilization", m.GPU_UTILIZATION),
         ("memory_used", m.GPU_MEMORY_USED),
@@ -135,7 +135,7 @@ def gpus(store: MetricStore) -> list[dict[str, Any]]:
         if labels[0]  # without a number: there is none
     ]
     rows.sort(key=lambda row: (len(row["gpu"]), row["gpu"]))
-    return rows[:MAX_GPUS]
+    return rows[:MAX_GPUS], len(rows)
 
 
 def _by(store: MetricStore, metric: Metric) -> dict[tuple[str, ...], float]:

@@ -85,8 +85,9 @@ def _rows(name: str) -> Callable[[Frame], Sequence[Row]]:
     return lambda frame: frame.get(name) or ()
 
 
-def _count(name: str) -> Callable[[Frame], int]:
-    return lambda frame: len(frame.get(name) or ())
+def _count(name: str, counted: str = "") -> Callable[[Frame], int]:
+    """Return how many there are: what the frame says under `counted`, which a table that was cut has beside it."""
+    return lambda frame: frame.get(counted) or len(frame.get(name) or ())
 
 
 VIEWS: Final = (
@@ -94,12 +95,12 @@ VIEWS: Final = (
         "tenants",
         "Tenants",
         _rows("tenants"),
-        lambda frame: frame.get("tenant_count") or len(frame.get("tenants") or ()),
+        _count("tenants", "tenant_count"),
         "nobody yet",
         "tok/s",
         _used_by("tenant"),
     ),
-    View("models", "Models", _rows("models"), _count("models"), "none yet", "tok/s", _used_by("model")),
+    View("models", "Models", _rows("models"), _count("models", "model_count"), "none yet", "tok/s", _used_by("model")),
     View(
         "streams",
         "Streams",
@@ -121,7 +122,7 @@ VIEWS: Final = (
         "gpus",
         "GPUs",
         _rows("gpus"),
-        _count("gpus"),
+        _count("gpus", "gpu_count"),
         "none are seen",
         "",
         (
@@ -139,7 +140,7 @@ VIEWS: Final = (
         "budgets",
         "Budgets",
         _rows("budgets"),
-        _count("budgets"),
+        _count("budgets", "budget_count"),
         "none are configured",
         "of it",
         (
@@ -173,7 +174,7 @@ VIEWS: Final = (
         "signals",
         "Signals",
         _rows("signals"),
-        _count("signals"),
+        _count("signals", "signal_count"),
         "no unusual spending",
         "signals",
         (

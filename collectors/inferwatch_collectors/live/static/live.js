@@ -148,6 +148,16 @@ const TABLES = {
     ["signals", (r) => whole(r.count), false, (r) => r.count],
   ]],
 };
+// table -> how many rows it would have, had the frame room for them
+const COUNTS = [
+  ["tenants", (f) => f.tenant_count],
+  ["models", (f) => f.model_count],
+  ["budgets", (f) => f.budget_count],
+  ["gpus", (f) => f.gpu_count],
+  ["drift", (f) => f.drift.count],
+  ["quality", (f) => f.quality.count],
+  ["anomalies", (f) => f.signal_count],
+];
 const amount = (value, unit) => (unit === "dollars" ? dollars(value) : number(value, 0) + " " + unit.replaceAll("_", " "));
 
 // --- the view, kept in the URL
@@ -335,10 +345,9 @@ function show(frame) {
   say(faults.length ? "not ready: " + faults.join("; ") : "well; " + version + " before " + upstream, faults.length > 0);
   drawCards(frame);
   $("running").textContent = frame.running > frame.streams.length ? `the oldest ${frame.streams.length} of ${frame.running}` : String(frame.running);
-  $("tenant-count").textContent = frame.tenant_count > frame.tenants.length ? `the busiest ${frame.tenants.length} of ${frame.tenant_count}` : "";
-  for (const id of ["drift", "quality"]) {
-    const { rows, count } = frame[id];
-    $(id + "-count").textContent = count > rows.length ? `the first ${rows.length} of ${count}` : "";
+  for (const [id, count] of COUNTS) {
+    const [told, all] = [TABLES[id][0](frame).length, count(frame)];
+    $(id + "-count").textContent = all > told ? `the first ${told} of ${all}` : "";
   }
   for (const id of Object.keys(TABLES)) drawTable(id, frame);
 }
