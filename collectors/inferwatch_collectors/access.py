@@ -8,6 +8,7 @@ State: the digests, which a reload replaces, and counts of what was refused.
 
 import hashlib
 import hmac
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Final, Literal
@@ -30,6 +31,8 @@ REFUSALS: Final[tuple[Refusal, ...]] = ("no_token", "wrong_token", "other_site")
 
 _READING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _BEARER: Final = "bearer "
+
+_IPV4: Final = re.compile(r"\d+\.\d+\.\d+\.\d+")  # no name ends with a number
 
 
 class Access:
@@ -98,4 +101,29 @@ def is_from_elsewhere(method: str, headers: Mapping[str, str], host: str) -> boo
     if site:
         return site not in ("same-origin", "none")
     origin = headers.get("Origin", "")
-    return bool(origin) and urlsplit(origin).netloc != host
+    try:
+        return bool(origin) and urlsplit(origin).netloc != host
+    except ValueError:  # no browser of ours sends what is no URL
+        return True
+
+
+def is_rebound(method: str, headers: Mapping[str, str], name: str) -> bool:
+    """Whether this may come from a page of a site whose name was made to lead here (DNS rebinding): to the browser it is
+    a page of ours. Asking is not told apart from what programs do, who may know us by any name.
+
+    A site needs a name with a dot, which no address and not `localhost` is.
+    """
+    if method in _READING or not ("Origin" in headers or "Sec-Fetch-Site" in headers):
+        return False
+    name = name.lower().removesuffix(".")
+    return ":" not in name and "." in name and not name.endswith(".localhost") and not _IPV4.fullmatch(name)
+
+
+def split_host(host: str) -> tuple[str, int | None] | None:
+    """Return the name, or address without brackets, and the port of a `Host` header; None if it is none."""
+    try:
+        parts = urlsplit(f"//{host}")
+        name, port = parts.hostname or "", parts.port
+    except ValueError:
+        return None
+    return (name, port) if name and parts.netloc == host and "@" not in host else None

@@ -9,12 +9,11 @@ from urllib.parse import parse_qs
 
 from aiohttp import web
 
-from inferwatch_collectors.access import SESSION_S, Access, Refusal, is_from_elsewhere
+from inferwatch_collectors.access import SESSION_S, Access, Refusal, is_from_elsewhere, is_rebound, split_host
 
 PAGE: Final = Path(__file__).with_name("live") / "static" / "login.html"
 
-# One field with a token of at most a thousand characters.
-MAX_FORM_BYTES: Final = 8192
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 _MARK: Final = b"<!-- said -->"
 _HEADERS: Final = {
@@ -32,13 +31,19 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def cookie_name(request: web.Request) -> str:
     """Return the name of the session's cookie. Browsers keep cookies by host, whatever the port: several Inferwatches
     behind tunnels to one host must not sign each other out."""
-    return f"inferwatch-{request.url.port}"
+    _, port = split_host(request.host) or ("", None)
+    return f"inferwatch-{port or DEFAULT_PORTS[request.scheme]}"
 
 
 def refusal(access: Access, request: web.Request) -> Refusal:
     """Return why `request` is not served, "" if it is."""
     cookie = request.cookies.get(cookie_name(request), "") if access.is_guarded else ""
     return access.refusal(request.path, request.headers, cookie, time.time())
+
+
+def is_signed_in(access: Access, request: web.Request) -> bool:
+    """Whether the page would be shown."""
+    return access.refusal("/", request.headers, request.cookies.get(cookie_name(request), ""), time.time()) == ""
 
 
 def admits(access: Access, request: web.Request) -> bool:
@@ -64,7 +69,13 @@ class Doorkeeper:
     @web.middleware
     async def check(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Serve `request` only if it may come in."""
-        if is_from_elsewhere(request.method, request.headers, request.host):
+        host = split_host(request.host)
+        if host is None:
+            self._access.refused["other_site"] += 1
+            return web.Response(status=400, text="Host: expected a name or an address, and perhaps a port\n")
+        if is_from_elsewhere(request.method, request.headers, request.host) or (
+            not self._access.is_guarded and is_rebound(request.method, request.headers, host[0])
+        ):
             self._access.refused["other_site"] += 1
             return web.Response(status=403, text="a page of another site asked for this\n")
         reason = refusal(self._access, request)
@@ -76,7 +87,9 @@ class Doorkeeper:
         headers = {"WWW-Authenticate": 'Bearer realm="inferwatch"', "Cache-Control": "no-store"}
         return web.Response(status=401, text=_REMEDY, headers=headers)
 
-    async def _form(self, _: web.Request) -> web.Response:
+    async def _form(self, request: web.Request) -> web.Response:
+        if is_signed_in(self._access, request):
+            return _sent_on("/")
         return await self._shown(200, b"")
 
     async def _shown(self, status: int, said: bytes) -> web.Response:
@@ -85,7 +98,7 @@ class Doorkeeper:
         return web.Response(status=status, body=body, content_type="text/html", charset="utf-8", headers=_HEADERS)
 
     async def _sign_in(self, request: web.Request) -> web.Response:
-        form = parse_qs((await request.content.read(MAX_FORM_BYTES)).decode("utf-8", "replace"))
+        form = parse_qs((await request.read()).decode("utf-8", "replace"))
         token = form.get("token", [""])[0].strip()
         answer = _sent_on("/")
         if self._access.is_guarded:
@@ -107,7 +120,7 @@ class Doorkeeper:
             max_age=max_age_s,
             path="/",
             httponly=True,
-            samesite="Strict",
+            samesite="Lax",  # else who follows a link from elsewhere, as from a dashboard, seems not to have signed in
             secure=request.headers.get("X-Forwarded-Proto") == "https",
         )
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferwatch.admin_token import digest
-from inferwatch_collectors.access import OPEN_PATHS, SESSION_S, Access, Refusal, is_from_elsewhere
+from inferwatch_collectors.access import OPEN_PATHS, SESSION_S, Access, Refusal, is_from_elsewhere, is_rebound, split_host
 
 TOKEN = "0123456789abcdef"
 SCRAPE = "a-token-for-scrapes"
@@ -101,8 +101,45 @@ def test_whatever_is_sent_is_refused_and_breaks_nothing(text: str) -> None:
         ("POST", {"Sec-Fetch-Site": "cross-site"}, True),
         ("DELETE", {"Origin": "http://there"}, True),
         ("GET", {"Sec-Fetch-Site": "cross-site", "Origin": "http://there"}, False),
+        ("POST", {"Origin": "http://["}, True),
+        ("POST", {"Origin": "http://[x]:9480"}, True),
     ],
 )
 def test_pages_of_other_sites(method: str, headers: dict[str, str], elsewhere: bool) -> None:
     """They may not make a browser change anything here; another port of this host is another site."""
     assert is_from_elsewhere(method, headers, "here:9480") is elsewhere
+
+
+@pytest.mark.parametrize(
+    ("name", "rebound"),
+    [
+        ("evil.example", True),
+        ("EVIL.example.", True),
+        ("127.0.0.1.evil.example", True),
+        ("127.0.0.1", False),
+        ("::1", False),
+        ("localhost", False),
+        ("host.localhost", False),
+        ("inferwatch", False),  # a container's, or this host's: no site has a name without a dot
+    ],
+)
+def test_a_name_that_was_made_to_lead_here(name: str, rebound: bool) -> None:
+    """What a browser would change there is refused; what asks, and what no browser sends, is not told apart."""
+    assert is_rebound("POST", {"Origin": f"http://{name}:9480"}, name) is rebound
+    assert is_rebound("POST", {"Sec-Fetch-Site": "same-origin"}, name) is rebound
+    assert not is_rebound("POST", {}, name)
+    assert not is_rebound("GET", {"Origin": f"http://{name}:9480"}, name)
+
+
+@pytest.mark.parametrize(
+    ("host", "parts"),
+    [
+        ("here", ("here", None)),
+        ("inferwatch.ns.svc:9480", ("inferwatch.ns.svc", 9480)),
+        ("[::1]:9480", ("::1", 9480)),
+        *((text, None) for text in ("", "[", "[::1", "a:b", "a:99999", "a/b", "u@a", ":80", "::1")),
+    ],
+)
+def test_a_host_as_clients_name_it(host: str, parts: tuple[str, int | None] | None) -> None:
+    """Or None."""
+    assert split_host(host) == parts

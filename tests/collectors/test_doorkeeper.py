@@ -73,10 +73,11 @@ async def test_browsers_sign_in(url: str, session: aiohttp.ClientSession, access
     async with session.post(f"{url}/login", data={"token": TOKEN}, allow_redirects=False) as reply:
         assert (reply.status, reply.headers["Location"]) == (303, "/")
         cookie = reply.headers["Set-Cookie"]
-        assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(cookie.split("; "))
+        assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= set(cookie.split("; "))
         assert TOKEN not in cookie
-    async with session.get(url, headers=HTML) as reply:
-        assert await reply.text() == "money"
+    for path in ("/", "/login"):  # who has signed in already is sent on
+        async with session.get(f"{url}{path}", headers=HTML) as reply:
+            assert (await reply.text(), reply.url.path) == ("money", "/")
     assert access.refused == {"wrong_token": 1}
 
 
@@ -106,7 +107,44 @@ async def test_a_page_of_another_site(url: str, session: aiohttp.ClientSession, 
         assert reply.status == 403
     async with session.post(f"{url}/-/reload") as reply:
         assert reply.status == 200
+    async with session.post(f"{url}/-/reload", headers={"Origin": "http://[", "Host": "evil.example"}) as reply:
+        assert reply.status == 403
+    assert access.refused == {"other_site": 2}
+
+
+async def test_a_page_whose_name_was_made_to_lead_here(url: str, session: aiohttp.ClientSession, access: Access) -> None:
+    """To its browser it is a page of ours. Without a token it changes nothing; with one it has none."""
+    headers = {"Origin": "http://evil.example:9480", "Host": "evil.example:9480"}
+    access.use({})
+    async with session.post(f"{url}/-/reload", headers=headers) as reply:
+        assert reply.status == 403
     assert access.refused == {"other_site": 1}
+    async with session.get(url, headers={"Host": "inferwatch.monitoring.svc"}) as reply:
+        assert await reply.text() == "money"
+    access.use({"admin": digest(TOKEN)})
+    async with session.post(f"{url}/-/reload", headers={**headers, "Authorization": f"Bearer {TOKEN}"}) as reply:
+        assert reply.status == 200
+
+
+@pytest.mark.parametrize("host", ["[", "a:b", "a:99999", "u@a"])
+async def test_a_host_that_is_none(url: str, session: aiohttp.ClientSession, access: Access, host: str) -> None:
+    """A refusal that is counted, and no fault of ours."""
+    async with session.get(f"{url}/login", headers={"Host": host}) as reply:
+        assert reply.status == 400
+    assert access.refused == {"other_site": 1}
+
+
+async def test_a_form_in_two_writes(url: str, access: Access) -> None:
+    """As a slow browser, or a proxy, sends it: all of it is read."""
+    reader, writer = await asyncio.open_connection(*url.removeprefix("http://").split(":"))
+    body = f"token={TOKEN}".encode()
+    writer.write(b"POST /login HTTP/1.1\r\nHost: here\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body[:10]))
+    await writer.drain()
+    await asyncio.sleep(0.05)  # the first part is read before the other is there
+    writer.write(body[10:])
+    assert (await reader.readline()).split()[1] == b"303"
+    writer.close()
+    assert access.refused == {}
 
 
 async def test_what_runs_ends_with_its_token(url: str, session: aiohttp.ClientSession, access: Access) -> None:

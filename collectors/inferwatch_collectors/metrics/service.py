@@ -103,7 +103,7 @@ ADMIN_REFUSED: Final = Metric(
     labels=("reason",),
     help="Requests that the admin port refused, by the reason.",
     measured="no_token, wrong_token (also a session that has ended): where `access` asks for one; "
-    "other_site: a browser sent it for a page of another site.",
+    "other_site: a browser sent it for a page of another site, or its Host is none.",
 )
 COLLECTOR_LOOP_LAG: Final = Metric(
     name="inferwatch_collector_event_loop_lag_seconds",
