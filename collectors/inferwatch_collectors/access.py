@@ -108,8 +108,8 @@ def is_from_elsewhere(method: str, headers: Mapping[str, str], host: str) -> boo
 
 
 def is_rebound(method: str, headers: Mapping[str, str], name: str) -> bool:
-    """Whether this may come from a page of a site whose name was made to lead here (DNS rebinding): to the browser it is
-    a page of ours. Asking is not told apart from what programs do, who may know us by any name.
+    """Whether this may come from a page of a site whose name was made to lead here (DNS rebinding): to its browser that
+    is a page of ours. Asking is not told apart from what programs do, who may know us by any name.
 
     A site needs a name with a dot, which no address and not `localhost` is.
     """

@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferwatch.admin_token import digest
-from inferwatch_collectors.access import OPEN_PATHS, SESSION_S, Access, Refusal, is_from_elsewhere, is_rebound, split_host
+from inferwatch_collectors.access import (
+    OPEN_PATHS,
+    SESSION_S,
+    Access,
+    Refusal,
+    is_from_elsewhere,
+    is_rebound,
+    split_host,
+)
 
 TOKEN = "0123456789abcdef"
 SCRAPE = "a-token-for-scrapes"

@@ -112,7 +112,9 @@ async def test_a_page_of_another_site(url: str, session: aiohttp.ClientSession, 
     assert access.refused == {"other_site": 2}
 
 
-async def test_a_page_whose_name_was_made_to_lead_here(url: str, session: aiohttp.ClientSession, access: Access) -> None:
+async def test_a_page_whose_name_was_made_to_lead_here(
+    url: str, session: aiohttp.ClientSession, access: Access
+) -> None:
     """To its browser it is a page of ours. Without a token it changes nothing; with one it has none."""
     headers = {"Origin": "http://evil.example:9480", "Host": "evil.example:9480"}
     access.use({})
