@@ -5,9 +5,8 @@ The clockwork around the pure parts. Everything happens on the event loop's thre
 * `opened`, `closed`, `record`, `share` and `late` come from the booking, as things happen. What they change is written
   into memos in the same step, so the ledger's next transaction has the records and the sums that include them, or
   neither.
-* `tick`, each TICK_S, looks at running streams of accounts that may come near their limit, publishes what changed, and
-  cuts before the next look would find that too much was spent. A stream's tokens are here FLUSH_S after they were
-  sent, so they count within 100 ms.
+* `tick`, each TICK_S, looks at running `streams` of accounts that may come near their limit, publishes what changed,
+  and cuts. A stream's tokens are here FLUSH_S after they were sent, so they count within 100 ms.
 * once a second: new periods, audits of what is held, the relays' counts of decisions, forecasts.
 
 What is held is let go of in the publication that shows it as spent: both are written under one hold of the lock.
@@ -29,7 +28,7 @@ from inferwatch_collectors.booking import Link
 from inferwatch_collectors.budgets.account import PENDING_S, Account
 from inferwatch_collectors.budgets.beginnings import Beginnings
 from inferwatch_collectors.budgets.charges import Tariff
-from inferwatch_collectors.budgets.enforcement import must_cut, news, tokens_ahead
+from inferwatch_collectors.budgets.enforcement import news
 from inferwatch_collectors.budgets.expected import Expected
 from inferwatch_collectors.budgets.exported import Exported
 from inferwatch_collectors.budgets.history import Past
@@ -38,8 +37,8 @@ from inferwatch_collectors.budgets.lending import Lending
 from inferwatch_collectors.budgets.memory import Memory, Remembered
 from inferwatch_collectors.budgets.publication import COUNTED, UNCHECKED, Publication
 from inferwatch_collectors.budgets.spending import Spending
+from inferwatch_collectors.budgets.streams import Streams
 from inferwatch_collectors.budgets.uncounted import Uncounted
-from inferwatch_collectors.exchange import Progress
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_collectors.relay_recorder import LOCK
 
@@ -47,9 +46,6 @@ _log: Final = logging.getLogger(__name__)
 
 # How often to call `tick`. With FLUSH_S it is less than 100 ms from a read to the board.
 TICK_S: Final = 0.03
-
-# Half of a tick's lateness is forgotten after 22 ticks, two thirds of a second.
-LATE_FADES: Final = 32
 
 # How often relays should send their batches while a budget is enforced.
 FLUSH_S: Final = 0.05
@@ -70,19 +66,6 @@ MAX_AWAITED: Final = 100_000
 CUT: Final = "cut"
 UNMEASURED: Final = "unmeasured"
 HISTORY: Final = "history"
-
-
-class _Running:
-    """An open request that some budget is for."""
-
-    __slots__ = ("accounts", "arrival_s", "is_cut", "link", "opened")
-
-    def __init__(self, opened: Open, accounts: list[Account]) -> None:
-        self.opened = opened
-        self.accounts = accounts
-        self.arrival_s = opened.wall_ns / NS_PER_S
-        self.link: Link | None = None  # whose it is, once it was looked at
-        self.is_cut = False
 
 
 class _Awaited(NamedTuple):
@@ -110,20 +93,18 @@ class BudgetMeter:
         self._tariff = tariff
         self._board = board
         self._publication = Publication(board) if board is not None else None
-        self._cut = cut
+        self._streams = Streams(tariff, self._end_of, cut)
         self._settings = budgets
         self._book = Rulebook(budgets)
         self._memory = Memory(store)
         self._exported = Exported(store)
         self.beginnings = Beginnings(store)
         self._accounts: dict[Digest, Account] = {}
-        self._running: dict[str, _Running] = {}
         self._awaited: dict[str, _Awaited] = {}  # ended requests that the attribution will measure
         self._uncounted = Uncounted()
         self._calm_look_ns = self._chores_ns = 0
         self._now_s = 0.0
         self._now_ns = 0
-        self._late_ns = 0  # by how much ticks came late just now
 
     # --- start and reload
 
@@ -219,9 +200,7 @@ class BudgetMeter:
     def _drop(self, digest: Digest) -> None:
         account = self._accounts.pop(digest)
         self._memory.forget(account.index)
-        for running in self._running.values():
-            if account in running.accounts:
-                running.accounts.remove(account)
+        self._streams.drop(account)
         if self._publication is not None:
             self._publication.retire(account)
 
@@ -232,13 +211,13 @@ class BudgetMeter:
         if not self._book.rules:
             return
         matches = self._book.matching(Names(opened.tenant, opened.user, opened.feature, opened.model))
-        if not matches or opened.request_id in self._running:
+        if not matches or opened.request_id in self._streams:
             return
         accounts = [account for match in matches if (account := self._account(match)) is not None]
         if self.beginnings:
             unsure = sum(self.beginnings.waits(match.rule.name) for match in matches)
             self._store.counter(m.BUDGET_UNCHECKED, (HISTORY,)).add(unsure)
-        running = self._running[opened.request_id] = _Running(opened, accounts)
+        running = self._streams.opened(opened, accounts)
         self._now_s = max(self._now_s, running.arrival_s)
         held = {slot: (Pair(expected, worst), ticket) for slot, expected, worst, ticket in opened.reserved}
         for account in accounts:
@@ -254,14 +233,14 @@ class BudgetMeter:
 
     def closed(self, request_id: str) -> None:
         """A request is over and no record of it comes: it was booked before, or is told elsewhere."""
-        running = self._running.pop(request_id, None)
+        running = self._streams.closed(request_id)
         if running is not None:
             for account in running.accounts:
                 account.closed(request_id)
 
     def record(self, record: RequestRecord) -> None:
         """A request is booked: settle what it came to. In one step with the booking."""
-        running = self._running.pop(record.request_id, None)
+        running = self._streams.closed(record.request_id)
         if running is None and not self._book.rules:
             return
         arrival_s = record.wall_ns / NS_PER_S
@@ -348,19 +327,19 @@ class BudgetMeter:
         """Do what is due; `links` are the connected relays."""
         if not self._book.rules:
             return
-        late_ns = now_ns - self._now_ns - round(TICK_S * NS_PER_S)
-        self._late_ns = max(late_ns, self._late_ns - self._late_ns // LATE_FADES)
+        self._streams.timed(now_ns - self._now_ns - round(TICK_S * NS_PER_S))
         self._now_s, self._now_ns = wall_s, now_ns
         calm_too = now_ns - self._calm_look_ns >= CALM_LOOK_NS
         if calm_too:
             self._calm_look_ns = now_ns
         if calm_too or any(not account.is_calm for account in self._accounts.values()):
-            self._look(links, calm_too=calm_too)
+            self._streams.look(self._accounts.values(), links, calm_too=calm_too)
         if now_ns - self._chores_ns >= CHORES_NS:
             self._chores_ns = now_ns
             self._chores(now_ns)
         self._publish(now_ns)
-        self._cut_spent()
+        for account in self._streams.cut_spent(self._accounts.values()):
+            self._store.counter(m.BUDGET_DECISIONS, (account.rule.name, CUT)).add()
 
     def refresh(self) -> None:
         """Bring the gauges up to date: right before each exposition."""
@@ -371,61 +350,6 @@ class BudgetMeter:
         if self._board is not None:
             self._board.close()
             self._board = self._publication = None
-
-    def _look(self, links: Iterable[Link], *, calm_too: bool) -> None:
-        """See how far running streams are."""
-        for account in self._accounts.values():
-            if calm_too or not account.is_calm:
-                account.ahead = 0
-        for link in links:
-            for entry in link.entries.values():
-                running = self._running.get(entry.opened.request_id)
-                exchange = entry.exchange
-                if running is None or exchange is None or not entry.opened.stream:
-                    continue
-                if running.link is not link:  # a new connection: what was said on the old one may be lost
-                    running.link, running.is_cut = link, False
-                watched = [each for each in running.accounts if calm_too or not each.is_calm]
-                if watched:
-                    self._progressed(running, exchange.progress, watched, self._late_ns + link.lag_ns)
-
-    def _progressed(self, running: _Running, progress: Progress, accounts: list[Account], late_ns: int) -> None:
-        opened = running.opened
-        for account in accounts:
-            amount = self._amount(account, opened, progress, progress.completion_tokens)
-            account.progressed(opened.request_id, amount)
-            if account.rule.settings.on_limit == "cut" and not running.is_cut and opened.request_id in account.live:
-                further = (progress.completion_tokens or 0) + tokens_ahead(progress, late_ns)
-                account.ahead += max(0, self._amount(account, opened, progress, further) - amount)
-
-    def _amount(self, account: Account, opened: Open, progress: Progress, completion_tokens: int | None) -> int:
-        return self._tariff.of_tokens(
-            *(account.rule.measured, opened.model, opened.tenant, opened.wall_ns),
-            *(progress.prompt_tokens, progress.cached_tokens, completion_tokens),
-        )
-
-    def _cut_spent(self) -> None:
-        """Tell relays which streams must end."""
-        spent = {
-            id(each)
-            for each in self._accounts.values()
-            if each.rule.settings.on_limit == "cut"
-            and must_cut(each.rule.settings, each.spent, each.ahead, self._end_of(each))
-        }
-        if not spent:
-            return
-        by_link: dict[int, tuple[Link, list[int]]] = {}
-        for request_id, running in self._running.items():
-            if running.is_cut or running.link is None:
-                continue
-            for account in running.accounts:
-                if id(account) in spent and request_id in account.live:
-                    running.is_cut = True
-                    by_link.setdefault(id(running.link), (running.link, []))[1].append(running.opened.id)
-                    self._store.counter(m.BUDGET_DECISIONS, (account.rule.name, CUT)).add()
-                    break
-        for link, ids in by_link.values():
-            self._cut(link, tuple(ids))
 
     def _end_of(self, account: Account) -> int:
         """Return how much this host may spend of an account before its streams end."""
