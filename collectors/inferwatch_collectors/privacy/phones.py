@@ -23,8 +23,11 @@ WORDS: Final = (
     *("telefono", "cellulare", "telefone", "celular", "cep", "numara", "telefoon", "komórka", "電話", "携帯", "电话"),
 )
 
-# Single digits stand at the beginning only, as in +33 6 12 34 56 78: a column of them is none.
-PATTERN: Final = r"\(?\+?\(?\b\d{1,5}\)?(?:[ ./-]{0,2}\(?\d\)?)?(?:[ ./-]{0,2}\(?\d{2,6}\)?){1,6}\b"
+# Single digits stand at the beginning only, as in +33 6 12 34 56 78: a column of them is none. A 0 that is dialled at
+# home alone may stand before them, as in +33 (0)6 12 34 56 78.
+PATTERN: Final = (
+    r"\(?\+?\(?\b\d{1,5}\)?(?:[ ./-]{0,2}\(0\))?(?:[ ./-]{0,2}\(?\d\)?)?(?:[ ./-]{0,2}\(?\d{2,6}\)?){1,6}\b"
+)
 
 # A conversation says the same number again and again.
 REMEMBERED: Final = 1024
