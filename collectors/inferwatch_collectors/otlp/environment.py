@@ -7,7 +7,7 @@ headers are secrets.
 
 import os
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from inferwatch.config import ConfigError
 from inferwatch.settings.otlp import Otlp
@@ -77,10 +77,18 @@ UNHEEDED: Final = {
 }
 
 
-def of_exporter(signal: str, what: str, environ: Mapping[str, str] = os.environ) -> str:
-    """Return OTEL_EXPORTER_OTLP_…'s value for `signal`, its own before that of all; "" if neither is set."""
-    own = environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_{what}", "").strip()
-    return own or environ.get(f"OTEL_EXPORTER_OTLP_{what}", "").strip()
+class Variable(NamedTuple):
+    """A variable and what it says; one that is empty is not set, as the specification has it."""
+
+    name: str
+    value: str
+
+
+def of_exporter(signal: str, what: str, environ: Mapping[str, str] = os.environ) -> Variable:
+    """Return OTEL_EXPORTER_OTLP_… for `signal`: its own if that is set, else that of all, which may have no value."""
+    own = f"OTEL_EXPORTER_OTLP_{signal.upper()}_{what}"
+    name = own if environ.get(own, "").strip() else f"OTEL_EXPORTER_OTLP_{what}"
+    return Variable(name, environ.get(name, "").strip())
 
 
 def exports(settings: Otlp, signal: str, environ: Mapping[str, str] = os.environ) -> bool:
@@ -104,9 +112,10 @@ def protocol(settings: Otlp, signal: str, environ: Mapping[str, str] = os.enviro
     Raises:
         ConfigError: the environment names one that there is not.
     """
-    found: str = settings.protocol or of_exporter(signal, "PROTOCOL", environ) or HTTP
+    name, value = of_exporter(signal, "PROTOCOL", environ)
+    found: str = settings.protocol or value or HTTP
     if found not in (HTTP, GRPC):
-        raise ConfigError(f"otlp.protocol: OTEL_EXPORTER_OTLP_PROTOCOL is none of {HTTP}, {GRPC}")
+        raise ConfigError(f"otlp.protocol: {name} is none of {HTTP}, {GRPC}")
     return found
 
 
@@ -116,7 +125,7 @@ def timeout_s(signal: str, environ: Mapping[str, str] = os.environ) -> float:
     Raises:
         ConfigError: it is no number, or not above 0.
     """
-    found = _positive("OTEL_EXPORTER_OTLP_TIMEOUT", of_exporter(signal, "TIMEOUT", environ), DEFAULT_TIMEOUT_S)
+    found = _positive(*of_exporter(signal, "TIMEOUT", environ), DEFAULT_TIMEOUT_S)
     if found > MAX_TIMEOUT_S:
         found /= 1000
     batch = _BATCH_TIMEOUTS[signal]
@@ -129,9 +138,10 @@ def compression(signal: str, environ: Mapping[str, str] = os.environ) -> str:
     Raises:
         ConfigError: it is none of them.
     """
-    found = of_exporter(signal, "COMPRESSION", environ).lower() or "none"
+    name, value = of_exporter(signal, "COMPRESSION", environ)
+    found = value.lower() or "none"
     if found not in COMPRESSIONS:
-        raise ConfigError(f"environment OTEL_EXPORTER_OTLP_COMPRESSION: is none of {', '.join(COMPRESSIONS)}")
+        raise ConfigError(f"environment {name}: is none of {', '.join(COMPRESSIONS)}")
     return found
 
 
@@ -175,16 +185,17 @@ def unheeded(environ: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def _faults(settings: Otlp, signal: str, chosen: str, environ: Mapping[str, str]) -> Iterator[str]:
-    address = settings.endpoint or of_exporter(signal, "ENDPOINT", environ)
-    if address and chosen == HTTP and not address.startswith(("http://", "https://")):
-        yield "OTEL_EXPORTER_OTLP_ENDPOINT: expected `http://host:port` or `https://host:port`"
-    headers = of_exporter(signal, "HEADERS", environ)
+    name, address = of_exporter(signal, "ENDPOINT", environ)
+    is_url = address.startswith(("http://", "https://"))
+    if not settings.endpoint and address and chosen == HTTP and not is_url:
+        yield f"{name}: expected `http://host:port` or `https://host:port`"
+    name, headers = of_exporter(signal, "HEADERS", environ)
     if any(pair.strip() and "=" not in pair for pair in headers.split(",")):
-        yield "OTEL_EXPORTER_OTLP_HEADERS: expected `name=value`, several with commas between them"
+        yield f"{name}: expected `name=value`, several with commas between them"
     for what in _FILES:
-        path = of_exporter(signal, what, environ)
+        name, path = of_exporter(signal, what, environ)
         if path and not os.access(path, os.R_OK):
-            yield f"OTEL_EXPORTER_OTLP_{what}: cannot read the file"
+            yield f"{name}: cannot read the file"
 
 
 def _positive(name: str, text: str, default: float) -> float:

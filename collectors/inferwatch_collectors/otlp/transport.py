@@ -37,7 +37,7 @@ def exporter(settings: Otlp, signal: str) -> Any:
     module = import_module(f"opentelemetry.exporter.otlp.proto.{'http' if chosen == HTTP else 'grpc'}.{folder}")
     options: dict[str, Any] = {"timeout": environment.timeout_s(signal)}
     if chosen == HTTP:
-        options["session"] = _session(environment.of_exporter(signal, "CERTIFICATE"))
+        options["session"] = _session(environment.of_exporter(signal, "CERTIFICATE").value)
     else:
         # It knows one compression only, and takes `none` for a mistake.
         kinds = import_module("grpc").Compression

@@ -111,7 +111,7 @@ async def _otlp(patient: Patient, signal: str, protocol: str) -> Finding:
     from inferwatch_collectors.otlp.environment import GRPC, of_exporter  # noqa: PLC0415 - as above
 
     own = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT", "").strip()
-    base = patient.config.otlp.endpoint or of_exporter(signal, "ENDPOINT")
+    base = patient.config.otlp.endpoint or of_exporter(signal, "ENDPOINT").value
     if protocol == GRPC:
         where = base or _GRPC_DEFAULT
         error = await _cannot_connect(where)
@@ -119,8 +119,8 @@ async def _otlp(patient: Patient, signal: str, protocol: str) -> Finding:
     else:
         is_whole = bool(own) and not patient.config.otlp.endpoint
         where = own if is_whole else f"{(base or _HTTP_DEFAULT).rstrip('/')}/v1/{signal}"
-        headers = {"content-type": "application/x-protobuf"} | _pairs(of_exporter(signal, "HEADERS"))
-        reply = await patient.post(where, headers, of_exporter(signal, "CERTIFICATE"))
+        headers = {"content-type": "application/x-protobuf"} | _pairs(of_exporter(signal, "HEADERS").value)
+        reply = await patient.post(where, headers, of_exporter(signal, "CERTIFICATE").value)
         status, error = reply.status, reply.error or ("" if reply.status == 200 else f"answers {reply.status}")
     if not error:
         return Finding(check="otlp", level=Level.OK, what=f"{signal}: {where} takes them")
