@@ -1,6 +1,7 @@
 """OpenTelemetry's standard variables: each does what the specification says, or is named as one that does not."""
 
 import logging
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -55,11 +56,13 @@ def test_every_standard_variable_is_known() -> None:
         ({"OTEL_EXPORTER_OTLP_HEADERS": "sk-secret"}, "OTEL_EXPORTER_OTLP_HEADERS: expected `name=value`"),
         ({"OTEL_EXPORTER_OTLP_CERTIFICATE": "/nowhere"}, "OTEL_EXPORTER_OTLP_CERTIFICATE: cannot read the file"),
         ({"OTEL_EXPORTER_OTLP_METRICS_CLIENT_KEY": "/nowhere"}, "OTEL_EXPORTER_OTLP_METRICS_CLIENT_KEY: cannot read"),
+        ({"OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY": os.devnull, "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL": "grpc"},
+         "OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY: certificate and key are needed together"),
         ({"OTEL_TRACES_SAMPLER": "xray"}, "OTEL_TRACES_SAMPLER is none of"),
         ({"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many"}, "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT: expected a whole number"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
-)
+)  # fmt: skip
 def test_what_makes_no_sense_is_refused_at_the_start(environ: dict[str, str], reason: str) -> None:
     """In one line that names the variable and not its value, before anything is started."""
     with pytest.raises(ConfigError, match=reason) as caught:
@@ -137,6 +140,43 @@ def test_address_headers_resource_and_compression(
     assert (headers["x-tenant"], headers["x-other"]) == ("ops", "a b")
     (about,) = (attributes(each.resource) for each in receiver.requests["/v1/traces"][0].resource_spans)
     assert (about["service.name"], about["deployment.environment.name"]) == ("edge", "prod")
+
+
+def test_an_empty_variable_is_not_set(
+    export: Export, record: Make, receiver: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the specification has it, for each variable and over both transports; what is set for all signals counts."""
+    address, protocol = os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"], os.environ["OTEL_EXPORTER_OTLP_PROTOCOL"]
+    for number, name in enumerate(sorted(HEEDED)):
+        monkeypatch.setenv(name, " " * (number % 2))
+    environment.check(EVERYTHING)
+    assert environment.endpoint(Otlp(protocol="grpc"), "traces") == "http://localhost:4317"
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", address)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", protocol)
+    store = MetricStore()
+    store.counter(m.LEDGER_COMMITS, ()).add()
+
+    exported = export(store, traces=True, metrics=True, logs=True)
+    exported.record(record())
+    exported.tick(10.0, set, lambda: None)
+    exported.close(10.0)
+
+    for what in ("spans", "logs", "collections"):
+        assert receiver.wait(what, 1)
+
+
+def test_an_addresss_scheme_says_whether_there_is_tls(
+    export: Export, record: Make, receiver: Received, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OTEL_EXPORTER_OTLP_INSECURE speaks of addresses without one."""
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_INSECURE", "false")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_INSECURE", "")
+    export(traces=True).record(record())
+
+    assert receiver.wait("spans", 1)
+    assert not environment.is_insecure("traces", "https://collector:4317", {"OTEL_EXPORTER_OTLP_INSECURE": "true"})
+    assert environment.is_insecure("traces", "dns:///collector:4317", {"OTEL_EXPORTER_OTLP_INSECURE": "true"})
+    assert not environment.is_insecure("traces", "collector:4317", {})
 
 
 def test_one_signal_has_an_address_of_its_own(export: Export, record: Make, monkeypatch: pytest.MonkeyPatch) -> None:

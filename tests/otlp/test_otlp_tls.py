@@ -64,6 +64,7 @@ def test_a_receiver_with_a_certificate_of_a_known_authority(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", certifi.where())
     for name in ("OTEL_EXPORTER_OTLP_CERTIFICATE", "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE"):
         with monkeypatch.context() as only, receiver(protocol, papers.server) as (url, received):
+            only.setenv("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "")
             only.setenv(name, str(papers.authority))
             export(traces=True, endpoint=url, protocol=protocol).record(record())
 

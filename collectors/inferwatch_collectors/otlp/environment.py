@@ -22,6 +22,9 @@ GRPC: Final = "grpc"
 MAX_TIMEOUT_S: Final = 60.0
 DEFAULT_TIMEOUT_S: Final = 10.0
 
+# Where an exporter sends unless told otherwise: a collector beside us.
+_DEFAULT_ENDPOINTS: Final = {HTTP: "http://localhost:4318", GRPC: "http://localhost:4317"}
+
 COMPRESSIONS: Final = ("none", "gzip", "deflate")
 
 # Of the exporters, each for all signals and, as OTEL_EXPORTER_OTLP_TRACES_…, for one.
@@ -29,7 +32,7 @@ _OF_EXPORTERS: Final = (
     *("ENDPOINT", "PROTOCOL", "HEADERS", "TIMEOUT", "COMPRESSION", "INSECURE"),
     *("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY"),
 )
-_FILES: Final = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
+FILES: Final = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
 
 # In milliseconds; a time-out of one signal that is shorter than the exporter's wins.
 _BATCH_TIMEOUTS: Final = {
@@ -119,6 +122,24 @@ def protocol(settings: Otlp, signal: str, environ: Mapping[str, str] = os.enviro
     return found
 
 
+def endpoint(settings: Otlp, signal: str, environ: Mapping[str, str] = os.environ) -> str:
+    """Return where `signal` goes: over HTTP the whole URL, over gRPC as it is written. Raises ConfigError, as above."""
+    chosen = protocol(settings, signal, environ)
+    name, value = of_exporter(signal, "ENDPOINT", environ)
+    if chosen == HTTP and not settings.endpoint and value and name != "OTEL_EXPORTER_OTLP_ENDPOINT":
+        return value  # that of one signal is taken as it is
+    base = settings.endpoint or value or _DEFAULT_ENDPOINTS[chosen]
+    return f"{base.rstrip('/')}/v1/{signal}" if chosen == HTTP else base.rstrip("/")
+
+
+def is_insecure(signal: str, address: str, environ: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether gRPC goes to `address` without TLS: its scheme says so, and where it has none the environment."""
+    scheme, _, rest = address.lower().partition("://")
+    if rest and scheme in ("http", "https"):
+        return scheme == "http"
+    return of_exporter(signal, "INSECURE", environ).value.lower() == "true"
+
+
 def timeout_s(signal: str, environ: Mapping[str, str] = os.environ) -> float:
     """Return how long an export may take, retries included.
 
@@ -179,6 +200,11 @@ def check(settings: Otlp, environ: Mapping[str, str] = os.environ) -> None:
         limit("VALUE_LENGTH", kind, environ)
 
 
+def empty(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the heeded variables that are there and say nothing, which is as if they were not set."""
+    return sorted(name for name in HEEDED if not environ.get(name, "set").strip())
+
+
 def unheeded(environ: Mapping[str, str] = os.environ) -> list[str]:
     """Return the standard variables that are set and change nothing."""
     return sorted(name for name in UNHEEDED if environ.get(name, "").strip())
@@ -192,10 +218,13 @@ def _faults(settings: Otlp, signal: str, chosen: str, environ: Mapping[str, str]
     name, headers = of_exporter(signal, "HEADERS", environ)
     if any(pair.strip() and "=" not in pair for pair in headers.split(",")):
         yield f"{name}: expected `name=value`, several with commas between them"
-    for what in _FILES:
+    for what in FILES:
         name, path = of_exporter(signal, what, environ)
         if path and not os.access(path, os.R_OK):
             yield f"{name}: cannot read the file"
+    certificate, key = (of_exporter(signal, what, environ) for what in ("CLIENT_CERTIFICATE", "CLIENT_KEY"))
+    if chosen == GRPC and bool(certificate.value) != bool(key.value):
+        yield f"{(certificate if certificate.value else key).name}: certificate and key are needed together"
 
 
 def _positive(name: str, text: str, default: float) -> float:

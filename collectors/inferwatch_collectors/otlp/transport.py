@@ -4,10 +4,12 @@ import logging
 import os
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Final
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.util.re import parse_env_headers
 
 from inferwatch import __version__
 from inferwatch.settings.otlp import Otlp
@@ -27,6 +29,8 @@ _CLASSES: Final = {
 def exporter(settings: Otlp, signal: str) -> Any:
     """Return the exporter of `signal`; addresses, headers, certificates are the environment's unless configured.
 
+    It is told everything: what it would read itself, it reads otherwise than the specification says.
+
     Raises:
         ConfigError: a variable of the environment makes no sense.
     """
@@ -35,18 +39,48 @@ def exporter(settings: Otlp, signal: str) -> Any:
     chosen = environment.protocol(settings, signal)
     folder, name = _CLASSES[signal]
     module = import_module(f"opentelemetry.exporter.otlp.proto.{'http' if chosen == HTTP else 'grpc'}.{folder}")
-    options: dict[str, Any] = {"timeout": environment.timeout_s(signal)}
-    if chosen == HTTP:
-        options["session"] = _session(environment.of_exporter(signal, "CERTIFICATE").value)
-    else:
-        # It knows one compression only, and takes `none` for a mistake.
-        kinds = import_module("grpc").Compression
-        compressions = {"none": kinds.NoCompression, "gzip": kinds.Gzip, "deflate": kinds.Deflate}
-        options["compression"] = compressions[environment.compression(signal)]
-    if settings.endpoint:
-        address = settings.endpoint.rstrip("/")
-        options["endpoint"] = f"{address}/v1/{signal}" if chosen == HTTP else address
+    options: dict[str, Any] = {
+        "endpoint": environment.endpoint(settings, signal),
+        "headers": dict(parse_env_headers(environment.of_exporter(signal, "HEADERS").value, liberal=True)),
+        "timeout": environment.timeout_s(signal),
+    }
+    options |= _of_http(signal) if chosen == HTTP else _of_grpc(signal, options["endpoint"])
+    # Over gRPC a time-out is read as a number even where it was told, and an empty text is none.
+    for variable in environment.empty():
+        del os.environ[variable]
     return getattr(module, name)(**options)
+
+
+def _files(signal: str) -> tuple[str, str, str]:
+    """Return paths: whom to trust, who we are, and the key of that; "" where there is none."""
+    trusted, certificate, key = (environment.of_exporter(signal, what).value for what in environment.FILES)
+    return trusted, certificate, key
+
+
+def _of_http(signal: str) -> dict[str, Any]:
+    trusted, certificate, key = _files(signal)
+    compressions = import_module("opentelemetry.exporter.otlp.proto.http").Compression
+    return {
+        "certificate_file": trusted or None,
+        "client_certificate_file": certificate or None,
+        "client_key_file": key or None,
+        "compression": compressions(environment.compression(signal)),
+        "session": _session(trusted),
+    }
+
+
+def _of_grpc(signal: str, address: str) -> dict[str, Any]:
+    grpc = import_module("grpc")
+    kinds = grpc.Compression
+    compressions = {"none": kinds.NoCompression, "gzip": kinds.Gzip, "deflate": kinds.Deflate}
+    options = {
+        "compression": compressions[environment.compression(signal)],
+        "insecure": environment.is_insecure(signal, address),
+    }
+    if not options["insecure"]:
+        trusted, certificate, key = (Path(path).read_bytes() if path else None for path in _files(signal))
+        options["credentials"] = grpc.ssl_channel_credentials(trusted, key, certificate)
+    return options
 
 
 def _session(authority: str) -> Any:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -21,8 +20,6 @@ from inferwatch.doctor.patient import TIMEOUT_S, Patient, bearer
 _UP_QUERY: Final = "inferwatch_build_info"
 
 # The specification's own.
-_HTTP_DEFAULT: Final = "http://localhost:4318"
-_GRPC_DEFAULT: Final = "http://localhost:4317"
 _GRPC_PORT: Final = 4317
 
 # Prometheus keeps a series that is not renewed for five minutes.
@@ -108,17 +105,13 @@ async def otlp(patient: Patient) -> list[Finding]:
 
 
 async def _otlp(patient: Patient, signal: str, protocol: str) -> Finding:
-    from inferwatch_collectors.otlp.environment import GRPC, of_exporter  # noqa: PLC0415 - as above
+    from inferwatch_collectors.otlp.environment import GRPC, endpoint, of_exporter  # noqa: PLC0415 - as above
 
-    own = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT", "").strip()
-    base = patient.config.otlp.endpoint or of_exporter(signal, "ENDPOINT").value
+    where = endpoint(patient.config.otlp, signal)
     if protocol == GRPC:
-        where = base or _GRPC_DEFAULT
         error = await _cannot_connect(where)
         status = 0
     else:
-        is_whole = bool(own) and not patient.config.otlp.endpoint
-        where = own if is_whole else f"{(base or _HTTP_DEFAULT).rstrip('/')}/v1/{signal}"
         headers = {"content-type": "application/x-protobuf"} | _pairs(of_exporter(signal, "HEADERS").value)
         reply = await patient.post(where, headers, of_exporter(signal, "CERTIFICATE").value)
         status, error = reply.status, reply.error or ("" if reply.status == 200 else f"answers {reply.status}")
