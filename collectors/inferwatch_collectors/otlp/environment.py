@@ -41,13 +41,28 @@ _BATCH_TIMEOUTS: Final = {
     "logs": "OTEL_BLRP_EXPORT_TIMEOUT",
 }
 
+# Whole numbers with what they are unless set; times in milliseconds. The largest is what other SDKs have room for.
+_NUMBERS: Final = {
+    "traces": {
+        "OTEL_BSP_MAX_QUEUE_SIZE": 2048,
+        "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": 512,
+        "OTEL_BSP_SCHEDULE_DELAY": 5000,
+    },
+    "metrics": {"OTEL_METRIC_EXPORT_INTERVAL": 60_000},
+    "logs": {
+        "OTEL_BLRP_MAX_QUEUE_SIZE": 2048,
+        "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE": 512,
+        "OTEL_BLRP_SCHEDULE_DELAY": 1000,
+    },
+}
+MAX_NUMBER: Final = 2**31 - 1
+
 HEEDED: Final = frozenset(
     {
         *("OTEL_SDK_DISABLED", "OTEL_SERVICE_NAME", "OTEL_RESOURCE_ATTRIBUTES", "OTEL_SEMCONV_STABILITY_OPT_IN"),
         *("OTEL_TRACES_EXPORTER", "OTEL_METRICS_EXPORTER", "OTEL_LOGS_EXPORTER"),
         *("OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG"),
-        *(f"OTEL_{box}_{what}" for box in ("BSP", "BLRP") for what in ("SCHEDULE_DELAY", "MAX_QUEUE_SIZE")),
-        *("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", "OTEL_METRIC_EXPORT_INTERVAL"),
+        *(name for numbers in _NUMBERS.values() for name in numbers),
         *_BATCH_TIMEOUTS.values(),
         *("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"),
         *("OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"),
@@ -166,6 +181,19 @@ def compression(signal: str, environ: Mapping[str, str] = os.environ) -> str:
     return found
 
 
+def number(signal: str, name: str, environ: Mapping[str, str] = os.environ) -> int:
+    """Return one of the whole numbers of `signal`, its default unless the environment says it.
+
+    Raises:
+        ConfigError: it is none from 1 to MAX_NUMBER.
+    """
+    text = environ.get(name, "").strip() or str(_NUMBERS[signal][name])
+    found = int(text) if text.isdecimal() and len(text) <= len(str(MAX_NUMBER)) else 0
+    if not 1 <= found <= MAX_NUMBER:
+        raise ConfigError(f"environment {name}: expected a whole number from 1 to {MAX_NUMBER}")
+    return found
+
+
 def limit(name: str, kind: str, environ: Mapping[str, str] = os.environ) -> int | None:
     """Return OTEL_{kind}_ATTRIBUTE_{name}_LIMIT, else OTEL_ATTRIBUTE_{name}_LIMIT; None: not set.
 
@@ -191,6 +219,8 @@ def check(settings: Otlp, environ: Mapping[str, str] = os.environ) -> None:
             chosen = protocol(settings, signal, environ)
             timeout_s(signal, environ)
             compression(signal, environ)
+            for name in _NUMBERS[signal]:
+                number(signal, name, environ)
             for fault in _faults(settings, signal, chosen, environ):
                 raise ConfigError(f"environment {fault}")
     if settings.traces:

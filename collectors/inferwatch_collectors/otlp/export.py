@@ -29,7 +29,7 @@ from inferwatch_collectors.otlp.outbox import Outbox
 from inferwatch_collectors.otlp.retries import Failed, Retries
 from inferwatch_collectors.otlp.sampling import Sampler
 from inferwatch_collectors.otlp.spans import SpanMaker
-from inferwatch_collectors.otlp.transport import delivered, exporter, number, resource, scope
+from inferwatch_collectors.otlp.transport import delivered, exporter, resource, scope
 from inferwatch_collectors.privacy import start as privacy
 from inferwatch_collectors.vitals import Vitals
 
@@ -93,7 +93,9 @@ class OtlpExport:
             self._open_logs()
         if environment.exports(settings, "metrics"):
             self._open_metrics()
-        self._metrics_s = settings.metrics_interval_s or number("OTEL_METRIC_EXPORT_INTERVAL", 60_000) / 1000
+        self._metrics_s = (
+            settings.metrics_interval_s or environment.number("metrics", "OTEL_METRIC_EXPORT_INTERVAL") / 1000
+        )
         self._metrics_due_s = 0.0
         self._forget_due_s = 0.0
 
@@ -241,9 +243,9 @@ class OtlpExport:
         self._traces = Outbox(
             "traces",
             self._send_spans,
-            max_items=number("OTEL_BSP_MAX_QUEUE_SIZE", 2048),
-            batch_items=number("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", 512),
-            delay_s=number("OTEL_BSP_SCHEDULE_DELAY", 5000) / 1000,
+            max_items=environment.number("traces", "OTEL_BSP_MAX_QUEUE_SIZE"),
+            batch_items=environment.number("traces", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"),
+            delay_s=environment.number("traces", "OTEL_BSP_SCHEDULE_DELAY") / 1000,
             max_bytes=MAX_QUEUED_BYTES,
         )
 
@@ -255,9 +257,9 @@ class OtlpExport:
         self._logs = Outbox(
             "logs",
             self._send_logs,
-            max_items=number("OTEL_BLRP_MAX_QUEUE_SIZE", 2048),
-            batch_items=number("OTEL_BLRP_MAX_EXPORT_BATCH_SIZE", 512),
-            delay_s=number("OTEL_BLRP_SCHEDULE_DELAY", 1000) / 1000,
+            max_items=environment.number("logs", "OTEL_BLRP_MAX_QUEUE_SIZE"),
+            batch_items=environment.number("logs", "OTEL_BLRP_MAX_EXPORT_BATCH_SIZE"),
+            delay_s=environment.number("logs", "OTEL_BLRP_SCHEDULE_DELAY") / 1000,
             max_bytes=MAX_QUEUED_BYTES,
         )
 

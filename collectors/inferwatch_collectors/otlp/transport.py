@@ -116,11 +116,3 @@ def delivered(export: Callable[[Any], Any]) -> Callable[[Any], bool]:
         return bool(export(batch).name == "SUCCESS")
 
     return send
-
-
-def number(name: str, default: int, least: int = 1) -> int:
-    """Return a number from the environment; one that makes no sense is left aside, as the SDK does."""
-    try:
-        return max(least, int(os.environ.get(name, "") or default))
-    except ValueError:
-        return default
