@@ -11,12 +11,14 @@ import pytest
 from otlp_receiver import Received, attributes, grpc_receiver, http_receiver
 from otlp_records import Export, Make
 
+from inferwatch import __version__
 from inferwatch.config import ConfigError
 from inferwatch.settings.otlp import Otlp
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_collectors.otlp import environment
 from inferwatch_collectors.otlp.environment import HEEDED, UNHEEDED
+from inferwatch_collectors.otlp.transport import resource
 
 PAGE = (Path(__file__).parents[2] / "docs/topics/traces.md").read_text("utf-8")
 EVERYTHING = Otlp(traces=True, metrics=True, logs=True)
@@ -144,6 +146,26 @@ def test_address_headers_resource_and_compression(
     assert (headers["x-tenant"], headers["x-other"]) == ("ops", "a b")
     (about,) = (attributes(each.resource) for each in receiver.requests["/v1/traces"][0].resource_spans)
     assert (about["service.name"], about["deployment.environment.name"]) == ("edge", "prod")
+
+
+@pytest.mark.parametrize(
+    ("environ", "about"),
+    [
+        ({}, ("inferwatch", __version__, "i1")),
+        ({"OTEL_SERVICE_NAME": "", "OTEL_RESOURCE_ATTRIBUTES": "service.name="}, ("inferwatch", __version__, "i1")),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=edge,service.instance.id=pod-7"}, ("edge", __version__, "pod-7")),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.version=2%2Bx", "OTEL_SERVICE_NAME": "e"}, ("e", "2+x", "i1")),
+    ],
+    ids=str,
+)
+def test_who_sends(monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], about: tuple[str, ...]) -> None:
+    """What the environment says of it wins, and what it leaves empty is ours."""
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+
+    found = resource("i1").attributes
+
+    assert tuple(found[f"service.{name}"] for name in ("name", "version", "instance.id")) == about
 
 
 def test_an_empty_variable_is_not_set(

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.util.re import parse_env_headers
 
@@ -99,9 +99,9 @@ def _session(authority: str) -> Any:
 
 def resource(instance: str) -> Resource:
     """Return who sends: OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say more or otherwise."""
-    named = "OTEL_SERVICE_NAME" in os.environ or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
-    about = {"service.version": __version__, "service.instance.id": instance}
-    return Resource.create(about if named else {"service.name": "inferwatch", **about})
+    ours = {"service.name": "inferwatch", "service.version": __version__, "service.instance.id": instance}
+    theirs = {name: value for name, value in OTELResourceDetector().detect().attributes.items() if value}
+    return Resource.create({**ours, **theirs})
 
 
 def scope(*, latest: bool = False) -> InstrumentationScope:
