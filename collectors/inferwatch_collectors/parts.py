@@ -33,6 +33,7 @@ from inferwatch_collectors.ledger.journal import Journal
 from inferwatch_collectors.ledger.sqlite import FILE_NAME, SqliteLedger
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_collectors.metrics import TABLE
+from inferwatch_collectors.otlp import environment
 from inferwatch_collectors.quality.watch import QualityWatch
 from inferwatch_collectors.recorder import Recorder
 from inferwatch_collectors.request_log import LineWriter
@@ -101,10 +102,10 @@ class Parts:
         self.store = MetricStore(TABLE)
         limits = Limits(models=config.metrics.max_models, tenants=config.metrics.max_tenants)
         self.recorder = Recorder(self.store, CardinalityGuard(limits))
-        self.otlp = _otlp(in_force, self.store, engine) if config.otlp.exports() else None
+        self.otlp = _otlp(in_force, self.store, engine) if environment.exports_any(config.otlp) else None
         if self.otlp is not None:
             watchers = (*watchers, ("otlp", self.otlp.record))
-            if config.otlp.traces:
+            if environment.exports(config.otlp, "traces"):
                 self.recorder.traced = self.otlp.takes
         self.journal = Journal(ledger, self.store)
         self.budgets = BudgetWatch(

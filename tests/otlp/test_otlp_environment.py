@@ -1,5 +1,6 @@
 """OpenTelemetry's standard variables: each does what the specification says, or is named as one that does not."""
 
+import asyncio
 import logging
 import os
 import re
@@ -12,13 +13,16 @@ from otlp_receiver import Received, attributes, grpc_receiver, http_receiver
 from otlp_records import Export, Make
 
 from inferwatch import __version__
-from inferwatch.config import ConfigError
+from inferwatch.config import Config, ConfigError
 from inferwatch.settings.otlp import Otlp
 from inferwatch_collectors import metrics as m
+from inferwatch_collectors.engine.said import Said
 from inferwatch_collectors.metric_store import MetricStore
-from inferwatch_collectors.otlp import environment
+from inferwatch_collectors.otlp import environment, extras
 from inferwatch_collectors.otlp.environment import HEEDED, UNHEEDED
 from inferwatch_collectors.otlp.transport import resource
+from inferwatch_collectors.parts import Parts, open_ledger
+from inferwatch_collectors.start import CollectorSettings
 
 PAGE = (Path(__file__).parents[2] / "docs/topics/traces.md").read_text("utf-8")
 EVERYTHING = Otlp(traces=True, metrics=True, logs=True)
@@ -107,6 +111,50 @@ def test_a_signal_can_be_switched_off() -> None:
     ]
     assert not environment.exports(EVERYTHING, "traces", {"OTEL_SDK_DISABLED": "TRUE"})
     assert not environment.exports(Otlp(), "traces", {"OTEL_TRACES_EXPORTER": "otlp"})
+
+
+@pytest.mark.parametrize(
+    ("environ", "exported", "traced"),
+    [
+        ({}, True, True),
+        ({"OTEL_TRACES_EXPORTER": "none"}, True, False),
+        ({"OTEL_SDK_DISABLED": "true"}, False, False),
+    ],
+    ids=str,
+)
+async def test_what_is_switched_off_is_as_if_it_were_not_configured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], exported: bool, traced: bool
+) -> None:
+    """Nothing is made for it, and exemplars may name the caller's traces again."""
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    config = Config(otlp=EVERYTHING)
+    settings = CollectorSettings(
+        config=config, socket_path=str(tmp_path / "tap"), spool_dir=str(tmp_path), state_dir=""
+    )
+    ledger = await open_ledger(settings)
+
+    # Nothing runs yet: it may block.
+    parts = await asyncio.to_thread(Parts, settings, ledger, (), in_force=lambda: config, engine=lambda: "", said=Said)
+    await ledger.close()
+
+    assert (parts.otlp is not None) is exported
+    assert (parts.recorder.traced is not None) is traced
+    if parts.otlp is not None:
+        parts.otlp.close(0.0)
+
+
+def test_what_is_switched_off_needs_no_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra is needed for what is exported."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"^otlp.traces: needs the extra `otlp`"):
+        extras.check(EVERYTHING)
+
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "none")
+    with pytest.raises(ConfigError, match=r"^otlp.metrics: needs the extra `otlp`"):
+        extras.check(EVERYTHING)
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    extras.check(EVERYTHING)
 
 
 def test_nothing_is_ignored_in_silence(

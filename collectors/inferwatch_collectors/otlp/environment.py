@@ -124,6 +124,11 @@ def exports(settings: Otlp, signal: str, environ: Mapping[str, str] = os.environ
     return chosen != {"none"} and environ.get("OTEL_SDK_DISABLED", "").strip().lower() != "true"
 
 
+def exports_any(settings: Otlp, environ: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether any signal is exported. Raises ConfigError, as above."""
+    return any(exports(settings, signal, environ) for signal in SIGNALS)
+
+
 def protocol(settings: Otlp, signal: str, environ: Mapping[str, str] = os.environ) -> str:
     """Return the protocol for `signal`: the configuration's, else the environment's.
 
@@ -223,7 +228,7 @@ def check(settings: Otlp, environ: Mapping[str, str] = os.environ) -> None:
                 number(signal, name, environ)
             for fault in _faults(settings, signal, chosen, environ):
                 raise ConfigError(f"environment {fault}")
-    if settings.traces:
+    if exports(settings, "traces", environ):
         sampling.head(settings, environ)
     for kind in ("SPAN", "LOGRECORD"):
         limit("COUNT", kind, environ)

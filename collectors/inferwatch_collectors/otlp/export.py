@@ -74,7 +74,6 @@ class OtlpExport:
         settings = config().otlp
         self._config = config
         self._engine = engine
-        self._sampler = Sampler(settings)
         self._retries = Retries()
         self._asked = Asked()
         self._resource, self._scope = resource(instance), scope(latest=wants_latest())
@@ -93,9 +92,6 @@ class OtlpExport:
             self._open_logs()
         if environment.exports(settings, "metrics"):
             self._open_metrics()
-        self._metrics_s = (
-            settings.metrics_interval_s or environment.number("metrics", "OTEL_METRIC_EXPORT_INTERVAL") / 1000
-        )
         self._metrics_due_s = 0.0
         self._forget_due_s = 0.0
 
@@ -235,6 +231,7 @@ class OtlpExport:
 
     def _open_traces(self) -> None:
         config = self._config()
+        self._sampler = Sampler(config.otlp)
         if config.privacy.keeps_content():
             self._keeper = Keeper(privacy.redactor(config.privacy))
             self._content = Content(config.privacy)
@@ -264,6 +261,8 @@ class OtlpExport:
         )
 
     def _open_metrics(self) -> None:
+        interval_s = environment.number("metrics", "OTEL_METRIC_EXPORT_INTERVAL") / 1000
+        self._metrics_s = self._config().otlp.metrics_interval_s or interval_s
         export = self._exporter("metrics")
         self._metrics = Outbox(
             "metrics",

@@ -23,7 +23,7 @@ def check(settings: Otlp) -> None:
     """
     environment.check(settings)
     for signal in SIGNALS:
-        if getattr(settings, signal):
+        if environment.exports(settings, signal):
             module, extra = _MODULES[environment.protocol(settings, signal)]
             try:
                 found = importlib.util.find_spec(module)
