@@ -1,16 +1,19 @@
 """What a request asked for beside its prompt: the numbers of OpenTelemetry's `gen_ai.request.…`, and the answer's form.
 
-Read from the body while it is there, whatever API it speaks: the names differ, the meanings do not. Nothing of the
-prompt is decoded. Stop sequences are content, and not among these.
+Read from the body while it is there, where each API has them; the limit of tokens is as the relay has read it.
+Nothing of the prompt is decoded. Stop sequences are content, and not among these.
 """
 
+import math
 from collections import OrderedDict
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
 
 from inferwatch.tap import Open
+from inferwatch_collectors.dialects.content import BAD_JSON
+from inferwatch_collectors.dialects.lenient import load_object, salvage
 from inferwatch_collectors.otlp.attributes import Value
 
 # As many may be open: some 400 bytes each.
@@ -19,24 +22,18 @@ MAX_OPEN: Final = 20_000
 # What OTLP can carry.
 _Int = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None
 
+# Less than none, engines' word for no limit at all, is no number that anybody could compare.
+_Count = Annotated[float, Meta(ge=0)] | None
+
 
 class _Numbers(msgspec.Struct):
     temperature: float | None = None
     top_p: float | None = None
-    top_k: float | None = None
+    top_k: _Count = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     seed: _Int = None
-    max_tokens: _Int = None
-    max_completion_tokens: _Int = None  # OpenAI's newer name
-    max_output_tokens: _Int = None  # the Responses API
-    max_new_tokens: _Int = None  # TGI
-    num_predict: _Int = None  # Ollama
-    n_predict: _Int = None  # llama.cpp
-
-    def limit(self) -> int | None:
-        names = (self.max_completion_tokens, self.max_tokens, self.max_output_tokens, self.max_new_tokens)
-        return next((each for each in (*names, self.num_predict, self.n_predict) if each is not None), None)
+    sampling_seed: _Int = None  # SGLang
 
 
 class _Form(msgspec.Struct):
@@ -45,35 +42,45 @@ class _Form(msgspec.Struct):
 
 class _Body(_Numbers):
     parameters: _Numbers | None = None  # TGI
+    sampling_params: _Numbers | None = None  # SGLang
     options: _Numbers | None = None  # Ollama
-    response_format: _Form | str | None = None
+    response_format: _Form | None = None
 
 
-_decoder: Final = msgspec.json.Decoder(_Body)
+_decode: Final = msgspec.json.Decoder(_Body).decode
+
+# Each is an attribute of that name.
+_NAMES: Final = ("temperature", "top_p", "top_k", "frequency_penalty", "presence_penalty", "seed")
 
 # OpenAI's words, and OpenTelemetry's.
 _FORMS: Final = {"text": "text", "json_object": "json", "json_schema": "json"}
 
 
-def read(body: bytes) -> dict[str, Value]:
-    """Return attributes of what `body` asks for; nothing of one that is cut, or no JSON, or says something else."""
-    try:
-        asked = _decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):  # a ValidationError is one, too
-        return {}
-    numbers = asked.parameters or asked.options or asked
-    form = _FORMS.get(asked.response_format.type) if isinstance(asked.response_format, _Form) else None
-    found: dict[str, Value | None] = {
-        "gen_ai.request.temperature": numbers.temperature,
-        "gen_ai.request.top_p": numbers.top_p,
-        "gen_ai.request.top_k": numbers.top_k,
-        "gen_ai.request.frequency_penalty": numbers.frequency_penalty,
-        "gen_ai.request.presence_penalty": numbers.presence_penalty,
-        "gen_ai.request.seed": numbers.seed,
-        "gen_ai.request.max_tokens": numbers.limit(),
-        "gen_ai.output.type": form,
-    }
+def read(body: bytes, max_tokens: int = 0) -> dict[str, Value]:
+    """Return attributes of what `body` asks for, without what makes no sense. `max_tokens`: 0 if it does not say."""
+    asked = _asked(body)
+    found: dict[str, Value | None] = {"gen_ai.request.max_tokens": max_tokens or None}
+    for place in (asked, asked.parameters, asked.sampling_params, asked.options):
+        if place is not None:
+            for name in _NAMES:
+                value = getattr(place, name)
+                if value is not None and math.isfinite(value):
+                    found.setdefault(f"gen_ai.request.{name}", value)
+            if place.sampling_seed is not None:
+                found.setdefault("gen_ai.request.seed", place.sampling_seed)
+    if asked.response_format is not None:
+        found["gen_ai.output.type"] = _FORMS.get(asked.response_format.type)
     return {name: value for name, value in found.items() if value is not None}
+
+
+def _asked(body: bytes) -> _Body:
+    if not body:
+        return _Body()
+    try:
+        return _decode(body)
+    except BAD_JSON:  # something is of a wrong type, or it is no JSON at all
+        loaded: dict[str, Any] | None = load_object(body)
+        return _Body() if loaded is None else salvage(loaded, _Body)
 
 
 class Asked:
@@ -84,8 +91,9 @@ class Asked:
         self.cut = 0  # forgotten, because there were too many
 
     def opened(self, opened: Open) -> None:
-        """Take a request while its body is there."""
-        if found := read(opened.body):
+        """Take a request while its body is there. Of one that is cut nothing but the limit is known."""
+        is_whole = len(opened.body) == opened.body_bytes
+        if found := read(opened.body if is_whole else b"", opened.max_tokens):
             self._open[opened.request_id] = found
             if len(self._open) > MAX_OPEN:
                 self._open.popitem(last=False)
