@@ -98,6 +98,7 @@ class Target:
         self.now = self.phases[WELL]
         self.recovered_s: float | None = None  # from the endpoint's return to the first span that it took
         self._root = pid
+        self._began_s = 0.0  # the phase
         self._spans = dict.fromkeys(RESULTS, 0)
         self.pids = self._find()
 
@@ -115,6 +116,7 @@ class Target:
     def begin(self, phase: str) -> None:
         """What comes from now on belongs to `phase`."""
         self.now = self.phases[phase]
+        self._began_s = time.monotonic()
         self.load.delays = self.now.delays
 
     def sample(self) -> None:
@@ -134,6 +136,8 @@ class Target:
             count = round(total(scrape, "inferwatch_otlp_items_total", signal="traces", result=result))
             phase.spans[result] = phase.spans.get(result, 0) + count - self._spans[result]
             self._spans[result] = count
+        if phase is self.phases[AGAIN] and self.recovered_s is None and phase.spans["exported"]:
+            self.recovered_s = time.monotonic() - self._began_s
 
     def accounted(self) -> int:
         """Spans of which it is known what became of them."""
@@ -212,7 +216,6 @@ class Outage:
     async def _phase(self, phase: str) -> None:
         condition = WELL if phase == AGAIN else phase
         await asyncio.gather(*(asyncio.to_thread(each.become, condition) for each in self.endpoints))
-        before = {target.kind: target.exported() for target in self.targets}
         began_s = time.monotonic()
         for target in self.targets:
             target.begin(phase)
@@ -221,8 +224,6 @@ class Outage:
             await asyncio.sleep(began_s + (number + 1) * seconds / self.plan.samples - time.monotonic())
             for target in self.targets:
                 await asyncio.to_thread(target.sample)
-                if phase == AGAIN and target.recovered_s is None and target.exported() > before[target.kind]:
-                    target.recovered_s = time.monotonic() - began_s
 
     async def _drive(self, group: asyncio.TaskGroup) -> None:
         """Requests at an even pace, to one Inferwatch after the other, who goes first by turns."""

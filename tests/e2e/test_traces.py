@@ -10,7 +10,8 @@ import semconv
 from otlp_receiver import Received, attributes, http_receiver
 from stack import chat, client, running, send
 
-# Of the traces nothing is kept but what the tail takes, and one tenant's. Every answer's longest gap is a stall.
+# Of the traces nothing is kept but what the tail takes, and one tenant's. Every answer's longest gap is a stall. No
+# request is slow by chance.
 CONFIG = """
 identity: {{trusted_peers: [127.0.0.1/32]}}
 otlp:
@@ -18,7 +19,7 @@ otlp:
   endpoint: {endpoint}
   sample_ratio: 0.0
   tenants: [{{tenant: acme, sample_ratio: 1.0}}]
-  always_slower_s: 0.9
+  always_slower_s: 10.0
   stall_s: 0.001
 """
 PARENT = "c" * 16
@@ -45,7 +46,7 @@ REQUESTS = {
     "tried again": Asked("acme", content="again"),
     "failed, of another tenant": Asked("other", "status:500"),
     "failed, of a caller that does not sample": Asked("other", "error_event:2", sampled=False),
-    "slow, of another tenant": Asked("other", "slow_head:1.0"),
+    "slow, of another tenant": Asked("other", "slow_head:10.5"),
     "the last": Asked("acme"),
 }
 NOT_KEPT = {"of another tenant", "of a caller that does not sample"}
