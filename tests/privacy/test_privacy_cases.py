@@ -2,6 +2,7 @@
 
 The others' cases are not part of this repository. They are looked for in `INFERWATCH_TEST_PII`, and in `shared/data/pii`
 beside it: lines of JSON with `text`, `spans`, `tier`, and `stdnum_valid`, whether python-stdnum confirms each span.
+Where they are not, the tests that need them are skipped and say so; a path that is set and wrong is an error.
 """
 
 import json
@@ -36,9 +37,10 @@ class Span(NamedTuple):
 
 
 def _file() -> Path | None:
-    named = os.environ.get("INFERWATCH_TEST_PII")
-    candidates = [Path(named)] if named else [up / "shared/data/pii/cases.jsonl" for up in ROOT.parents]
-    return next((path for path in candidates if path.is_file()), None)
+    """Return where the others' cases are, None if they are not here. Raises FileNotFoundError: it is not as named."""
+    if named := os.environ.get("INFERWATCH_TEST_PII"):
+        return Path(named).resolve(strict=True)
+    return next((path for up in ROOT.parents if (path := up / "shared/data/pii/cases.jsonl").is_file()), None)
 
 
 def shared() -> Iterator[Span]:
@@ -55,6 +57,7 @@ def shared() -> Iterator[Span]:
 
 
 SHARED = list(shared())
+needs_the_cases = pytest.mark.skipif(not SHARED, reason="the others' cases are not here: set INFERWATCH_TEST_PII")
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +75,17 @@ def test_our_own_cases_are_found(scanner: Scanner, kind: str) -> None:
         assert Span(text, start, start + len(value), "strong", True).covered(scanner), text
 
 
-@pytest.mark.parametrize("span", SHARED[:1], ids=["shared"] if SHARED else [])
-def test_the_shared_cases_are_some(span: Span) -> None:
+def test_a_file_that_is_not_as_named_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever names one wants it to be looked at."""
+    monkeypatch.setenv("INFERWATCH_TEST_PII", "/nowhere/cases.jsonl")
+
+    with pytest.raises(FileNotFoundError):
+        _file()
+
+
+@needs_the_cases
+def test_the_shared_cases_are_some() -> None:
     """Where the file lies beside the checkout it has what the floors below are of."""
-    assert span
     assert sum(each.tier == "strong" for each in SHARED) > 200
     assert sum(each.tier == "strong" and each.checked for each in SHARED) > 100
 
@@ -86,8 +96,8 @@ def test_what_check_digits_confirm_is_found(scanner: Scanner, checked: Span) -> 
     assert checked.covered(scanner)
 
 
-@pytest.mark.parametrize("_", SHARED[:1], ids=["shared"] if SHARED else [])
-def test_the_strong_tier_is_found(everything: Scanner, _: Span) -> None:
+@needs_the_cases
+def test_the_strong_tier_is_found(everything: Scanner) -> None:
     """But for a few: numbers that others count as telephones without a word beside them, a disputed tax number."""
     strong = [each for each in SHARED if each.tier == "strong"]
     missed = [each for each in strong if not each.covered(everything)]
