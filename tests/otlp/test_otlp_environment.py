@@ -9,7 +9,7 @@ from typing import Any
 
 import opentelemetry.sdk.environment_variables
 import pytest
-from otlp_receiver import Received, attributes, grpc_receiver, http_receiver
+from otlp_receiver import Received, attributes, grpc_receiver, http_receiver, listened_in
 from otlp_records import Export, Make
 
 from inferwatch import __version__
@@ -26,6 +26,9 @@ from inferwatch_collectors.start import CollectorSettings
 
 PAGE = (Path(__file__).parents[2] / "docs/topics/traces.md").read_text("utf-8")
 EVERYTHING = Otlp(traces=True, metrics=True, logs=True)
+
+# What compressed data begins with.
+MAGIC = {"gzip": b"\x1f\x8b\x08", "deflate": b"\x78\x9c"}
 
 # Of the SDK for Python alone, and no standard.
 _PYTHONS = ("OTEL_PYTHON_", "_OTEL_PYTHON_")
@@ -187,11 +190,16 @@ def test_address_headers_resource_and_compression(
     monkeypatch.setenv("OTEL_SERVICE_NAME", "edge")
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=prod")
 
-    export(traces=True).record(record())
-
-    receiver.wait("spans", 1)
+    with listened_in(os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"]) as (url, heard):
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        exported = export(traces=True)
+        exported.record(record())
+        receiver.wait("spans", 1)
+        exported.close(5.0)
     headers = {name.lower(): value for name, value in receiver.headers[0].items()}
     assert (headers["x-tenant"], headers["x-other"]) == ("ops", "a b")
+    assert (b"deployment.environment.name" in heard) is (compression == "none")
+    assert MAGIC.get(compression, b"") in heard
     (about,) = (attributes(each.resource) for each in receiver.requests["/v1/traces"][0].resource_spans)
     assert (about["service.name"], about["deployment.environment.name"]) == ("edge", "prod")
 

@@ -1,7 +1,9 @@
-"""Receivers of OTLP, over HTTP and gRPC, made from opentelemetry-proto. They can be slow, refuse, or be away."""
+"""Receivers of OTLP, over HTTP and gRPC, made from opentelemetry-proto. Ill ones are `bench/otlp_endpoint.py`."""
 
 import contextlib
 import gzip
+import socket
+import socketserver
 import ssl
 import threading
 import time
@@ -11,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import grpc
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2, logs_service_pb2_grpc
@@ -32,8 +35,6 @@ class Received:
         self._lock = threading.Lock()
         self.requests: dict[str, list[Any]] = {path: [] for path in _REQUESTS}
         self.raw = bytearray()  # all bytes, as sent
-        self.status = 200
-        self.delay_s = 0.0
         self.headers: list[dict[str, str]] = []
 
     def take(self, path: str, body: bytes) -> None:
@@ -113,7 +114,7 @@ class Identity(NamedTuple):
 
 
 @contextlib.contextmanager
-def http_receiver(port: int = 0, identity: Identity | None = None) -> Iterator[tuple[str, Received]]:
+def http_receiver(identity: Identity | None = None) -> Iterator[tuple[str, Received]]:
     """Receive over HTTP, or HTTPS with an identity; yields (base URL, what came)."""
     received = Received()
 
@@ -127,13 +128,10 @@ def http_receiver(port: int = 0, identity: Identity | None = None) -> Iterator[t
             elif self.headers.get("content-encoding") == "deflate":
                 body = zlib.decompress(body)
             received.headers.append(dict(self.headers.items()))
-            time.sleep(received.delay_s)
-            if received.status == 200:
-                received.take(self.path, body)
-            with contextlib.suppress(OSError):
-                self.send_response(received.status)
-                self.send_header("content-length", "0")
-                self.end_headers()
+            received.take(self.path, body)
+            self.send_response(200)
+            self.send_header("content-length", "0")
+            self.end_headers()
 
         def log_message(self, *_: object) -> None:
             """Quiet."""
@@ -144,7 +142,7 @@ def http_receiver(port: int = 0, identity: Identity | None = None) -> Iterator[t
         def handle_error(self, *_: object) -> None:
             """Who hangs up, or does not trust us, is no fault of this side."""
 
-    server = Server(("127.0.0.1", port), Handler)
+    server = Server(("127.0.0.1", 0), Handler)
     if identity is not None:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=identity.clients)
         context.load_cert_chain(identity.chain, identity.key)
@@ -157,6 +155,41 @@ def http_receiver(port: int = 0, identity: Identity | None = None) -> Iterator[t
     finally:
         server.shutdown()
         server.server_close()
+        thread.join()
+
+
+@contextlib.contextmanager
+def listened_in(url: str) -> Iterator[tuple[str, bytearray]]:
+    """Stand before a receiver without TLS; yields (another base URL for it, all bytes that were sent there).
+
+    gRPC's servers do not tell how a message was compressed.
+    """
+    there = urlsplit(url)
+    heard = bytearray()
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with socket.create_connection((there.hostname, there.port)) as onward:
+                back = threading.Thread(target=pass_on, args=(onward, self.request, bytearray()))
+                back.start()
+                pass_on(self.request, onward, heard)
+                back.join()
+
+    def pass_on(source: socket.socket, target: socket.socket, kept: bytearray) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                kept += data
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}", heard
+        server.shutdown()
         thread.join()
 
 
