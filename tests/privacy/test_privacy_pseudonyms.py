@@ -69,12 +69,15 @@ def all_mobile_numbers(region: str) -> Iterator[str]:
     about = phonenumbers.PhoneMetadata.metadata_for_region(region)
     assert about is not None
     assert about.mobile is not None
-    plan = re.compile(about.mobile.national_number_pattern)
+    plan = about.mobile.national_number_pattern
+    free = re.search(r"\\d\{(\d)\}$", plan)
+    assert free is not None  # the last digits are any
+    last = int(free[1])
     for length in about.mobile.possible_length:
-        for number in range(10**length):
-            digits = f"{number:0{length}}"
-            if plan.fullmatch(digits):
-                yield f"+{about.country_code}{digits}"
+        for number in range(10 ** (length - last)):
+            block = f"{number:0{length - last}}"
+            if re.fullmatch(plan, block + "0" * last):
+                yield from (f"+{about.country_code}{block}{each:0{last}}" for each in range(10**last))
 
 
 def test_a_dictionary_of_a_countrys_numbers_breaks_a_plain_hash_and_not_ours() -> None:
