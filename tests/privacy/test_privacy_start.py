@@ -8,7 +8,7 @@ import pytest
 from inferwatch import cli, config
 from inferwatch.config import ConfigError
 from inferwatch.settings.privacy import CustomEntity, Privacy
-from inferwatch_collectors.privacy import start
+from inferwatch_collectors.privacy import phones, start
 
 BAD = [
     (Privacy(entities=("MAIL",)), "privacy.entities: there is no entity `MAIL`"),
@@ -56,6 +56,21 @@ def test_own_entities_and_their_words(key_file: Path) -> None:
     assert kept.found == {"CUSTOMER": 1, "BADGE": 1}
     assert "9999" in kept.text
     assert "a@b.example" in kept.text
+
+
+def test_no_text_waits_for_tables() -> None:
+    """Those of telephone numbers are made at the start, if they are looked for."""
+    for table in (phones._automaton, phones._plan, phones.check):
+        table.cache_clear()
+    start.scanner(Privacy(entities=("EMAIL",)))
+    assert phones._plan.cache_info().currsize == 0
+
+    scanner = start.scanner(Privacy())
+    made = phones._automaton.cache_info().misses, phones._plan.cache_info().misses
+    found = scanner.scan("call +49 1512 3456789, +65 9123 4567 or 0612345678")
+
+    assert [each.entity for each in found] == ["PHONE"] * 3
+    assert (phones._automaton.cache_info().misses, phones._plan.cache_info().misses) == made
 
 
 def environment(**values: str) -> dict[str, str]:

@@ -61,6 +61,13 @@ _DECIMAL: Final = re.compile(r"\d+[.]\d+")
 _BARE_COUNTRY: Final = re.compile(r"[1-9]\d{0,2}-\d{2,4}-\d{3,4}-\d{3,4}")
 
 
+def prepare() -> None:
+    """Make the tables of all countries, which takes some 0.15 s: not within the time that a text may take."""
+    _automaton()
+    for code in phonenumbers.COUNTRY_CODE_TO_REGION_CODE:
+        _plan(code)
+
+
 @functools.lru_cache(maxsize=REMEMBERED)
 def check(value: str) -> str | None:
     """Return the number as E.164 has it."""
