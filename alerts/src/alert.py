@@ -14,6 +14,10 @@ from alerts.src.promises import PROMISES
 Severity = Literal["page", "ticket", "notice", "none"]
 Team = Literal["serving", "finance"]
 
+# The host of the histories in which alerts are tried, as part of a series and as labels of the alert.
+HOST: Final = 'job="inferwatch", instance="host1:9480"'
+HOST_LABELS: Final = {"job": "inferwatch", "instance": "host1:9480"}
+
 _LABEL: Final = re.compile(r"\{\{ \$labels\.(\w+) \}\}")
 
 

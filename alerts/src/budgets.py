@@ -10,13 +10,12 @@ too much) across its end, and not fooled when an estimate is corrected downwards
 
 from typing import Final
 
-from alerts.src.alert import Alert, Case, Group, Record
+from alerts.src.alert import HOST, HOST_LABELS, Alert, Case, Group, Record
 
 USED: Final = "account:inferwatch_budget_used:ratio"
 
-_HOST: Final = 'job="inferwatch", instance="host1:9480"'
-_ACCOUNT: Final = f'{_HOST}, budget="acme-month", tenant="acme", feature="", model=""'
-_LABELS: Final = {"job": "inferwatch", "instance": "host1:9480", "budget": "acme-month", "tenant": "acme"}
+_ACCOUNT: Final = f'{HOST}, budget="acme-month", tenant="acme", feature="", model=""'
+_LABELS: Final = {**HOST_LABELS, "budget": "acme-month", "tenant": "acme"}
 _MONTH_S: Final = 2_592_000
 
 
@@ -25,7 +24,7 @@ def _spending(spent: str, *, period_s: int = _MONTH_S, limit: str = "720x500") -
     return {
         f"inferwatch_budget_spent_dollars{{{_ACCOUNT}}}": spent,
         f"inferwatch_budget_limit_dollars{{{_ACCOUNT}}}": limit,
-        f'inferwatch_budget_period_seconds{{{_HOST}, budget="acme-month"}}': f"{period_s}x500",
+        f'inferwatch_budget_period_seconds{{{HOST}, budget="acme-month"}}': f"{period_s}x500",
     }
 
 
@@ -213,19 +212,17 @@ REFUSING: Final = Alert(
     dashboard="inferwatch-tenants",
     fires=(
         Case(
-            series={
-                f'inferwatch_budget_decisions_total{{{_HOST}, budget="acme-month", decision="rejected"}}': "0+2x40"
-            },
+            series={f'inferwatch_budget_decisions_total{{{HOST}, budget="acme-month", decision="rejected"}}': "0+2x40"},
             at="30m",
-            labels={"job": "inferwatch", "instance": "host1:9480", "budget": "acme-month"},
+            labels={**HOST_LABELS, "budget": "acme-month"},
             value="30 requests in 15 minutes",
         ),
     ),
     silent=(
         Case(
             series={
-                f'inferwatch_budget_decisions_total{{{_HOST}, budget="acme-month", decision="would_reject"}}': "0+2x40",
-                f'inferwatch_budget_decisions_total{{{_HOST}, budget="acme-month", decision="admitted"}}': "0+2x40",
+                f'inferwatch_budget_decisions_total{{{HOST}, budget="acme-month", decision="would_reject"}}': "0+2x40",
+                f'inferwatch_budget_decisions_total{{{HOST}, budget="acme-month", decision="admitted"}}': "0+2x40",
             },
             at="30m",
             says="a budget that only observes",
@@ -245,13 +242,13 @@ UNCHECKED: Final = Alert(
     dashboard="inferwatch-tenants",
     fires=(
         Case(
-            series={f'inferwatch_budget_unchecked_total{{{_HOST}, reason="lock"}}': "0+1x60"},
+            series={f'inferwatch_budget_unchecked_total{{{HOST}, reason="lock"}}': "0+1x60"},
             at="30m",
-            labels={"job": "inferwatch", "instance": "host1:9480", "reason": "lock"},
+            labels={**HOST_LABELS, "reason": "lock"},
             value="15 in 15 minutes",
         ),
     ),
-    silent=(Case(series={f'inferwatch_budget_unchecked_total{{{_HOST}, reason="lock"}}': "7x60"}, at="30m"),),
+    silent=(Case(series={f'inferwatch_budget_unchecked_total{{{HOST}, reason="lock"}}': "7x60"}, at="30m"),),
 )
 
 UNPRICED: Final = Alert(
@@ -265,15 +262,15 @@ UNPRICED: Final = Alert(
     dashboard="inferwatch-tenants",
     fires=(
         Case(
-            series={f'inferwatch_unpriced_requests_total{{{_HOST}, model="new", reason="no_price"}}': "0+1x120"},
+            series={f'inferwatch_unpriced_requests_total{{{HOST}, model="new", reason="no_price"}}': "0+1x120"},
             at="100m",
-            labels={"job": "inferwatch", "instance": "host1:9480", "model": "new", "reason": "no_price"},
+            labels={**HOST_LABELS, "model": "new", "reason": "no_price"},
             value="60 in the last hour",
         ),
     ),
     silent=(
         Case(
-            series={f'inferwatch_unpriced_requests_total{{{_HOST}, model="m", reason="no_tokens"}}': "0+1x120"},
+            series={f'inferwatch_unpriced_requests_total{{{HOST}, model="m", reason="no_tokens"}}': "0+1x120"},
             at="100m",
             says="requests whose tokens nobody knows",
         ),
@@ -282,11 +279,11 @@ UNPRICED: Final = Alert(
 
 
 def _unusual(kind: str, values: str) -> dict[str, str]:
-    return {f'inferwatch_spend_anomaly_evidence{{{_HOST}, tenant="acme", kind="{kind}"}}': values}
+    return {f'inferwatch_spend_anomaly_evidence{{{HOST}, tenant="acme", kind="{kind}"}}': values}
 
 
 def _unusual_labels(kind: str) -> dict[str, str]:
-    return {"job": "inferwatch", "instance": "host1:9480", "tenant": "acme", "kind": kind}
+    return {**HOST_LABELS, "tenant": "acme", "kind": kind}
 
 
 # anomalies.weeks_per_false_alarm has the same default. With a higher one there, less reaches this.

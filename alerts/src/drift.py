@@ -3,12 +3,11 @@ yet."""
 
 from typing import Final
 
-from alerts.src.alert import Alert, Case, Group
+from alerts.src.alert import HOST, HOST_LABELS, Alert, Case, Group
 
-_MODEL: Final = 'job="inferwatch", instance="host1:9480", model="m", tenant="acme"'
+_MODEL: Final = f'{HOST}, model="m", tenant="acme"'
 _LABELS: Final = {
-    "job": "inferwatch",
-    "instance": "host1:9480",
+    **HOST_LABELS,
     "model": "m",
     "tenant": "acme",
     "direction": "answer",
@@ -51,7 +50,7 @@ DRIFT: Final = Alert(
     ),
 )
 
-_CANARY: Final = 'job="inferwatch", instance="host1:9480", model="m"'
+_CANARY: Final = f'{HOST}, model="m"'
 
 MODEL_CHANGED: Final = Alert(
     name="InferwatchModelChanged",
@@ -68,7 +67,7 @@ MODEL_CHANGED: Final = Alert(
         Case(
             series={f"inferwatch_canary_evidence{{{_CANARY}}}": "0.01x30 3 900x60"},
             at="60m",
-            labels={"job": "inferwatch", "instance": "host1:9480", "model": "m"},
+            labels={**HOST_LABELS, "model": "m"},
             value="evidence worth 900 weeks without a false alarm",
             says="other weights under the same name",
         ),
@@ -90,7 +89,7 @@ MODEL_CHANGED: Final = Alert(
         Case(
             series={
                 f"inferwatch_canary_judging{{{_CANARY}}}": "0x90",
-                'inferwatch_canary_off{job="inferwatch", instance="host1:9480", reason="no_logprobs"}': "1x90",
+                f'inferwatch_canary_off{{{HOST}, reason="no_logprobs"}}': "1x90",
             },
             at="60m",
             says="an engine that gives no log-probabilities",

@@ -2,13 +2,12 @@
 
 from typing import Final
 
-from alerts.src.alert import Alert, Case, Group
+from alerts.src.alert import HOST, HOST_LABELS, Alert, Case, Group
 from alerts.src.requests import SERVES
 
-_HOST: Final = 'job="inferwatch", instance="host1:9480"'
-_ENGINE: Final = f'{_HOST}, upstream="e:8000"'
-_LABELS: Final = {"job": "inferwatch", "instance": "host1:9480", "upstream": "e:8000"}
-_SERVED: Final = {f'inferwatch_requests_total{{{_HOST}, model="m", operation="chat", outcome="ok"}}': "5+5x60"}
+_ENGINE: Final = f'{HOST}, upstream="e:8000"'
+_LABELS: Final = {**HOST_LABELS, "upstream": "e:8000"}
+_SERVED: Final = {f'inferwatch_requests_total{{{HOST}, model="m", operation="chat", outcome="ok"}}': "5+5x60"}
 
 DOWN: Final = Alert(
     name="InferwatchEngineDown",
@@ -44,7 +43,7 @@ DOWN: Final = Alert(
         Case(
             series={
                 f"inferwatch_upstream_up{{{_ENGINE}}}": "0x30",
-                f"inferwatch_draining{{{_HOST}}}": "1x30",
+                f"inferwatch_draining{{{HOST}}}": "1x30",
                 **_SERVED,
             },
             at="20m",
@@ -193,7 +192,7 @@ PREEMPTIONS: Final = Alert(
         Case(
             series={f"inferwatch_engine_preemptions_total{{{_ENGINE}}}": "0+5x60", **_SERVED},
             at="40m",
-            labels={"job": "inferwatch", "instance": "host1:9480"},
+            labels=HOST_LABELS,
             value="1 preemptions a request",
         ),
     ),

@@ -2,14 +2,13 @@
 
 from typing import Final
 
-from alerts.src.alert import Alert, Case, Group, Record
+from alerts.src.alert import HOST, HOST_LABELS, Alert, Case, Group, Record
 from alerts.src.promises import PROMISES
 from alerts.src.slo import le
 
-_CARD: Final = 'job="inferwatch", instance="host1:9480", gpu="0", uuid="GPU-1", gpu_model="NVIDIA H100"'
+_CARD: Final = f'{HOST}, gpu="0", uuid="GPU-1", gpu_model="NVIDIA H100"'
 _LABELS: Final = {
-    "job": "inferwatch",
-    "instance": "host1:9480",
+    **HOST_LABELS,
     "gpu": "0",
     "uuid": "GPU-1",
     "gpu_model": "NVIDIA H100",
@@ -120,7 +119,7 @@ REPLACE: Final = Alert(
 
 def _held_back(seconds: str, slow: str, reason: str = "hw_thermal") -> dict[str, str]:
     """Return a card's throttled seconds beside its host's tokens: 6,000 a minute, so many of them slow."""
-    model = 'job="inferwatch", instance="host1:9480", model="m", tenant="t", operation="chat"'
+    model = f'{HOST}, model="m", tenant="t", operation="chat"'
     bound = le(PROMISES.slos["itl"].threshold_s or 0)
     return {
         f'inferwatch_gpu_clock_event_seconds_total{{{_CARD}, reason="{reason}"}}': seconds,

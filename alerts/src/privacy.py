@@ -2,15 +2,13 @@
 
 from typing import Final
 
-from alerts.src.alert import Alert, Case, Group
+from alerts.src.alert import HOST, HOST_LABELS, Alert, Case, Group
 
-_HOST: Final = 'job="inferwatch", instance="host1:9480"'
-_LABELS: Final = {"job": "inferwatch", "instance": "host1:9480"}
 _BY: Final = "by (job, instance)"
 
 
 def _requests(result: str) -> str:
-    return f'inferwatch_privacy_requests_total{{{_HOST}, result="{result}"}}'
+    return f'inferwatch_privacy_requests_total{{{HOST}, result="{result}"}}'
 
 
 DROPPED: Final = Alert(
@@ -24,7 +22,9 @@ DROPPED: Final = Alert(
     "of those users' texts was kept",
     value="{{ $value | humanize }} requests in 15 minutes",
     dashboard="inferwatch-fleet",
-    fires=(Case(series={_requests("failed"): "0+1x60"}, at="45m", labels=_LABELS, value="15 requests in 15 minutes"),),
+    fires=(
+        Case(series={_requests("failed"): "0+1x60"}, at="45m", labels=HOST_LABELS, value="15 requests in 15 minutes"),
+    ),
     silent=(
         Case(series={_requests("failed"): "7x60"}, at="45m", says="a fault, long ago"),
         Case(
@@ -43,7 +43,9 @@ SLOW: Final = Alert(
     "longer than its budget",
     value="{{ $value | humanize }} requests in 15 minutes",
     dashboard="inferwatch-fleet",
-    fires=(Case(series={_requests("timeout"): "0+1x60"}, at="45m", labels=_LABELS, value="15 requests in 15 minutes"),),
+    fires=(
+        Case(series={_requests("timeout"): "0+1x60"}, at="45m", labels=HOST_LABELS, value="15 requests in 15 minutes"),
+    ),
     silent=(Case(series={_requests("timeout"): "7x60"}, at="45m", says="texts of long ago"),),
 )
 
@@ -65,7 +67,7 @@ OVERFLOW: Final = Alert(
         Case(
             series={_requests("overflow"): "0+1x150", _requests("kept"): "0+3x150"},
             at="120m",
-            labels=_LABELS,
+            labels=HOST_LABELS,
             value="25% of what was sampled",
         ),
     ),

@@ -3,9 +3,9 @@ hurts at once burns a service level. Each looks at a share, of enough requests f
 
 from typing import Final
 
-from alerts.src.alert import Alert, Case, Group
+from alerts.src.alert import HOST, HOST_LABELS, Alert, Case, Group
 
-_MODEL: Final = 'job="inferwatch", instance="host1:9480", model="m", tenant="acme"'
+_MODEL: Final = f'{HOST}, model="m", tenant="acme"'
 _BOARD: Final = "inferwatch-quality"
 _REQUESTS: Final = 'inferwatch_requests_total{outcome=~"ok|client_abort", operation!="other"}'
 _HEARD: Final = "inferwatch_quality_heard_total"
@@ -203,7 +203,7 @@ BLIND: Final = Alert(
         Case(
             series={f"inferwatch_drift_judging{{{_MODEL}}}": "0x14600"},
             at="14500m",
-            labels={"job": "inferwatch", "instance": "host1:9480", "model": "m", "tenant": "acme"},
+            labels={**HOST_LABELS, "model": "m", "tenant": "acme"},
             says="ten days",
         ),
     ),

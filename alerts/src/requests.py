@@ -2,14 +2,13 @@
 
 from typing import Final
 
-from alerts.src.alert import Alert, Case, Group, Record
+from alerts.src.alert import HOST, HOST_LABELS, Alert, Case, Group, Record
 
 # Which instance serves which model: models that somebody got an answer of, not names that somebody made up.
 SERVES: Final = "instance_model:inferwatch_serves:bool"
 
-_HOST: Final = 'job="inferwatch", instance="host1:9480"'
-_MODEL: Final = f'{_HOST}, model="m", tenant="t", operation="chat"'
-_LABELS: Final = {"job": "inferwatch", "instance": "host1:9480", "model": "m"}
+_MODEL: Final = f'{HOST}, model="m", tenant="t", operation="chat"'
+_LABELS: Final = {**HOST_LABELS, "model": "m"}
 
 NO_TOKENS: Final = Alert(
     name="InferwatchNoTokens",
@@ -33,7 +32,7 @@ NO_TOKENS: Final = Alert(
                 f"inferwatch_requests_in_flight{{{_MODEL}}}": "0x5 3+0x30",
                 f"inferwatch_inter_token_latency_seconds_count{{{_MODEL}}}": "0+600x5 3000+0x30",
                 f'inferwatch_requests_total{{{_MODEL}, outcome="ok"}}': "0+10x5 50+0x30",
-                f'inferwatch_engine_tokens_total{{{_HOST}, upstream="e", type="completion"}}': "0+600x5 3000+0x30",
+                f'inferwatch_engine_tokens_total{{{HOST}, upstream="e", type="completion"}}': "0+600x5 3000+0x30",
             },
             at="18m",
             labels=_LABELS,
@@ -46,7 +45,7 @@ NO_TOKENS: Final = Alert(
                 f"inferwatch_requests_in_flight{{{_MODEL}}}": "1+0x40",
                 f"inferwatch_inter_token_latency_seconds_count{{{_MODEL}}}": "0+0x40",
                 f'inferwatch_requests_total{{{_MODEL}, outcome="ok"}}': "0+0x40",
-                f'inferwatch_engine_tokens_total{{{_HOST}, upstream="e", type="completion"}}': "0+600x40",
+                f'inferwatch_engine_tokens_total{{{HOST}, upstream="e", type="completion"}}': "0+600x40",
             },
             at="30m",
             says="one long plain reply, of which only the engine's counter tells",
@@ -157,8 +156,8 @@ EMPTY_ANSWERS: Final = Alert(
 def _estimated(estimates: str, counts: str) -> dict[str, str]:
     name = "inferwatch_tokens_by_source_total"
     return {
-        f'{name}{{{_HOST}, model="m", source="chunk_estimate", type="completion"}}': estimates,
-        f'{name}{{{_HOST}, model="m", source="final_usage", type="completion"}}': counts,
+        f'{name}{{{HOST}, model="m", source="chunk_estimate", type="completion"}}': estimates,
+        f'{name}{{{HOST}, model="m", source="final_usage", type="completion"}}': counts,
     }
 
 

@@ -2,11 +2,9 @@
 
 from typing import Final
 
-from alerts.src.alert import Alert, Case, Group
+from alerts.src.alert import HOST, HOST_LABELS, Alert, Case, Group
 
-_HOST: Final = 'job="inferwatch", instance="host1:9480"'
-_LABELS: Final = {"job": "inferwatch", "instance": "host1:9480"}
-_FENCED: Final = f'inferwatch_budget_redis_failures_total{{{_HOST}, reason="fenced"}}'
+_FENCED: Final = f'inferwatch_budget_redis_failures_total{{{HOST}, reason="fenced"}}'
 
 REDIS_AWAY: Final = Alert(
     name="InferwatchBudgetRedisAway",
@@ -18,10 +16,10 @@ REDIS_AWAY: Final = Alert(
     summary="{{ $labels.instance }} does not reach the Redis of shared budgets: users go on with what "
     "was lent to it, and may then be refused",
     dashboard="inferwatch-tenants",
-    fires=(Case(series={f"inferwatch_budget_redis_up{{{_HOST}}}": "1x10 0x20"}, at="20m", labels=_LABELS),),
+    fires=(Case(series={f"inferwatch_budget_redis_up{{{HOST}}}": "1x10 0x20"}, at="20m", labels=HOST_LABELS),),
     silent=(
-        Case(series={f"inferwatch_budget_redis_up{{{_HOST}}}": "1x10 0x3 1x20"}, at="14m", says="restarted"),
-        Case(series={f"inferwatch_budget_redis_up{{{_HOST}}}": "1x30"}, at="20m", says="it is there"),
+        Case(series={f"inferwatch_budget_redis_up{{{HOST}}}": "1x10 0x3 1x20"}, at="14m", says="restarted"),
+        Case(series={f"inferwatch_budget_redis_up{{{HOST}}}": "1x30"}, at="20m", says="it is there"),
     ),
 )
 
@@ -41,7 +39,7 @@ FENCED: Final = Alert(
         Case(
             series={_FENCED: "0+2x60"},
             at="30m",
-            labels={**_LABELS, "reason": "fenced"},
+            labels={**HOST_LABELS, "reason": "fenced"},
             value="30 times in 15 minutes",
         ),
     ),

@@ -2,18 +2,17 @@
 
 from typing import Final
 
-from alerts.src.alert import Alert, Case, Group
+from alerts.src.alert import HOST, HOST_LABELS, Alert, Case, Group
 
-_HOST: Final = 'job="inferwatch", instance="host1:9480"'
-_LABELS: Final = {"job": "inferwatch", "instance": "host1:9480", "signal": "traces"}
+_LABELS: Final = {**HOST_LABELS, "signal": "traces"}
 _BY: Final = "by (job, instance, signal)"
 
 
 def _items(result: str) -> str:
-    return f'inferwatch_otlp_items_total{{{_HOST}, signal="traces", result="{result}"}}'
+    return f'inferwatch_otlp_items_total{{{HOST}, signal="traces", result="{result}"}}'
 
 
-_QUEUE: Final = f'inferwatch_otlp_queue_items{{{_HOST}, signal="traces"}}'
+_QUEUE: Final = f'inferwatch_otlp_queue_items{{{HOST}, signal="traces"}}'
 
 FAILING: Final = Alert(
     name="InferwatchExportFailing",

@@ -2,12 +2,10 @@
 
 from typing import Final
 
-from alerts.src.alert import Alert, Case, Group
+from alerts.src.alert import HOST, HOST_LABELS, Alert, Case, Group
 
-_HOST: Final = 'job="inferwatch", instance="host1:9480"'
-_LABELS: Final = {"job": "inferwatch", "instance": "host1:9480"}
-_WORKER: Final = f'{_HOST}, worker="0"'
-_WORKER_LABELS: Final = {**_LABELS, "worker": "0"}
+_WORKER: Final = f'{HOST}, worker="0"'
+_WORKER_LABELS: Final = {**HOST_LABELS, "worker": "0"}
 
 # What the collector's bounds cut off and somebody will miss on a bill or a graph. Left out: lines of the request log,
 # peers that speak another protocol, and helpers of the watch for unusual spending.
@@ -20,9 +18,9 @@ def _counted(
     """Return a ticket for a counter that should stand still; `label` is one of its series'."""
     key, _, value = label.partition("=")
     kept = key and f", {key})" in expr
-    labels = {**_LABELS, **({key: value} if kept else {})}
+    labels = {**HOST_LABELS, **({key: value} if kept else {})}
     own = f', {key}="{value}"' if key else ""
-    series = f"{metric}{{{_HOST}{own}}}"
+    series = f"{metric}{{{HOST}{own}}}"
     return Alert(
         name=name,
         severity="ticket",
@@ -52,14 +50,14 @@ DOWN: Final = Alert(
     dashboard="inferwatch-fleet",
     fires=(
         Case(
-            series={f"up{{{_HOST}}}": "1x10 0x20", f'inferwatch_build_info{{{_HOST}, version="1"}}': "1x10"},
+            series={f"up{{{HOST}}}": "1x10 0x20", f'inferwatch_build_info{{{HOST}, version="1"}}': "1x10"},
             at="20m",
-            labels=_LABELS,
+            labels=HOST_LABELS,
         ),
     ),
     silent=(
         Case(
-            series={f"up{{{_HOST}}}": "1x10 0 1x20", f'inferwatch_build_info{{{_HOST}, version="1"}}': "1x10 _ 1x20"},
+            series={f"up{{{HOST}}}": "1x10 0 1x20", f'inferwatch_build_info{{{HOST}, version="1"}}': "1x10 _ 1x20"},
             at="12m",
             says="a collector that was restarted",
         ),
@@ -76,7 +74,7 @@ ABSENT: Final = Alert(
     summary="Nobody sees whether any user is served: Prometheus scrapes no Inferwatch at all",
     dashboard="inferwatch-fleet",
     fires=(Case(series={}, at="20m"),),
-    silent=(Case(series={f'inferwatch_build_info{{{_HOST}, version="1"}}': "1x30"}, at="20m"),),
+    silent=(Case(series={f'inferwatch_build_info{{{HOST}, version="1"}}': "1x30"}, at="20m"),),
 )
 
 RELAY_LAG: Final = Alert(
@@ -116,7 +114,9 @@ RELAY_RESTARTS: Final = Alert(
     for_="0s",
     summary="Users of {{ $labels.instance }} lose their answers: Inferwatch's relays die and are restarted",
     dashboard="inferwatch-fleet",
-    fires=(Case(series={f"inferwatch_relay_restarts_total{{{_WORKER}}}": "0x5 0+1x5 5x30"}, at="30m", labels=_LABELS),),
+    fires=(
+        Case(series={f"inferwatch_relay_restarts_total{{{_WORKER}}}": "0x5 0+1x5 5x30"}, at="30m", labels=HOST_LABELS),
+    ),
     silent=(Case(series={f"inferwatch_relay_restarts_total{{{_WORKER}}}": "0x5 1x40"}, at="30m", says="a deployment"),),
 )
 
@@ -129,9 +129,9 @@ COLLECTOR_RESTARTS: Final = Alert(
     "(requests are not touched)",
     dashboard="inferwatch-fleet",
     fires=(
-        Case(series={f"inferwatch_start_time_seconds{{{_HOST}}}": "1 1 5 5 9 9 13 13x30"}, at="20m", labels=_LABELS),
+        Case(series={f"inferwatch_start_time_seconds{{{HOST}}}": "1 1 5 5 9 9 13 13x30"}, at="20m", labels=HOST_LABELS),
     ),
-    silent=(Case(series={f"inferwatch_start_time_seconds{{{_HOST}}}": "1x10 5x30"}, at="20m", says="once"),),
+    silent=(Case(series={f"inferwatch_start_time_seconds{{{HOST}}}": "1x10 5x30"}, at="20m", says="once"),),
 )
 
 COLLECTOR_LAG: Final = Alert(
@@ -144,15 +144,13 @@ COLLECTOR_LAG: Final = Alert(
     dashboard="inferwatch-fleet",
     fires=(
         Case(
-            series={f"inferwatch_collector_event_loop_lag_seconds{{{_HOST}}}": "3x40"},
+            series={f"inferwatch_collector_event_loop_lag_seconds{{{HOST}}}": "3x40"},
             at="30m",
-            labels=_LABELS,
+            labels=HOST_LABELS,
             value="3s late",
         ),
     ),
-    silent=(
-        Case(series={f"inferwatch_collector_event_loop_lag_seconds{{{_HOST}}}": "3 0.1 3 3 0.1 0.1x40"}, at="10m"),
-    ),
+    silent=(Case(series={f"inferwatch_collector_event_loop_lag_seconds{{{HOST}}}": "3 0.1 3 3 0.1 0.1x40"}, at="10m"),),
 )
 
 NOT_DURABLE: Final = Alert(
@@ -162,8 +160,8 @@ NOT_DURABLE: Final = Alert(
     for_="5m",
     summary="What tenants of {{ $labels.instance }} use may be forgotten: the ledger cannot be written",
     dashboard="inferwatch-fleet",
-    fires=(Case(series={f"inferwatch_ledger_durable{{{_HOST}}}": "1x10 0x20"}, at="20m", labels=_LABELS),),
-    silent=(Case(series={f"inferwatch_ledger_durable{{{_HOST}}}": "1x10 0 1x20"}, at="14m", says="a slow disk"),),
+    fires=(Case(series={f"inferwatch_ledger_durable{{{HOST}}}": "1x10 0x20"}, at="20m", labels=HOST_LABELS),),
+    silent=(Case(series={f"inferwatch_ledger_durable{{{HOST}}}": "1x10 0 1x20"}, at="14m", says="a slow disk"),),
 )
 
 RELOAD: Final = Alert(
@@ -174,9 +172,9 @@ RELOAD: Final = Alert(
     summary="{{ $labels.instance }} still treats users by its old configuration: the new one has a fault",
     dashboard="inferwatch-fleet",
     fires=(
-        Case(series={f"inferwatch_config_last_reload_successful{{{_HOST}}}": "1x5 0x30"}, at="20m", labels=_LABELS),
+        Case(series={f"inferwatch_config_last_reload_successful{{{HOST}}}": "1x5 0x30"}, at="20m", labels=HOST_LABELS),
     ),
-    silent=(Case(series={f"inferwatch_config_last_reload_successful{{{_HOST}}}": "0 0 1x30"}, at="20m"),),
+    silent=(Case(series={f"inferwatch_config_last_reload_successful{{{HOST}}}": "0 0 1x30"}, at="20m"),),
 )
 
 WATCHDOG: Final = Alert(
