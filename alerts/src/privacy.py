@@ -76,11 +76,25 @@ OVERFLOW: Final = Alert(
     ),
 )
 
+KEY: Final = Alert(
+    name="InferwatchPseudonymKey",
+    severity="ticket",
+    expr=f"min {_BY} (inferwatch_privacy_key_current) == 0",
+    for_="15m",
+    summary="Pseudonyms of users on {{ $labels.instance }} are made with another key than the last of "
+    "privacy.key_file: it was rotated without a restart, or cannot be read",
+    dashboard="inferwatch-fleet",
+    fires=(Case(series={f"inferwatch_privacy_key_current{{{HOST}}}": "1x5 0x40"}, at="30m", labels=HOST_LABELS),),
+    silent=(
+        Case(series={f"inferwatch_privacy_key_current{{{HOST}}}": "1x5 0x10 1x40"}, at="30m", says="rotated in time"),
+    ),
+)
+
 
 def group() -> Group:
     """Return the rule file."""
     return Group(
         name="privacy",
         about="What is personal in content that is kept.",
-        alerts=(DROPPED, SLOW, OVERFLOW),
+        alerts=(DROPPED, SLOW, OVERFLOW, KEY),
     )

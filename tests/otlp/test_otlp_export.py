@@ -5,17 +5,25 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import semconv
 from otlp_receiver import Received, attributes, grpc_receiver, http_receiver
 from otlp_records import Export, Make
+from privacy_keys import KEY, OTHER_KEY
 
+from inferwatch.config import Config
 from inferwatch.record import Outcome
+from inferwatch.settings.otlp import Otlp
+from inferwatch.settings.privacy import Privacy
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import CardinalityGuard
 from inferwatch_collectors.metric_store import MetricStore
+from inferwatch_collectors.otlp.export import OtlpExport
+from inferwatch_collectors.privacy import keys
 from inferwatch_collectors.recorder import Recorder
+from inferwatch_collectors.vitals import Vitals
 
 # Of the conventions that follow v1.41, which OpenTelemetry's package does not have yet: docs/gen-ai/gen-ai-token-metrics.md
 # in open-telemetry/semantic-conventions-genai. This model reports no reasoning.
@@ -203,6 +211,33 @@ def test_health_checks_are_no_traces(export: Export, record: Make) -> None:
     assert not exported.takes(record(**probe, parent_span_id=""))
     assert exported.takes(record(**probe))
     assert exported.takes(record(**probe, parent_span_id="", outcome=Outcome.UPSTREAM_ERROR))
+
+
+def test_a_key_that_was_rotated_without_a_restart_shows(
+    receiver: tuple[str, str, Received], record: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a reading, after the next spans."""
+    protocol, url, received = receiver
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
+    monkeypatch.setattr(keys, "LOOK_INTERVAL_S", 0.0)
+    path, store = tmp_path / "keys", MetricStore()
+    path.write_text(f"k1 {KEY.hex()}\n")
+    config = Config(
+        otlp=Otlp(traces=True, endpoint=url, protocol=protocol),  # type: ignore[arg-type]
+        privacy=Privacy(content="fingerprint", key_file=str(path)),
+    )
+    exported = OtlpExport(lambda: config, store, lambda: "vllm", instance="i1")
+    exported.start()
+    readings = []
+    for number in (1, 2):
+        exported.record(record())
+        received.wait("spans", number)
+        exported.refresh(Vitals(store))
+        readings.append(store.gauge(m.PRIVACY_KEY, ()).value)
+        path.write_text(f"k1 {OTHER_KEY.hex()}\n")
+    exported.close(5.0)
+
+    assert readings == [1, 0]
 
 
 def test_traces_without_content_need_no_scanner() -> None:

@@ -7,7 +7,7 @@ import pytest
 from privacy_keys import KEY, OTHER_KEY
 
 from inferwatch.config import ConfigError
-from inferwatch_collectors.privacy.keys import Keys, read_keys
+from inferwatch_collectors.privacy.keys import LOOK_INTERVAL_S, Keys, KeyWatch, read_keys
 
 MISTAKES = [
     ("", "holds no key"),
@@ -51,6 +51,32 @@ def test_the_last_line_is_used_and_earlier_ones_are_known(tmp_path: Path) -> Non
     assert keys.knows("old")
     assert keys.knows("new")
     assert not keys.knows("other")
+
+
+def test_a_file_that_has_changed_is_noticed(tmp_path: Path) -> None:
+    """Once a minute: another last key, another key of the same name, a file that is gone; a remark is nothing."""
+    path, now_s = tmp_path / "keys", 0.0
+    path.write_text(f"k1 {KEY.hex()}\n")
+    watch = KeyWatch(str(path), lambda: now_s)
+    seen = []
+    for text in (
+        f"k1 {OTHER_KEY.hex()}\n",
+        f"# remark\nk0 {OTHER_KEY.hex()}\nk1 {KEY.hex()}\n",
+        f"k1 {KEY.hex()}\nk2 {OTHER_KEY.hex()}\n",
+        f"k1 {KEY.hex()}\n",
+        None,
+    ):
+        path.unlink()
+        if text is not None:
+            path.write_text(text)
+        watch.look()
+        seen.append(watch.is_current)
+        now_s += LOOK_INTERVAL_S
+        watch.look()
+        seen.append(watch.is_current)
+        path.touch()
+
+    assert seen == [True, False, False, True, True, False, False, True, True, False]
 
 
 def test_tenants_epochs_and_ids_have_keys_of_their_own() -> None:

@@ -30,6 +30,15 @@ PRIVACY_REQUESTS: Final = Metric(
     measured="`kept`; `cut`: kept up to a bound, or without an answer of which a part was missing. Nothing was kept: "
     "`timeout`, `failed`: the scanner did not finish; `overflow`: too much content was held already.",
 )
+PRIVACY_KEY: Final = Metric(
+    name="inferwatch_privacy_key_current",
+    kind=Kind.GAUGE,
+    group=Group.OTLP,
+    labels=(),
+    help="Whether pseudonyms are made with the last key of privacy.key_file.",
+    measured="0: the file ends with another key, and Inferwatch was not restarted, or it cannot be used any more. "
+    "Looked at once a minute while spans are made. Absent where no content is kept.",
+)
 PRIVACY_FOUND: Final = Metric(
     name="inferwatch_privacy_found_total",
     kind=Kind.COUNTER,

@@ -31,6 +31,7 @@ from inferwatch_collectors.otlp.sampling import Sampler
 from inferwatch_collectors.otlp.spans import SpanMaker
 from inferwatch_collectors.otlp.transport import delivered, exporter, resource, scope
 from inferwatch_collectors.privacy import start as privacy
+from inferwatch_collectors.privacy.keys import KeyWatch
 from inferwatch_collectors.vitals import Vitals
 
 _log: Final = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ class OtlpExport:
         self._resource, self._scope = resource(instance), scope(latest=wants_latest())
         self._content: Content | None = None
         self._keeper: Keeper | None = None
+        self._key: KeyWatch | None = None
         self._traces: Outbox[_Finished] | None = None
         self._logs: Outbox[RequestRecord | Line] | None = None
         self._metrics: Outbox[object] | None = None
@@ -178,6 +180,8 @@ class OtlpExport:
         for signal, box in self._boxes():
             if signal != "metrics":
                 vitals.gauge(m.OTLP_QUEUE, box.queued, (signal,))
+        if self._key is not None:
+            vitals.gauge(m.PRIVACY_KEY, int(self._key.is_current))
 
     def close(self, timeout_s: float) -> None:
         """Send what waits, for so long at most, then give up. Blocks: not for the event loop."""
@@ -193,6 +197,8 @@ class OtlpExport:
 
     def _send_spans(self, batch: list[_Finished]) -> bool:
         server = self._server()
+        if self._key is not None:
+            self._key.look()
         spans = []
         for finished in batch:
             record = finished.record
@@ -235,6 +241,7 @@ class OtlpExport:
         if config.privacy.keeps_content():
             self._keeper = Keeper(privacy.redactor(config.privacy))
             self._content = Content(config.privacy)
+            self._key = KeyWatch(config.privacy.key_file)
         self._spans = SpanMaker(self._resource, self._scope, config.otlp.stall_s)
         self._export_spans = self._exporter("traces")
         self._traces = Outbox(

@@ -13,6 +13,8 @@ import binascii
 import functools
 import hmac
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -41,6 +43,9 @@ _EXAMPLES: Final = (
 _ID: Final = re.compile(r"[a-z0-9]{1,16}")
 _SALT: Final = b"inferwatch-privacy-1"
 _DAY_S: Final = 86_400
+
+# Whoever rotates waits for a restart longer than that.
+LOOK_INTERVAL_S: Final = 60.0
 
 # 500 tenants in two epochs, some 200 bytes each.
 REMEMBERED: Final = 1024
@@ -84,6 +89,32 @@ class Keys:
     def _derived(self, tenant: str, key_id: str) -> Derived:
         info = b"\x1f".join((b"pseudonym", tenant.encode("utf-8", "replace"), key_id.encode()))
         return Derived(key_id, hmac.digest(self._keys[key_id.partition(".")[0]], info + b"\x01", "sha256"))
+
+
+class KeyWatch:
+    """Looks now and then whether the file still ends with the key that is in use: a rotation needs a restart."""
+
+    def __init__(self, path: str, clock_s: Callable[[], float] = time.monotonic) -> None:
+        """Raises ConfigError, as `read_keys`. Blocking."""
+        self._path = path
+        self._clock_s = clock_s
+        self._used = self._last()
+        self._due_s = clock_s() + LOOK_INTERVAL_S
+        self.is_current = True
+
+    def look(self) -> None:
+        """Read the file, unless that was done lately. Blocking."""
+        if self._clock_s() < self._due_s:
+            return
+        self._due_s = self._clock_s() + LOOK_INTERVAL_S
+        try:
+            self.is_current = self._last() == self._used
+        except ConfigError:
+            self.is_current = False
+
+    def _last(self) -> Derived:
+        """Return what stands for the last key: its name, and something that is derived from it."""
+        return read_keys(self._path, 0).of("", 0.0)
 
 
 def read_keys(path: str, epoch_days: int) -> Keys:
