@@ -133,6 +133,21 @@ def test_streams_are_bounded_and_the_idle_make_room(request_of: Make) -> None:
     assert {each.model for each in site.watch.report().streams} == {"m", "third"}
 
 
+def test_who_made_room_is_not_written_down_again(request_of: Make) -> None:
+    """Not even if its turn was still to come in the round of this hour: its place would be taken for ever."""
+    settings = Drift(max_streams=2, votes_per_hour=36_000)
+    site = Site(request_of, settings)
+    site.send(1, model="first")
+    site.send(1, model="second")
+    site.send(1, model="third", step_s=4_000)  # another hour: a round begins, and `first` goes
+    assert {each.model for each in site.watch.report().streams} == {"second", "third"}
+    site.send(5, model="second")
+    store = MetricStore()
+    store.restore(site.store.take_dirty())
+    again = Site(request_of, settings, store, site.now_s)
+    assert {each.model for each in again.watch.report().streams} == {"second"}  # `third` has its turn in an hour
+
+
 def test_a_clock_that_jumps_is_no_alarm(request_of: Make) -> None:
     """Wall time goes to another week and back: nothing crashes, nothing is told."""
     site = Site(request_of)

@@ -190,6 +190,7 @@ class DriftWatch:
         oldest = min(learning, key=lambda each: each.seen_s)
         del self._streams[oldest.model, oldest.tenant]
         self._names.clear()
+        self._writing = [each for each in self._writing if each is not oldest]
         self._memory.forget((oldest.model, oldest.tenant))
         return True
 
