@@ -4,10 +4,18 @@ hurts at once burns a service level. Each looks at a share, of enough requests f
 from typing import Final
 
 from alerts.src.alert import HOST, HOST_LABELS, Alert, Case, Group
+from inferwatch import canary
 
 _MODEL: Final = f'{HOST}, model="m", tenant="acme"'
 _BOARD: Final = "inferwatch-quality"
-_REQUESTS: Final = 'inferwatch_requests_total{outcome=~"ok|client_abort", operation!="other"}'
+# The canary's probes have no signs; where there is little traffic they would be most of the requests.
+_REQUESTS: Final = (
+    f'inferwatch_requests_total{{outcome=~"ok|client_abort", operation!="other", tenant!="{canary.TENANT}"}}'
+)
+_PROBES: Final = (
+    f'inferwatch_requests_total{{{HOST}, model="m", tenant="{canary.TENANT}", '
+    'operation="text_completion", outcome="ok"}'
+)
 _HEARD: Final = "inferwatch_quality_heard_total"
 
 
@@ -85,6 +93,8 @@ CUT_ANSWERS: Final = Alert(
     fires=(
         Case(series=_series("truncated", "0+1x2000 2000+20x120", _REQUESTS, "0+50x2120"), at="2090m",
              labels={"model": "m"}, value="40% of the requests of the last hour", says="from 2 % to 40 %"),
+        Case(series=_series("truncated", "0+1x2000 2000+20x120", _REQUESTS, "0+50x2120") | {_PROBES: "0+200x2120"},
+             at="2090m", labels={"model": "m"}, value="40% of the requests of the last hour", says="beside a canary"),
     ),
     silent=(
         Case(series=_series("truncated", "0+20x2120", _REQUESTS, "0+50x2120"), at="2090m",

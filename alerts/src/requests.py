@@ -4,6 +4,8 @@ from typing import Final
 
 from alerts.src.alert import HOST, HOST_LABELS, Alert, Case, Group, Record
 
+from inferwatch import canary
+
 # Which instance serves which model: models that somebody got an answer of, not names that somebody made up.
 SERVES: Final = "instance_model:inferwatch_serves:bool"
 
@@ -113,17 +115,21 @@ CLIENTS_GIVE_UP: Final = Alert(
     ),
 )
 
+# Nobody reads what a probe is answered.
+_READ: Final = f'tenant!="{canary.TENANT}"'
+_PROBE: Final = f'{_HOST}, model="m", tenant="{canary.TENANT}", operation="text_completion"'
+
 EMPTY_ANSWERS: Final = Alert(
     name="InferwatchEmptyAnswers",
     severity="ticket",
-    expr="""
+    expr=f"""
         (
-          sum by (model) (increase(inferwatch_first_token_missing_total{reason="empty"}[1h]))
+          sum by (model) (increase(inferwatch_first_token_missing_total{{reason="empty", {_READ}}}[1h]))
           /
-          sum by (model) (increase(inferwatch_requests_total{outcome="ok"}[1h]))
+          sum by (model) (increase(inferwatch_requests_total{{outcome="ok", {_READ}}}[1h]))
         ) > 0.05
         and
-        sum by (model) (increase(inferwatch_first_token_missing_total{reason="empty"}[1h])) >= 20
+        sum by (model) (increase(inferwatch_first_token_missing_total{{reason="empty", {_READ}}}[1h])) >= 20
     """,
     for_="15m",
     summary="Users of {{ $labels.model }} get answers with nothing in them, and no error",
@@ -139,6 +145,17 @@ EMPTY_ANSWERS: Final = Alert(
             labels={"model": "m"},
             value="10% of the good answers of the last hour",
         ),
+        Case(
+            series={
+                f'inferwatch_first_token_missing_total{{{_MODEL}, reason="empty"}}': "0+3x100",
+                f'inferwatch_requests_total{{{_MODEL}, outcome="ok"}}': "0+30x100",
+                f'inferwatch_requests_total{{{_PROBE}, outcome="ok"}}': "0+60x100",
+            },
+            at="90m",
+            labels={"model": "m"},
+            value="10% of the good answers of the last hour",
+            says="beside a canary",
+        ),
     ),
     silent=(
         Case(
@@ -148,6 +165,15 @@ EMPTY_ANSWERS: Final = Alert(
             },
             at="90m",
             says="one in thirty",
+        ),
+        Case(
+            series={
+                f'inferwatch_first_token_missing_total{{{_PROBE}, reason="empty"}}': "0+3x100",
+                f'inferwatch_requests_total{{{_PROBE}, outcome="ok"}}': "0+3x100",
+                f'inferwatch_requests_total{{{_MODEL}, outcome="ok"}}': "0+30x100",
+            },
+            at="90m",
+            says="a model whose first token ends the canary's prompts",
         ),
     ),
 )
