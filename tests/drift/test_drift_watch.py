@@ -133,6 +133,20 @@ def test_streams_are_bounded_and_the_idle_make_room(request_of: Make) -> None:
     assert {each.model for each in site.watch.report().streams} == {"m", "third"}
 
 
+def test_what_users_said_stands_beside_it(request_of: Make) -> None:
+    """Their own votes on this model for this tenant; nothing while there are none, and no series is begun by asking."""
+    site = Site(request_of)
+    site.send(1)
+    votes = site.store.series(m.FEEDBACK_VOTES)
+    stream = site.watch.report().streams[0]
+    assert (stream.up, stream.down) == (None, None)
+    assert site.store.series(m.FEEDBACK_VOTES) == votes == []
+    for tenant, thumb, count in (("acme", "up", 0), ("acme", "down", 2), ("acme", "none", 1), ("other", "up", 7)):
+        site.store.counter(m.FEEDBACK_VOTES, ("m", tenant, thumb)).add(count)
+    stream = site.watch.report().streams[0]
+    assert (stream.up, stream.down) == (0, 2)
+
+
 def test_who_made_room_is_not_written_down_again(request_of: Make) -> None:
     """Not even if its turn was still to come in the round of this hour: its place would be taken for ever."""
     settings = Drift(max_streams=2, votes_per_hour=36_000)

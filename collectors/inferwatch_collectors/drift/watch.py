@@ -35,6 +35,7 @@ from inferwatch_collectors.drift.signals import JUDGED
 from inferwatch_collectors.drift.trigrams import Codebook
 from inferwatch_collectors.drift.votes import Sessions
 from inferwatch_collectors.drift.words import Report, stream_of, told
+from inferwatch_collectors.feedback.vote import Thumb
 from inferwatch_collectors.metric_store import MetricStore
 
 _log: Final = logging.getLogger(__name__)
@@ -273,12 +274,14 @@ class DriftWatch:
         )
 
     def _thumbs(self, each: Followed) -> tuple[int, int] | None:
-        voted = {
-            labels[2]: int(self._store.counter(m.FEEDBACK_VOTES, labels).value)
-            for labels in self._store.series(m.FEEDBACK_VOTES)
-            if labels[:2] == (each.model, each.tenant)
+        known = self._store.family(m.FEEDBACK_VOTES).children  # looked at first: who is only asked for does not begin
+        labels = {thumb: (each.model, each.tenant, thumb.value) for thumb in Thumb}
+        votes = {
+            thumb: int(self._store.counter(m.FEEDBACK_VOTES, key).value)
+            for thumb, key in labels.items()
+            if key in known
         }
-        return (voted.get("up", 0), voted.get("down", 0)) if voted else None
+        return (votes.get(Thumb.UP, 0), votes.get(Thumb.DOWN, 0)) if any(votes.values()) else None
 
     def _tell(self, followed: Followed) -> None:
         self._store.counter(m.DRIFT_SIGNALS, (followed.model, followed.tenant)).add()
