@@ -137,6 +137,7 @@ class Parts:
         )
         self.feedback: FeedbackService | None = None
         if config.feedback.is_used:
+            self.recorder.votes = True
             self.feedback = FeedbackService(
                 settings.access,
                 ledger,

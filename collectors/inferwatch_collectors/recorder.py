@@ -23,6 +23,7 @@ from inferwatch.tap import Open
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import COMBINATION, OTHER, CardinalityGuard, RequestLabels
 from inferwatch_collectors.cost.pricing import Pricing
+from inferwatch_collectors.feedback.vote import Thumb
 from inferwatch_collectors.metric_store import MetricStore, Restored, Row
 from inferwatch_collectors.metrics import TokenType
 from inferwatch_collectors.phase_recorder import PhaseRecorder
@@ -58,6 +59,7 @@ class Recorder:
         # Whether an exemplar may name the trace of a request: only one that somebody can look up. None: we export none,
         # but those whom the caller or the engine tells of it may.
         self.traced: Callable[[RequestRecord], bool] | None = None
+        self.votes = False  # whether users may vote on answers
         self._in_flight: dict[str, RequestSeries] = {}
         self._series: dict[
             tuple[str, str, str], RequestSeries
@@ -167,12 +169,17 @@ class Recorder:
         return series
 
     def _begin(self, series: RequestSeries) -> None:
-        """Start at 0 what is known to be 0: then a ratio of outcomes has a value, and the first failure is a growth."""
+        """Start at 0 what is known to be 0: then a ratio of outcomes has a value, and the first failure, or vote, is a
+        growth.
+        """
         for outcome in Outcome:
             self.store.counter(m.REQUESTS, (*series.labels, outcome.value))
         for error in ErrorType:
             if error is not ErrorType.NONE:
                 self.store.counter(m.REQUEST_ERRORS, (series.labels.model, error.value))
+        if self.votes:
+            for thumb in Thumb:
+                self.store.counter(m.FEEDBACK_VOTES, (series.labels.model, series.labels.tenant, thumb.value))
 
     def _exemplar(self, record: RequestRecord) -> tuple[str, float, str] | None:
         if not record.trace_id or not (record.trace_sampled if self.traced is None else self.traced(record)):

@@ -395,6 +395,21 @@ def test_folded_requests_are_counted_once() -> None:
     }
 
 
+def test_votes_start_at_zero_where_users_may_vote() -> None:
+    """So the first one, a while after the first request, is a growth. Where nobody may, there is nothing to show."""
+    recorder = a_recorder()
+    recorder.opened(an_open(), "chat", now_s=0.0)
+    assert recorder.store.series(m.FEEDBACK_VOTES) == []
+    recorder = a_recorder()
+    recorder.votes = True
+    recorder.opened(an_open(), "chat", now_s=0.0)
+    recorder.opened(an_open("r2"), "chat", now_s=0.0)
+    assert sorted(recorder.store.series(m.FEEDBACK_VOTES)) == [
+        ("llama", "team-a", thumb) for thumb in ("down", "none", "up")
+    ]
+    assert counters(recorder, m.FEEDBACK_VOTES) == {}
+
+
 def test_foldings_start_at_zero() -> None:
     """That nothing was folded is known from the start."""
     assert set(a_recorder().store.series(m.CARDINALITY_FOLDED)) == {

@@ -57,7 +57,7 @@ async def test_votes_are_joined_to_their_answers(tmp_path: Path) -> None:
             )
         scrape = await asyncio.to_thread(stack.scrape)
         votes = scrape.samples["inferwatch_feedback_votes_total"]
-        assert {dict(labels)["thumb"]: value for labels, value in votes.items()} == {"down": 1, "up": 1}
+        assert {dict(labels)["thumb"]: value for labels, value in votes.items()} == {"down": 1, "up": 1, "none": 0}
         flags = ("--state-dir", str(tmp_path / "state"), "--format", "json")
         command = [sys.executable, "-m", "inferwatch", "report", "--by", "model", *flags]
         told = json.loads(await asyncio.to_thread(subprocess.check_output, command))

@@ -75,6 +75,9 @@ class Desk:
         reply = await self.service.take(json.dumps({"request_id": request_id} | fields).encode(), NOW_NS)
         return reply.status, reply.result
 
+    def thumbs(self, **counted: int) -> dict[tuple[str, ...], float]:
+        return {("llama", "acme", thumb): counted.get(thumb, 0) for thumb in ("up", "down", "none")}
+
     def counted(self) -> dict[tuple[str, ...], float]:
         return {
             labels: self.store.counter(m.FEEDBACK_VOTES, labels).value for labels in self.store.series(m.FEEDBACK_VOTES)
@@ -146,7 +149,7 @@ async def test_a_vote_is_joined_to_who_gave_the_answer(desk: Desk) -> None:
     """Tenant, model, and the model as the engine calls it, from the request's own row."""
     assert await desk.vote(thumb="down", score=0.25, label="wrong") == (200, "taken")
     assert desk.rows() == [("r1", "acme", "llama", "llama-8b-v2", "down", 0.25, "wrong", "")]
-    assert desk.counted() == {("llama", "acme", "down"): 1}
+    assert desk.counted() == desk.thumbs(down=1)  # all of them: a share of one vote has a value
 
 
 async def test_another_vote_replaces_the_one_before_and_the_same_changes_nothing(desk: Desk) -> None:
@@ -154,7 +157,7 @@ async def test_another_vote_replaces_the_one_before_and_the_same_changes_nothing
     assert await desk.vote(thumb="down") == (200, "taken")
     assert await desk.vote(thumb="down") == (200, "repeated")
     assert await desk.vote(thumb="up") == (200, "replaced")
-    assert desk.counted() == {("llama", "acme", "down"): 1}
+    assert desk.counted() == desk.thumbs(down=1)  # all of them: a share of one vote has a value
     assert (await desk.opinions()) == [
         {"model": "llama", "variant": "llama-8b-v2", "votes": 1, "up": 1, "down": 0, "score": None}
     ]

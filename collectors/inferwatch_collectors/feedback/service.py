@@ -22,7 +22,7 @@ from inferwatch.record import RequestRecord
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import CardinalityGuard
 from inferwatch_collectors.feedback.comments import Comments
-from inferwatch_collectors.feedback.vote import Asked, Ballot, BallotError, Vote, read
+from inferwatch_collectors.feedback.vote import Asked, Ballot, BallotError, Thumb, Vote, read
 from inferwatch_collectors.ledger.base import Ledger, LedgerError
 from inferwatch_collectors.metric_store import MetricStore
 
@@ -153,7 +153,12 @@ class FeedbackService:
         before = await self._ledger.vote(vote)
         if before is None:
             labels = self._guard.labels(asked.model, asked.tenant, asked.operation, now_s=self._now_s)
-            self._store.counter(m.FEEDBACK_VOTES, (labels.model, labels.tenant, vote.thumb.value)).add()
+            # All of them begin together, as `Recorder` has them begin with the first request: a share has a value then.
+            counters = {
+                thumb: self._store.counter(m.FEEDBACK_VOTES, (labels.model, labels.tenant, thumb.value))
+                for thumb in Thumb
+            }
+            counters[vote.thumb].add()
             return self._said(TAKEN, "")
         same = replace(before, wall_ns=vote.wall_ns, variant=vote.variant) == vote
         return self._said(REPEATED if same else REPLACED, "")

@@ -11,7 +11,7 @@ FEEDBACK_VOTES: Final = Metric(
     labels=("model", "tenant", "thumb"),
     help="Requests on which somebody voted.",
     measured="Each once, under its first vote; when somebody changes their mind the report knows. thumb: up, down, or "
-    "none where only a score was given.",
+    "none where only a score was given. 0 from the first request of a model and tenant on.",
 )
 FEEDBACK_CALLS: Final = Metric(
     name="inferwatch_feedback_calls_total",
