@@ -9,6 +9,8 @@ from inferwatch.record import Outcome, RequestRecord
 from inferwatch.settings.drift import Drift
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import CardinalityGuard, Limits
+from inferwatch_collectors.drift.following import Followed
+from inferwatch_collectors.drift.stream import Effect
 from inferwatch_collectors.drift.votes import SESSION_S, Sessions
 from inferwatch_collectors.drift.watch import DriftWatch
 from inferwatch_collectors.drift.words import as_text
@@ -145,6 +147,37 @@ def test_what_users_said_stands_beside_it(request_of: Make) -> None:
         site.store.counter(m.FEEDBACK_VOTES, ("m", tenant, thumb)).add(count)
     stream = site.watch.report().streams[0]
     assert (stream.up, stream.down) == (0, 2)
+
+
+def test_only_what_has_changed_is_shown_anew(request_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each scrape would compute every effect of every stream, of which most have had no vote since the last one."""
+    computed: list[str] = []
+    effects = Followed.effects
+
+    def counted(self: Followed) -> list[Effect]:
+        computed.append(self.tenant)
+        return effects(self)
+
+    site = Site(request_of)
+    for _ in range(2_500):
+        site.send(1)
+        site.send(1, tenant="quiet")
+    site.send(100, step_s=36)
+    monkeypatch.setattr(Followed, "effects", counted)
+    site.watch.refresh()
+    computed.clear()
+    site.watch.refresh()
+    assert computed == []
+    site.send(1)
+    site.watch.refresh()
+    assert computed == ["acme"]
+    assert site.watch.pin("m", "quiet")[0]
+    assert site.gauge(m.DRIFT_JUDGING, "m", "quiet") == 0
+    assert site.gauge(m.DRIFT_DETECTED, "m", "quiet") is None
+    site.send(1, tenant="third", step_s=90_000)  # a day later: who was silent is not shown, and comes again
+    assert site.gauge(m.DRIFT_JUDGING, *KEY) is None
+    site.send(1)
+    assert site.gauge(m.DRIFT_JUDGING, *KEY) == 1
 
 
 def test_who_made_room_is_not_written_down_again(request_of: Make) -> None:

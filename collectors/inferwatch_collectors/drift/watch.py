@@ -91,7 +91,7 @@ class DriftWatch:
         self._look_s = 0.0
         self._writing: list[Followed] = []
         self._parts = 1
-        self._shown: set[Key] = set()
+        self._shown: dict[Key, tuple[object, ...]] = {}  # as what each was last shown
         self.streams_cut = 0
 
     @property
@@ -299,14 +299,20 @@ class DriftWatch:
         """Set the gauges. Right before an exposition."""
         # A little before the guard removes the series of a tenant: one set afterwards would stay for ever.
         idle_s = (self._guard.limits.idle_s or DAY_S) - HIDE_BEFORE_S
-        shown = set()
-        for key, each in self._streams.items():
-            if self._now_s - each.seen_s <= idle_s:
-                shown.add(key)
-                self._show(key, each)
-        for key in self._shown - shown:
+        shown = {
+            key: self._as_it_is(each) for key, each in self._streams.items() if self._now_s - each.seen_s <= idle_s
+        }
+        for key, now in shown.items():
+            if self._shown.get(key) != now:  # fifty effects for nothing, if nobody has voted since
+                self._show(key, self._streams[key])
+        for key in self._shown.keys() - shown.keys():
             self._hide(key)
         self._shown = shown
+
+    def _as_it_is(self, each: Followed) -> tuple[object, ...]:
+        """Return what is another thing whenever something else is to be shown: evidence and effects wait for votes."""
+        votes = each.votes if each.watched is None else each.watched.votes
+        return (each.watched is None, each.number, votes, self._parts)
 
     def _show(self, key: Key, each: Followed) -> None:
         gauge = self._store.gauge
