@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
+import trustme
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
@@ -35,9 +37,12 @@ class Engine:
         self.answer: Callable[[], Awaitable[web.StreamResponse]] = self.fine
         self.asked: list[dict[str, Any]] = []
         self.headers: list[Any] = []
+        self.server = TestServer(self.app())
+
+    def app(self) -> web.Application:
         app = web.Application()
         app.router.add_post("/{path:.*}", self._handle)
-        self.server = TestServer(app)
+        return app
 
     async def fine(self) -> web.StreamResponse:
         return completion()
@@ -135,6 +140,8 @@ def test_nothing_is_sent_that_the_engine_is_not_known_to_take() -> None:
         ("::", 8080, False, "http://[::1]:8080"),
         ("::1", 8080, True, "https://[::1]:8080"),
         ("10.0.0.5", 443, True, "https://10.0.0.5:443"),
+        ("localhost", 8080, False, "http://localhost:8080"),
+        ("", 8080, False, "http://127.0.0.1:8080"),
         ("0.0.0.0", 0, False, ""),
     ],
 )
@@ -264,6 +271,23 @@ async def test_a_fault_of_ours_is_counted_and_probing_goes_on(site: Site, monkey
     monkeypatch.setattr(site.watch, "take", broken)
     await site.probing.probe()
     assert site.faults == ["canary"]
+
+
+async def test_our_own_port_may_have_a_certificate_of_any_name(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is for the name that clients use; no file of the system's is read for it, on the loop."""
+    secure = TestServer(engine.app())
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("llm.example").configure_cert(context)
+
+    def read_files(*_: object, **__: object) -> None:
+        raise AssertionError("reads certificates")
+
+    monkeypatch.setattr(ssl, "create_default_context", read_files)
+    await secure.start_server(ssl=context)
+    asker = Asker(ENABLED, f"https://127.0.0.1:{secure.port}", secret=SECRET, key="")
+    assert await asker.ask("m", "x", "") == TOPS
+    await asker.close()
+    await secure.close()
 
 
 async def test_unreadable_says_why() -> None:

@@ -3,13 +3,13 @@ charged like anybody, and once.
 """
 
 import asyncio
-import ssl
 from typing import Any, Final
 
 import aiohttp
 import msgspec
 
 from inferwatch import __version__, canary
+from inferwatch.config import reachable_address
 from inferwatch.settings.canary import Canary
 from inferwatch_collectors.canary.logprobs import UnreadableError, read
 
@@ -21,8 +21,6 @@ MAX_REPLY_BYTES: Final = 64 * 1024
 # Status -> value of the label `result`; any other is `status`.
 _STATUS: Final = {404: "unserved", 429: "refused", 502: "down", 503: "down", 504: "down"}
 
-_ANY_HOST: Final = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}
-
 VLLM: Final = "vllm"
 
 
@@ -30,8 +28,8 @@ def data_url(host: str, port: int, *, tls: bool) -> str:
     """Return where our data port can be reached from here; "" if its port is not known."""
     if not port:
         return ""
-    name = _ANY_HOST.get(host, f"[{host}]" if ":" in host else host)
-    return f"{'https' if tls else 'http'}://{name}:{port}"
+    name, port = reachable_address("listen", f"{host}:{port}")
+    return f"{'https' if tls else 'http'}://{f'[{name}]' if ':' in name else name}:{port}"
 
 
 def body_of(settings: Canary, model: str, prompt: str, engine: str) -> dict[str, Any]:
@@ -88,14 +86,12 @@ class Asker:
 
     async def _post(self, body: bytes) -> tuple[int, bytes]:
         if self._session is None:
-            # It is our own port on this host: its certificate is for the name that clients use.
-            tls = ssl.create_default_context()
-            tls.check_hostname = False
-            tls.verify_mode = ssl.CERT_NONE
             self._session = aiohttp.ClientSession(
                 headers=self._headers | {"content-type": "application/json"},
                 timeout=aiohttp.ClientTimeout(total=None),
-                connector=aiohttp.TCPConnector(limit=1, ssl=tls),
+                # It is our own port on this host: its certificate is for the name that clients use. Nobody's trust is
+                # read from files for that, on the loop.
+                connector=aiohttp.TCPConnector(limit=1, ssl=False),
             )
         async with self._session.post(self._url, data=body, allow_redirects=False) as reply:
             data = bytearray()
