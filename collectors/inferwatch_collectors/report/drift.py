@@ -5,14 +5,11 @@ import http.client
 from typing import Final
 
 from inferwatch import admin_token
-from inferwatch.config import Config, parse_address
+from inferwatch.config import Config, reachable_address
 
 TIMEOUT_S: Final = 10.0
 
 FORMATS: Final = {"table": "text", "json": "json"}
-
-# A host that is listened on is not one that can be connected to.
-_LOOPBACK: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 class DriftError(Exception):
@@ -26,8 +23,8 @@ def asked(loaded: Config, name: str) -> str:
         ConfigError: a token that the configuration names cannot be read.
         DriftError: nobody answers on the admin port, or not with a report.
     """
-    host, port = parse_address("admin", loaded.admin)
-    connection = http.client.HTTPConnection(_LOOPBACK.get(host, host), port, timeout=TIMEOUT_S)
+    host, port = reachable_address("admin", loaded.admin)
+    connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
     try:
         connection.request("GET", f"/drift?format={FORMATS[name]}", headers=admin_token.headers(loaded.access))
         response = connection.getresponse()

@@ -11,7 +11,7 @@ import aiohttp
 import msgspec
 
 from inferwatch import admin_token
-from inferwatch.config import Config, ConfigError, parse_address
+from inferwatch.config import Config, ConfigError, reachable_address
 
 # A page that takes longer will not be read by a probe or a scraper either.
 TIMEOUT_S: Final = 5.0
@@ -69,9 +69,8 @@ class Patient:
     @property
     def admin_url(self) -> str:
         """Where an Inferwatch with this configuration has its admin port."""
-        where, port = parse_address("admin", self.config.admin)
-        where = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(where, f"[{where}]" if ":" in where else where)
-        return f"http://{where}:{port}"
+        where, port = reachable_address("admin", self.config.admin)
+        return f"http://{f'[{where}]' if ':' in where else where}:{port}"
 
     async def admin(self, path: str) -> Reply:
         """GET `path` of our own admin port, with its token if we can read it."""
