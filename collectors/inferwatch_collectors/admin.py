@@ -239,7 +239,7 @@ class Admin:
             return web.Response(status=404, text="no votes are taken: feedback.token_file is not set\n")
         if not feedback.may(request.headers):
             return web.Response(status=401, text="expected the token\n", headers={"WWW-Authenticate": "Bearer"})
-        reply = await feedback.take(await request.read(), time.time_ns())
+        reply = await feedback.take(await request.read(), time.time_ns(), time.monotonic())
         response = _json(reply.status, {"result": reply.result} | ({"reason": reply.text} if reply.text else {}))
         if reply.status in RETRY_LATER:
             response.headers["Retry-After"] = "1"

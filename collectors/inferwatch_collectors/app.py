@@ -370,8 +370,6 @@ class Collector:
             self._parts.drift.tick(now_s, time.time())
             self._parts.canary.tick(now_s, time.time())
             self._parts.quality.tick(now_s)
-            if self._parts.feedback is not None:
-                self._parts.feedback.tick(now_s)
             self._parts.vitals.refresh()
             self._live.tick(now_s, time.time())
             if self._parts.otlp is not None:

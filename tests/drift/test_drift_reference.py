@@ -2,6 +2,7 @@
 
 import math
 import random
+from bisect import bisect_left
 
 import pytest
 from hypothesis import given, settings
@@ -14,7 +15,6 @@ from inferwatch_collectors.drift.reference import (
     Learning,
     Pinned,
     Terms,
-    bin_of,
     cut,
     is_steady,
     psi,
@@ -44,7 +44,7 @@ def test_edges_ascend_and_every_value_has_a_bin(values: list[float]) -> None:
     edges, scores = cut(values)
     assert list(edges) == sorted(set(edges))
     assert len(scores) == len(edges) + 1
-    assert all(0 <= bin_of(edges, value) < len(scores) for value in values)
+    assert all(0 <= bisect_left(edges, value) < len(scores) for value in values)
 
 
 @settings(max_examples=30)
@@ -59,7 +59,7 @@ def test_prices_are_positive_and_finite_at_every_hour(values: list[float]) -> No
 def test_a_constant_feature_has_bins_below_and_above() -> None:
     """What never changed would be seen to change in either direction."""
     pinned = learnt([3.0] * 1_000)
-    places = [bin_of(pinned.edges, value) for value in (2.0, 3.0, 4.0)]
+    places = [bisect_left(pinned.edges, value) for value in (2.0, 3.0, 4.0)]
     assert places == sorted(set(places))
 
 
@@ -68,7 +68,7 @@ def test_prices_hold_for_another_sample_of_the_same(rng: random.Random) -> None:
     too_low = 0
     for _ in range(50):
         pinned = learnt([rng.gauss(0, 1) for _ in range(2_000 + EDGE_VOTES)])
-        fresh = [pinned.rows[bin_of(pinned.edges, rng.gauss(0, 1))] for _ in range(20_000)]
+        fresh = [pinned.rows[bisect_left(pinned.edges, rng.gauss(0, 1))] for _ in range(20_000)]
         for bet, price in enumerate(pinned.prices(0, TERMS, steady=False)):
             too_low += sum(row[bet] for row in fresh) / len(fresh) > price
     assert too_low == 0

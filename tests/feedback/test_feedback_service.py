@@ -72,7 +72,7 @@ class Desk:
         return True
 
     async def vote(self, request_id: str = "r1", **fields: Any) -> tuple[int, str]:
-        reply = await self.service.take(json.dumps({"request_id": request_id} | fields).encode(), NOW_NS)
+        reply = await self.service.take(json.dumps({"request_id": request_id} | fields).encode(), NOW_NS, 1.0)
         return reply.status, reply.result
 
     def thumbs(self, **counted: int) -> dict[tuple[str, ...], float]:

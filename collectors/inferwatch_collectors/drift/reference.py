@@ -110,13 +110,11 @@ class LearningState(msgspec.Struct, array_like=True):
     votes: bytes  # empty: in every vote
 
 
-def bin_of(edges: Sequence[float], value: float) -> int:
-    """Return the bin of a finite value: bin i is above edge i - 1, up to edge i."""
-    return bisect_left(edges, value)
-
-
 def cut(values: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the edges that these finite values make, ascending, and the score of each bin."""
+    """Return the edges that these finite values make, ascending, and the score of each bin.
+
+    Bin i is above edge i - 1, up to edge i (`bisect_left`).
+    """
     ordered = sorted(values)
     last = len(ordered) - 1
     edges = sorted({ordered[round(share * last)] for share in QUANTILES})

@@ -90,12 +90,7 @@ class FeedbackService:
         self._flush = flush
         self._ids: dict[str, str] = {}  # by the engine's id, oldest first
         self._under_way = 0
-        self._now_s = 0.0
         self.results: Counter[str] = Counter()
-
-    def tick(self, now_s: float) -> None:
-        """Let time pass; CLOCK_MONOTONIC."""
-        self._now_s = now_s
 
     def record(self, record: RequestRecord) -> None:
         """Remember a finished request by the engine's id."""
@@ -118,14 +113,14 @@ class FeedbackService:
         self.results[REFUSED] += not allowed
         return allowed
 
-    async def take(self, body: bytes, wall_ns: int) -> Reply:
-        """Take the body of a request that `may`. `wall_ns` is Unix time."""
+    async def take(self, body: bytes, wall_ns: int, now_s: float) -> Reply:
+        """Take the body of a request that `may`. `wall_ns` is Unix time, `now_s` CLOCK_MONOTONIC."""
         if self._under_way >= MAX_UNDER_WAY:
             return self._said(BUSY, f"{MAX_UNDER_WAY} votes are under way")
         self._under_way += 1
         try:
             ballot = read(body)
-            return await self._taken(ballot, wall_ns)
+            return await self._taken(ballot, wall_ns, now_s)
         except BallotError as error:
             return self._said(INVALID, str(error))
         except LedgerError as error:
@@ -133,7 +128,7 @@ class FeedbackService:
         finally:
             self._under_way -= 1
 
-    async def _taken(self, ballot: Ballot, wall_ns: int) -> Reply:
+    async def _taken(self, ballot: Ballot, wall_ns: int, now_s: float) -> Reply:
         request_id, asked, sure = await self._asked(ballot.request_id)
         if asked is None and not sure:
             return self._said(FAILED, "the ledger does not take what is finished now: the request may be in it later")
@@ -152,7 +147,7 @@ class FeedbackService:
         )
         before = await self._ledger.vote(vote)
         if before is None:
-            labels = self._guard.labels(asked.model, asked.tenant, asked.operation, now_s=self._now_s)
+            labels = self._guard.labels(asked.model, asked.tenant, asked.operation, now_s=now_s)
             # All of them begin together, as `Recorder` has them begin with the first request: a share has a value then.
             counters = {
                 thumb: self._store.counter(m.FEEDBACK_VOTES, (labels.model, labels.tenant, thumb.value))
