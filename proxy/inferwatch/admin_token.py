@@ -8,9 +8,9 @@ The supervisor reads them, and what goes to the collector are their digests: not
 import hashlib
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
+from inferwatch import token_file
 from inferwatch.config import ConfigError
 from inferwatch.settings.access import Access
 from inferwatch.settings.feedback import Feedback
@@ -66,7 +66,7 @@ def _token(prefix: str, file: str, variable: str, environ: Mapping[str, str] | N
     """Return one token, "" if none is configured. `prefix` of the keys that name its `file` and its `variable`."""
     if file:
         key = f"{prefix}token_file"
-        return _checked(key, _first_line(key, file))
+        return _checked(key, token_file.first_line(key, file, MAX_CHARACTERS + 2))
     if variable:
         key, token = f"{prefix}token_env", (os.environ if environ is None else environ).get(variable, "").strip()
         if not token:
@@ -81,12 +81,3 @@ def _checked(key: str, token: str) -> str:
     if not token.isascii() or not token.isprintable() or " " in token:
         raise ConfigError(f"{key}: holds blanks or characters that no HTTP header can carry")
     return token
-
-
-def _first_line(key: str, path: str) -> str:
-    try:
-        with Path(path).open("rb") as file:
-            line = file.readline(MAX_CHARACTERS + 2)
-    except OSError as error:
-        raise ConfigError(f"{key}: cannot read `{path}`: {error.strerror}") from None
-    return line.strip().decode("utf-8", "replace")

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from inferwatch_collectors.live.prometheus import (
     OLDER,
     POINTS,
     QUERIES,
+    STALE_S,
     Prometheus,
     PrometheusError,
     on_grid,
@@ -38,6 +40,7 @@ class Stand:
         self.status = 200
         self.url = ""
         self.now_s = NOW_S
+        self.clock_s = 5000.0
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -48,7 +51,9 @@ class Stand:
         return web.Response(status=self.status, body=body, headers={"Location": "http://elsewhere/"})
 
     def client(self, **settings: Any) -> Prometheus:
-        return Prometheus(Live(prometheus_url=f"{self.url}/prom/", **settings), lambda: self.now_s)
+        return Prometheus(
+            Live(prometheus_url=f"{self.url}/prom/", **settings), lambda: self.now_s, lambda: self.clock_s
+        )
 
 
 @pytest.fixture(name="stand")
@@ -177,13 +182,18 @@ async def test_alerts_are_bounded(stand: Stand, asking: Callable[..., Prometheus
 
 
 async def test_all_pages_share_one_answer(stand: Stand, asking: Callable[..., Prometheus]) -> None:
-    """Also those that ask while it is on its way; it is asked again when the answer is old, or the clock was set back."""
+    """Also those that ask while it is on its way; it is asked again when the answer is old, however clocks are set."""
     one = asking()
     await asyncio.gather(*(one.alerts() for _ in range(5)))
     assert len(stand.asked) == 1
-    stand.now_s += ALERTS_KEPT_S
+    stand.clock_s += ALERTS_KEPT_S
     await one.alerts()
-    stand.now_s -= 3600
+    assert len(stand.asked) == 2
+    for set_to_s in (NOW_S - 3600, NOW_S + 3600):
+        stand.now_s = set_to_s
+        await one.alerts()
+        assert len(stand.asked) == 2
+    stand.clock_s += ALERTS_KEPT_S
     await one.alerts()
     assert len(stand.asked) == 3
 
@@ -225,6 +235,20 @@ async def test_nobody_there(asking: Callable[..., Prometheus], free_port: Callab
     await gone.close()
 
 
+async def test_a_name_that_nobody_knows() -> None:
+    """In words, not with the resolver's number."""
+    unknown = Prometheus(Live(prometheus_url="http://nobody.invalid:9090"))
+    assert (await unknown.alerts())["fault"] == "the host's name is not known"
+    await unknown.close()
+
+
+async def test_one_that_speaks_no_tls(stand: Stand) -> None:
+    """Likewise; what a certificate may lack is the doctor's to test."""
+    plain = Prometheus(Live(prometheus_url=stand.url.replace("http:", "https:")))
+    assert (await plain.alerts())["fault"] == "the certificate is not trusted"
+    await plain.close()
+
+
 async def test_one_that_hangs(stand: Stand, asking: Callable[..., Prometheus], monkeypatch: pytest.MonkeyPatch) -> None:
     """It is waited for that long, and then left alone for a while."""
     monkeypatch.setattr(module, "TIMEOUT_S", 0.05)
@@ -238,7 +262,7 @@ async def test_one_that_hangs(stand: Stand, asking: Callable[..., Prometheus], m
     assert len(stand.asked) == asked
     stand.gate.set()
     stand.answer = {"data": {"result": []}}
-    stand.now_s += FAULT_KEPT_S
+    stand.clock_s += FAULT_KEPT_S
     await one.columns(1440.0)
 
 
@@ -277,7 +301,62 @@ async def test_a_token_is_sent(stand: Stand, asking: Callable[..., Prometheus], 
     (tmp_path / "token").write_text("sesame\n")
     await asking(prometheus_token_file=str(tmp_path / "token")).alerts()
     assert stand.asked[-1][2] == "Bearer sesame"
-    assert (await asking(prometheus_token_file=str(tmp_path / "none")).alerts())["fault"] == "FileNotFoundError"
+    fault = (await asking(prometheus_token_file=str(tmp_path / "none")).alerts())["fault"]
+    assert fault.startswith("live.prometheus_token_file: cannot read")
+
+
+async def test_a_token_is_read_once_for_a_chart(
+    stand: Stand, asking: Callable[..., Prometheus], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And for the next one anew; without a file nothing is read, and no thread is asked to."""
+    read: list[str] = []
+
+    def bearer(_: str, path: str) -> dict[str, str]:
+        read.append(path)
+        return {"Authorization": f"Bearer token-{len(read)}"}
+
+    monkeypatch.setattr(module, "bearer", bearer)
+    stand.answer = {"data": {"result": []}}
+    await asking().columns(1440.0)
+    assert read == []
+    one = asking(prometheus_token_file="/t")
+    for number, minutes in enumerate(sorted(OLDER), 1):
+        await one.columns(minutes)
+        assert {token for _, _, token in stand.asked[-len(COLUMNS) :]} == {f"Bearer token-{number}"}
+
+
+async def test_a_token_that_cannot_be_had_in_time(
+    asking: Callable[..., Prometheus], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As from a folder of a host that has gone: a fault, and not a page that waits for ever."""
+    hangs = threading.Event()
+
+    def bearer(*_: str) -> dict[str, str]:
+        hangs.wait()
+        return {}
+
+    monkeypatch.setattr(module, "TIMEOUT_S", 0.05)
+    monkeypatch.setattr(module, "bearer", bearer)
+    try:
+        fault = (await asking(prometheus_token_file="/t").alerts())["fault"]
+    finally:
+        hangs.set()
+    assert fault.startswith("live.prometheus_token_file: not read within")
+
+
+async def test_ranges_do_not_wait_for_each_other(stand: Stand, asking: Callable[..., Prometheus]) -> None:
+    """One whose answer is kept is told while another is on its way."""
+    one = asking()
+    stand.answer = {"data": {"result": []}}
+    kept = await one.columns(10_080.0)
+    stand.gate.clear()
+    slow = asyncio.ensure_future(one.columns(1440.0))
+    while len(stand.asked) == len(COLUMNS):
+        await asyncio.sleep(0)
+    assert await one.columns(10_080.0) == kept
+    assert not slow.done()
+    stand.gate.set()
+    await slow
 
 
 def test_samples_find_their_place() -> None:
@@ -303,6 +382,13 @@ async def asked(service: LiveService, minutes: float) -> dict[str, Any]:
     return told
 
 
+async def filled(service: LiveService, enough: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """Ask as a page does, until it is `enough`; the test's time-out bounds it."""
+    while not enough(told := await asked(service, 60)):
+        await asyncio.sleep(0.01)
+    return told
+
+
 async def test_memory_alone(traffic: Any) -> None:
     """Without a Prometheus there are six hours, and no alerts to know of."""
     service = LiveService(traffic.store, lambda: None, list, dict)
@@ -317,12 +403,37 @@ async def test_memory_and_prometheus(traffic: Any, stand: Stand, asking: Callabl
     service = LiveService(traffic.store, lambda: None, list, dict, asking())
     for second in range(0, 200, 5):
         service.tick(float(second), NOW_S - 200 + second)
-    told = await asked(service, 60)
+    stand.gate.clear()
+    told = await asked(service, 60)  # at once: what memory has
+    assert (len(told["time"]), told["fault"], told["requests"].count(7.0)) == (3, "", 0)
+    stand.gate.set()
+    told = await filled(service, lambda told: 7.0 in told["requests"])
     assert [service.has(minutes) for minutes in (361, 1440, 1441)] == [False, True, False]
     assert told["requests"].count(7.0) == 1
     assert told["time"] == sorted(told["time"])
-    assert len(await asked(service, 15)) == len(told)
-    stand.status, stand.now_s = 500, NOW_S + 3600
-    told = await asked(service, 60)
+    were = len(stand.asked)
+    told = await asked(service, 15)
+    assert (7.0 in told["requests"], told["fault"]) == (False, "")
+    assert len(stand.asked) == were  # of so short a range nobody is asked
+    stand.status, stand.clock_s = 500, stand.clock_s + 3600
+    assert (await asked(service, 60))["fault"] == ""  # too old to be shown, and not yet known to be away
+    told = await filled(service, lambda told: bool(told["fault"]))
     assert told["fault"] == "it answers 500"
     assert len(told["time"]) == 3
+
+
+async def test_what_is_old_is_shown_until_there_is_newer(
+    traffic: Any, stand: Stand, asking: Callable[..., Prometheus]
+) -> None:
+    """A chart does not come and go with each question."""
+    stand.answer = {"data": {"result": [{"values": [[NOW_S // GRID_S * GRID_S - 600, "7"]]}]}}
+    service = LiveService(traffic.store, lambda: None, list, dict, asking())
+    await filled(service, lambda told: 7.0 in told["requests"])
+    stand.clock_s += STALE_S
+    stand.gate.clear()
+    for _ in range(3):  # as pages ask while it is on its way
+        assert 7.0 in (await asked(service, 60))["requests"]
+    stand.gate.set()
+    stand.answer["data"]["result"][0]["values"][0][1] = "8"
+    await filled(service, lambda told: 8.0 in told["requests"])
+    assert len(stand.asked) == 2 * len(COLUMNS)

@@ -1,26 +1,29 @@
 """What the live page gets from a Prometheus, if one is configured: active alerts, and charts of what is older.
 
 Asked only when the page asks, and then at most once in so many seconds for all who look: an answer is kept, and who
-comes while it is on its way waits for the same one. What is asked is fixed here; the browser chooses a range, no query.
+comes while it is on its way waits for the same one. A range that memory has a part of waits for nobody: it is filled
+when the answer is there. What is asked is fixed here; the browser chooses a range, no query.
 Bounded in time and bytes. A Prometheus that is away is words on the page, and nothing else.
 
-State: the client session, the last answer for each range, and the last alerts.
+State: the client session, the last answer for each range, the last alerts, and what is asked for ranges to be filled.
 """
 
 import asyncio
 import contextlib
 import datetime as dt
 import math
-import os
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import aiohttp
 import msgspec
 
+from inferwatch.config import ConfigError
+from inferwatch.http_words import why
 from inferwatch.settings.live import Live
+from inferwatch.tasks import TaskSet
+from inferwatch.token_file import bearer
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.live.totals import COLUMNS, FAILED
 
@@ -28,13 +31,14 @@ from inferwatch_collectors.live.totals import COLUMNS, FAILED
 TIMEOUT_S: Final = 10.0
 # A chart of 360 points has some 10 kB a column; an alert half a kilobyte.
 MAX_BYTES: Final = 2 * 1024 * 1024
-MAX_TOKEN_BYTES: Final = 4096
 
 # Rules are evaluated every 15 to 30 s.
 ALERTS_KEPT_S: Final = 10.0
 MAX_ALERTS: Final = 50
 # Who does not answer is not asked again at once by the next page.
 FAULT_KEPT_S: Final = 10
+# What is old is shown until the new answer is there, for as long as it would not be seen to be old.
+STALE_S: Final = 60.0
 
 # A point is as wide as a pixel or two.
 POINTS: Final = 360
@@ -42,13 +46,14 @@ POINTS: Final = 360
 # not. A fixed list, so that a browser cannot make us ask much.
 FILLED: Final = frozenset({60.0, 360.0})
 OLDER: Final = frozenset({1440.0, 10_080.0, 43_200.0})
-RANGES: Final = FILLED | OLDER
 # The usual distance of scrapes: nothing is known closer together.
 GRID_S: Final = 15
 # rate() needs two samples; scrapes are 15 s apart, or 60 s in large fleets.
 MIN_WINDOW_S: Final = 120
-# Of one page that is opened: more at a time would be in the way of Prometheus' other users.
+# Of all that is asked for charts: more at a time would be in the way of Prometheus' other users.
 QUERIES_AT_ONCE: Final = 4
+
+_FILE_KEY: Final = "live.prometheus_token_file"
 
 OURS: Final = "Inferwatch"
 WATCHDOG: Final = "InferwatchWatchdog"
@@ -135,19 +140,34 @@ class PrometheusError(Exception):
     """It gave no answer; the message is for the page, and has nothing that a peer sent."""
 
 
+Columns = dict[str, list[float | None]]
+
+
+class _Kept(NamedTuple):
+    """What came for a range, and until when it is good; CLOCK_MONOTONIC."""
+
+    until_s: float
+    found: Columns | PrometheusError
+
+
 class Prometheus:
     """One Prometheus, for all pages that are open."""
 
-    def __init__(self, settings: Live, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, settings: Live, now: Callable[[], float] = time.time, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`now` is what charts end at, Unix time; `clock` says how long answers are kept, whatever happens to that."""
         self._settings = settings
         self._base = settings.prometheus_url.rstrip("/")
         self._now = now
+        self._clock = clock
         self._session: aiohttp.ClientSession | None = None
         self._alerts: tuple[float, dict[str, Any]] | None = None
-        # minutes -> (good until, what came)
-        self._ranges: dict[float, tuple[float, dict[str, list[float | None]] | PrometheusError]] = {}
+        self._ranges: dict[float, _Kept] = {}  # by minutes
         self._asking_alerts = asyncio.Lock()
-        self._asking_columns = asyncio.Lock()
+        self._asking = {minutes: asyncio.Lock() for minutes in FILLED | OLDER}
+        self._room = asyncio.Semaphore(QUERIES_AT_ONCE)
+        self._tasks = TaskSet(_not_filled)
 
     @property
     def is_configured(self) -> bool:
@@ -157,46 +177,67 @@ class Prometheus:
     async def alerts(self) -> dict[str, Any]:
         """Return what the page shows of alerts; a fault is a part of it."""
         async with self._asking_alerts:
-            if self._alerts is None or not 0 <= self._now() - self._alerts[0] < ALERTS_KEPT_S:
+            if self._alerts is None or self._clock() - self._alerts[0] >= ALERTS_KEPT_S:
                 try:
-                    answer = _decoded(await self._get("/api/v1/alerts", {}), _AlertsAnswer)
+                    answer = _decoded(await self._get("/api/v1/alerts", {}, await self._headers()), _AlertsAnswer)
                     found = active(answer.data.alerts, self._settings.instance)
                 except PrometheusError as error:
                     found = {"rows": [], "count": 0, "firing": 0, "pending": 0, "fault": str(error)}
-                self._alerts = (self._now(), found)
+                self._alerts = (self._clock(), found)
             return self._alerts[1]
 
-    async def columns(self, minutes: float) -> dict[str, list[float | None]]:
-        """Return `time` (Unix, s) and COLUMNS of the last `minutes`, one of RANGES, by POINTS points or so.
+    async def columns(self, minutes: float) -> Columns:
+        """Return `time` (Unix, s) and COLUMNS of the last `minutes`, one of FILLED or OLDER, by POINTS points or so.
 
         Raises:
             PrometheusError: there is no answer.
         """
-        step_s = max(GRID_S, int(minutes * 60) // POINTS)
-        async with self._asking_columns:
+        async with self._asking[minutes]:
             kept = self._ranges.get(minutes)
-            if kept is None or self._now() >= kept[0]:
-                try:
-                    found: dict[str, list[float | None]] | PrometheusError = await self._columns(minutes, step_s)
-                except PrometheusError as error:
-                    found, step_s = error, FAULT_KEPT_S
-                kept = self._ranges[minutes] = (self._now() + step_s, found)
-            if isinstance(kept[1], PrometheusError):
-                raise kept[1]
-            return kept[1]
+            if kept is None or self._clock() >= kept.until_s:
+                kept = self._ranges[minutes] = await self._asked(minutes)
+        if isinstance(kept.found, PrometheusError):
+            raise kept.found
+        return kept.found
 
-    async def _columns(self, minutes: float, step_s: int) -> dict[str, list[float | None]]:
+    def columns_so_far(self, minutes: float) -> Columns | None:
+        """Return the same at once, None while nothing is known; what is old is asked for meanwhile.
+
+        Raises:
+            PrometheusError: there was no answer.
+        """
+        kept, now_s = self._ranges.get(minutes), self._clock()
+        if (kept is None or now_s >= kept.until_s) and not self._asking[minutes].locked():
+            self._tasks.spawn(self._fill(minutes), "prometheus")
+        if kept is None or now_s >= kept.until_s + STALE_S:
+            return None
+        if isinstance(kept.found, PrometheusError):
+            raise kept.found
+        return kept.found
+
+    async def _fill(self, minutes: float) -> None:
+        with contextlib.suppress(PrometheusError):  # kept, and told to who asks next
+            _ = await self.columns(minutes)
+
+    async def _asked(self, minutes: float) -> _Kept:
+        step_s = max(GRID_S, int(minutes * 60) // POINTS)
+        try:
+            return _Kept(self._clock() + step_s, await self._columns(minutes, step_s))
+        except PrometheusError as error:
+            return _Kept(self._clock() + FAULT_KEPT_S, error)
+
+    async def _columns(self, minutes: float, step_s: int) -> Columns:
         end_s = self._now() // GRID_S * GRID_S
         times = [end_s - step_s * ago for ago in range(int(minutes * 60) // step_s, -1, -1)]
         window_s = max(MIN_WINDOW_S, step_s)
         labels = f"instance={_quoted(self._settings.instance)}" if self._settings.instance else ""
-        room = asyncio.Semaphore(QUERIES_AT_ONCE)
+        headers = await self._headers()
 
         async def one(name: str) -> list[float | None]:
             query = QUERIES[name](labels, window_s)
             parameters = {"query": query, "start": f"{times[0]}", "end": f"{end_s}", "step": f"{step_s}"}
-            async with room:
-                answer = _decoded(await self._get("/api/v1/query_range", parameters), _MatrixAnswer)
+            async with self._room:
+                answer = _decoded(await self._get("/api/v1/query_range", parameters, headers), _MatrixAnswer)
             return on_grid(answer.data.result[0].values if answer.data.result else [], times)
 
         try:
@@ -212,17 +253,30 @@ class Prometheus:
 
     async def close(self) -> None:
         """Close the connections."""
+        await self._tasks.close()
         if self._session is not None:
             await self._session.close()
 
-    async def _get(self, path: str, parameters: Mapping[str, str]) -> bytes:
+    async def _headers(self) -> dict[str, str]:
+        """Return the header with the token, read anew for each ask: it may be changed while we run."""
+        path = self._settings.prometheus_token_file
+        if not path:
+            return {}
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                return await asyncio.to_thread(bearer, _FILE_KEY, path)
+        except TimeoutError:  # a folder of another host
+            raise PrometheusError(f"{_FILE_KEY}: not read within {TIMEOUT_S:.0f} s") from None
+        except ConfigError as error:
+            raise PrometheusError(str(error)) from None
+
+    async def _get(self, path: str, parameters: Mapping[str, str], headers: Mapping[str, str]) -> bytes:
         if self._session is None:
             timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
-            self._session = aiohttp.ClientSession(
-                timeout=timeout, connector=aiohttp.TCPConnector(limit=QUERIES_AT_ONCE)
-            )
+            # One more than charts take: alerts do not wait for them.
+            connector = aiohttp.TCPConnector(limit=QUERIES_AT_ONCE + 1)
+            self._session = aiohttp.ClientSession(timeout=timeout, connector=connector)
         try:
-            headers = await asyncio.to_thread(_authorization, self._settings.prometheus_token_file)
             async with self._session.get(
                 self._base + path, params=parameters, headers=headers, allow_redirects=False
             ) as reply:
@@ -233,13 +287,16 @@ class Prometheus:
                     body += more
         except TimeoutError:
             raise PrometheusError(f"no answer within {TIMEOUT_S:.0f} s") from None
-        except aiohttp.ClientConnectorError as error:
-            raise PrometheusError(os.strerror(error.errno) if error.errno else "no connection") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise PrometheusError(type(error).__name__) from None
+            raise PrometheusError(why(error)) from None
         if len(body) > MAX_BYTES:
             raise PrometheusError(f"its answer is longer than {MAX_BYTES} bytes")
         return body
+
+
+def _not_filled(name: str, error: BaseException) -> None:
+    """A fault of ours; it is counted where those of connections are."""
+    asyncio.get_running_loop().call_exception_handler({"message": name, "exception": error})
 
 
 def active(alerts: list[_Alert], instance: str) -> dict[str, Any]:
@@ -299,16 +356,3 @@ def _decoded(body: bytes, wanted: type[_T]) -> _T:
         return msgspec.json.decode(body, type=wanted)
     except ValueError:
         raise PrometheusError("its answer is not Prometheus'") from None
-
-
-def _authorization(path: str) -> dict[str, str]:
-    """Blocking.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: it holds no text.
-    """
-    if not path:
-        return {}
-    with Path(path).open("rb") as file:
-        return {"Authorization": f"Bearer {file.readline(MAX_TOKEN_BYTES).strip().decode('ascii')}"}

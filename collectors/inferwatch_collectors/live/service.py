@@ -81,15 +81,17 @@ class LiveService:
     async def history(self, minutes: float) -> bytes:
         """Return the last `minutes` as JSON: a list for each column, and what is wrong with Prometheus, if it is asked.
 
-        From memory; what is older, or from before the collector began, from Prometheus.
+        From memory; what is older, or from before the collector began, from Prometheus. Memory's part waits for none.
         """
         known = self._history.columns(minutes) if minutes <= MEMORY_MINUTES else _no_columns()
         fault, older = "", _no_columns()
-        if self._prometheus.is_configured and (minutes in OLDER or (minutes in FILLED and _is_short(known, minutes))):
-            try:
+        try:
+            if self._prometheus.is_configured and minutes in OLDER:
                 older = await self._prometheus.columns(minutes)
-            except PrometheusError as error:
-                fault = str(error)
+            elif self._prometheus.is_configured and minutes in FILLED and _is_short(known, minutes):
+                older = self._prometheus.columns_so_far(minutes) or older
+        except PrometheusError as error:
+            fault = str(error)
         return _encode({**joined(older, known), "fault": fault})
 
     async def alerts(self) -> bytes:

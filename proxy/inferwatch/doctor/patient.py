@@ -1,10 +1,8 @@
 """What every check gets: the configuration, a client, and what an earlier look at the engine has shown."""
 
 import asyncio
-import os
 import ssl
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
@@ -12,6 +10,7 @@ import msgspec
 
 from inferwatch import admin_token
 from inferwatch.config import Config, ConfigError, reachable_address
+from inferwatch.http_words import why
 
 # A page that takes longer will not be read by a probe or a scraper either.
 TIMEOUT_S: Final = 5.0
@@ -112,32 +111,4 @@ class Patient:
         except TimeoutError:
             return Reply(error=f"no answer within {TIMEOUT_S:.0f} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return Reply(error=_words(error))
-
-
-def bearer(path: str) -> dict[str, str]:
-    """Return the header with the token in the first line of a file, none for no file. Blocking.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it holds no text.
-    """
-    if not path:
-        return {}
-    with Path(path).open("rb") as file:
-        return {"Authorization": f"Bearer {file.readline(MAX_BYTES).strip().decode('ascii')}"}
-
-
-def _words(error: Exception) -> str:
-    """Return what went wrong in few words, and nothing that a peer sent."""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
-        return "the certificate is not trusted"
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return "the host's name is not known"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return os.strerror(error.errno) if error.errno else "no connection"
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "the connection was closed without an answer"
-    if isinstance(error, aiohttp.ClientResponseError):
-        return "the answer is not HTTP"
-    return type(error).__name__
+            return Reply(error=why(error))

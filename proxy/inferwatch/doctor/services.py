@@ -14,7 +14,8 @@ from inferwatch import admin_token, redis_address
 from inferwatch.config import ConfigError, parse_address
 from inferwatch.doctor import machine
 from inferwatch.doctor.finding import Finding, Level
-from inferwatch.doctor.patient import TIMEOUT_S, Patient, bearer
+from inferwatch.doctor.patient import TIMEOUT_S, Patient
+from inferwatch.token_file import bearer
 
 # A series of ours that every scrape brings.
 _UP_QUERY: Final = "inferwatch_build_info"
@@ -36,11 +37,10 @@ async def prometheus(patient: Patient) -> list[Finding]:
     if not patient.options.prometheus:
         labels = f"{{instance={msgspec.json.encode(live.instance).decode()}}}" if live.instance else ""
         try:
-            headers = await asyncio.to_thread(bearer, live.prometheus_token_file)
-        except (OSError, ValueError) as error:
-            what = f"live.prometheus_token_file: {getattr(error, 'strerror', None) or 'holds no token'}"
+            headers = await asyncio.to_thread(bearer, "live.prometheus_token_file", live.prometheus_token_file)
+        except ConfigError as error:
             remedy = "write the token there, so that the user that runs Inferwatch can read it"
-            return [Finding(check="prometheus", level=Level.FAULT, what=what, remedy=remedy)]
+            return [Finding(check="prometheus", level=Level.FAULT, what=str(error), remedy=remedy)]
     query = quote(f"timestamp({_UP_QUERY}{labels})")
     reply = await patient.get(f"{url}/api/v1/query?query={query}", **headers)
     ages = _ages_s(reply.json) if reply.status == 200 else None
