@@ -345,6 +345,29 @@ async def test_the_view_is_in_the_url(stack: Stack, page: Page) -> None:
     await page.until("document.getElementById('pause').getAttribute('aria-pressed') === 'true'")
 
 
+async def test_a_page_that_nobody_looks_at_holds_no_connection(page: Page) -> None:
+    """Paused, or behind another tab; when it is seen again, it goes on."""
+
+    async def asked_for(streams: int) -> None:
+        while sum(url.endswith("/live/events") for url in page.requests) < streams:
+            await asyncio.sleep(0.05)
+
+    async def hide(hidden: str) -> None:
+        await page.run(f"Object.defineProperty(document, 'hidden', {{value: {hidden}, configurable: true}})")
+        await page.run("document.dispatchEvent(new Event('visibilitychange'))")
+
+    await page.until("document.getElementById('health').textContent.startsWith('well')")
+    await asked_for(1)
+    await page.press("p")
+    await page.press("p")
+    await asked_for(2)  # anew: the first one was closed
+    await hide("true")
+    await hide("false")
+    await asked_for(3)
+    await page.run("document.getElementById('health').textContent = ''")
+    await page.until("document.getElementById('health').textContent.startsWith('well')")
+
+
 async def test_the_keyboard_reaches_everything(page: Page) -> None:
     """Tab goes from the skip link through the controls to the tables, and what has the focus is to be seen."""
     reached = []

@@ -351,14 +351,22 @@ function show(frame) {
   }
   for (const id of Object.keys(TABLES)) drawTable(id, frame);
 }
+// A page that nobody sees, or that is paused, holds no connection: there is room for a few only.
+let events = null;
+const isWanted = () => !paused && !document.hidden;
+function attend() {
+  if (isWanted()) return events || listen();
+  events?.close();
+  events = null;
+}
 function listen() {
-  const events = new EventSource("/live/events");
+  events = new EventSource("/live/events");
   events.onopen = () => { loadHistory(); loadAlerts(); };
   events.onmessage = (event) => { if (!paused) show(JSON.parse(event.data)); };
   events.onerror = () => {
     say("connection lost; the numbers below are old, trying again …", true);
     // A browser gives up for good on an answer that is no stream, as a 503 while the collector restarts.
-    if (events.readyState === EventSource.CLOSED) setTimeout(listenAgain, 2000);
+    if (events?.readyState === EventSource.CLOSED) setTimeout(listenAgain, 2000);
   };
 }
 
@@ -366,7 +374,7 @@ async function listenAgain() {
   // A session that has ended: the page itself sends on to where one signs in.
   const reply = await fetch("/live/frame", { cache: "no-store" }).catch(() => null);
   if (reply?.status === 401) location.reload();
-  else listen();
+  else if (isWanted() && (!events || events.readyState === EventSource.CLOSED)) listen();
 }
 
 // --- controls
@@ -380,6 +388,7 @@ function setPaused(value) {
   paused = value;
   $("pause").setAttribute("aria-pressed", String(value));
   $("pause").textContent = value ? "Go on" : "Pause";
+  attend();
 }
 $("range").value = view.range;
 if (!$("range").value) setRange("15");
@@ -394,6 +403,7 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "p") setPaused(!paused);
   else if (ranges[Number(event.key) - 1]) setRange(ranges[Number(event.key) - 1]);
 });
+document.addEventListener("visibilitychange", attend);
 addEventListener("resize", () => charts.forEach(({ plot, box }) => plot.setSize({ width: box.clientWidth - 16, height: 160 })));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", buildCharts);
 
@@ -401,6 +411,6 @@ dress();
 buildCards();
 buildTables();
 buildCharts();
-listen();
+attend();
 setInterval(() => { if (!paused && !document.hidden) loadHistory(); }, 5000);
 setInterval(() => { if (!paused && !document.hidden) loadAlerts(); }, 15000);
