@@ -132,11 +132,11 @@ def test_no_terminal(server: Any) -> None:
 
 
 class Terminal:
-    """A terminal of 100 columns with `inferwatch top` in it."""
+    """A terminal of 100 columns, or another size, with `inferwatch top` in it."""
 
-    def __init__(self, port: int, term: str = "xterm-256color") -> None:
+    def __init__(self, port: int, term: str = "xterm-256color", size: tuple[int, int] = (20, 100)) -> None:
         self._ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 20, 100, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
         self.process = subprocess.Popen(
             [sys.executable, "-m", "inferwatch", "top", "--admin", f"127.0.0.1:{port}", "--interval-s", "0.5"],
             stdin=theirs,
@@ -173,6 +173,20 @@ def _terminal(server: Any) -> Iterator[Terminal]:
     if terminal.process.poll() is None:
         terminal.process.kill()
         terminal.process.wait()
+
+
+@pytest.mark.parametrize("size", [(0, 0), (0, 100)])
+def test_on_a_terminal_without_a_size(server: Any, size: tuple[int, int]) -> None:
+    """As a program's may be: curses has one of its own for it."""
+    terminal = Terminal(server.server_port, size=size)
+    try:
+        terminal.until("globex")
+        terminal.press("q")
+        assert terminal.close() == 0
+    finally:
+        if terminal.process.poll() is None:
+            terminal.process.kill()
+            terminal.process.wait()
 
 
 def test_on_a_terminal(terminal: Terminal) -> None:

@@ -160,10 +160,12 @@ class _Shell:
 
     def _draw(self, state: State) -> State:
         size = os.get_terminal_size(sys.stdout.fileno())
-        if self._window.getmaxyx() != (size.lines, size.columns):
+        # Terminals of programs may have no size; then it is what curses took it to be.
+        if size.lines > 0 and size.columns > 0 and self._window.getmaxyx() != (size.lines, size.columns):
             curses.resizeterm(size.lines, size.columns)
+        lines, columns = self._window.getmaxyx()
         frame, fault, came_s = self._watcher.latest
-        look = Look(self._port.address, size.columns, size.lines, fault, time.monotonic() - came_s)
+        look = Look(self._port.address, columns, lines, fault, time.monotonic() - came_s)
         page = draw(frame, state, look)
         self._window.erase()
         for row, line in enumerate(page.lines):
