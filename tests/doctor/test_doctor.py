@@ -294,6 +294,21 @@ async def test_gpus_that_cannot_be_read(patient: Any, library: str, level: Level
     await only(machine.gpu, await patient(keys), level, "NVIDIA_VISIBLE_DEVICES")
 
 
+@pytest.mark.parametrize(("source", "words"), [("amd", "amdsmi"), ("simulated", "inferwatch simulate")])
+async def test_the_source_that_is_configured_is_asked(patient: Any, source: str, words: str) -> None:
+    """Who has named another is not told to install NVIDIA's library."""
+    (finding,) = await machine.gpu(await patient({"gpu.source": source}))
+    assert (finding.level, words in finding.remedy) == (WARNING, True)
+    assert "NVIDIA" not in finding.what + finding.remedy
+
+
+async def test_a_simulated_gpu_is_one(patient: Any, serve: Serve) -> None:
+    """Under the name that it goes by."""
+    url = await serve({"/simulator/gpu": (200, '{"model": "simulated GPU"}')})
+    (finding,) = await machine.gpu(await patient({"gpu.source": "simulated", "upstream.url": url}))
+    assert (finding.level, finding.what) == (NONE, "1: simulated GPU")
+
+
 # --- files
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from inferwatch import admin_token, host
 from inferwatch.board import SHARED_MEMORY
-from inferwatch.config import ConfigError, parse_address
+from inferwatch.config import Config, ConfigError, parse_address
 from inferwatch.doctor.finding import Finding, Level
 from inferwatch.doctor.patient import Patient
 
@@ -154,22 +154,33 @@ async def gpu(patient: Patient) -> list[Finding]:
     """Whether GPUs can be read."""
     if patient.config.gpu.source == "none":
         return [Finding(check="gpu", level=Level.NOTE, what="not read (`gpu.source: none`)")]
-    return await asyncio.to_thread(_gpu, patient.config.gpu.nvml_library)
+    return await asyncio.to_thread(_gpu, patient.config)
 
 
-def _gpu(library: str) -> list[Finding]:
+# source -> what to do if it has none.
+_GPU_REMEDIES: Final = {
+    "nvidia": "no NVIDIA GPU here: nothing to do, or set `gpu.source: none`. In a container: "
+    "`NVIDIA_VISIBLE_DEVICES=all` and `NVIDIA_DRIVER_CAPABILITIES=utility`, or `gpu.nvml_library`",
+    "amd": "install ROCm's amdsmi for the Python of Inferwatch, and give a container `/dev/kfd` and `/dev/dri`",
+    "simulated": "put it before `inferwatch simulate` (`upstream.url`), or leave `gpu.source` at auto",
+}
+
+
+def _gpu(config: Config) -> list[Finding]:
     from inferwatch_collectors.gpu.base import SourceUnavailableError  # noqa: PLC0415 - pays for its import only here
-    from inferwatch_collectors.gpu.nvml import NvmlSource  # noqa: PLC0415
+    from inferwatch_collectors.gpu.monitor import sources_for  # noqa: PLC0415
     from inferwatch_collectors.gpu.nvml_reads import NO_LIBRARY  # noqa: PLC0415
 
-    try:
-        devices = NvmlSource(library).open()
-    except SourceUnavailableError as error:
-        level = Level.NOTE if NO_LIBRARY in str(error) else Level.WARNING
-        remedy = (
-            "no NVIDIA GPU here: nothing to do, or set `gpu.source: none`. In a container: "
-            "`NVIDIA_VISIBLE_DEVICES=all` and `NVIDIA_DRIVER_CAPABILITIES=utility`, or `gpu.nvml_library`"
-        )
-        return [Finding(check="gpu", level=level, what=str(error), remedy=remedy)]
-    names = sorted({device.identity.model for device in devices})
-    return [Finding(check="gpu", level=Level.OK, what=f"{len(devices)}: {', '.join(names)}")]
+    models: list[str] = []
+    faults: dict[str, str] = {}
+    for source in sources_for(config.gpu, config.upstream.url):
+        try:
+            models += [device.identity.model for device in source.open()]
+        except SourceUnavailableError as error:
+            faults[source.name] = str(error)
+    if models:
+        return [Finding(check="gpu", level=Level.OK, what=f"{len(models)}: {', '.join(sorted(set(models)))}")]
+    # On auto, the first is what there would be most likely: of the others that they are not there is no news.
+    name, what = next(iter(faults.items()))
+    level = Level.NOTE if NO_LIBRARY in what else Level.WARNING
+    return [Finding(check="gpu", level=level, what=what, remedy=_GPU_REMEDIES[name])]
