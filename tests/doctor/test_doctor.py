@@ -503,6 +503,70 @@ async def test_an_endpoint_that_is_away(
     assert "refused" in found.what.lower() or "Connect call failed" in found.what
 
 
+@pytest.mark.parametrize("protocol", ["http/protobuf", "grpc"])
+@pytest.mark.parametrize("place", ["http://[", "http://user:pa/ss@[", "user:pa/ss@127.0.0.1:port"])
+async def test_an_endpoint_that_is_none(
+    patient: Any, no_otel_variables: pytest.MonkeyPatch, protocol: str, place: str
+) -> None:
+    """A finding like others; a password in it is not printed."""
+    no_otel_variables.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", place)
+    keys = {"otlp.traces": True, "otlp.protocol": protocol}
+    found = await only(services.otlp, await patient(keys), FAULT, "`otlp.endpoint`")
+    assert not any(word in found.what for word in ("user", "pa/", "ss@"))
+
+
+async def test_an_endpoint_that_sends_on(patient: Any, serve: Serve, no_otel_variables: pytest.MonkeyPatch) -> None:
+    """Exporters do not follow, and neither does a header with a token."""
+    asked: list[str] = []
+
+    async def elsewhere(request: web.Request) -> web.Response:
+        asked.append(request.path)
+        raise web.HTTPTemporaryRedirect("/elsewhere")
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", elsewhere)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = "http://127.0.0.1:{1}".format(*runner.addresses[0])
+    await only(services.otlp, await patient({"otlp.traces": True, "otlp.endpoint": url}), FAULT, "answers 307")
+    await runner.cleanup()
+    assert asked == ["/v1/traces"]
+
+
+async def test_an_endpoint_that_wants_to_know_who_we_are(
+    patient: Any, no_otel_variables: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The certificate and the key that the exporter would show are shown."""
+    authority = trustme.CA()
+    theirs = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    theirs.verify_mode = ssl.CERT_REQUIRED
+    authority.configure_trust(theirs)
+    authority.issue_cert("127.0.0.1").configure_cert(theirs)
+    ours = authority.issue_cert("inferwatch.example")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    ours.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    ours.private_key_pem.write_to_path(tmp_path / "key.pem")
+
+    async def taken(_: web.Request) -> web.Response:
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/v1/traces", taken)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=theirs).start()
+    keys = {"otlp.traces": True, "otlp.endpoint": "https://127.0.0.1:{1}".format(*runner.addresses[0])}
+    no_otel_variables.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(tmp_path / "ca.pem"))
+    assert worst(await services.otlp(await patient(keys))) is FAULT
+    no_otel_variables.setenv("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", str(tmp_path / "cert.pem"))
+    no_otel_variables.setenv("OTEL_EXPORTER_OTLP_CLIENT_KEY", str(tmp_path / "key.pem"))
+    assert worst(await services.otlp(await patient(keys))) is NONE
+    no_otel_variables.setenv("OTEL_EXPORTER_OTLP_CLIENT_KEY", str(tmp_path / "none.pem"))
+    await only(services.otlp, await patient(keys), FAULT, "files of certificates: No such file")
+    await runner.cleanup()
+
+
 async def test_otlp_over_grpc(patient: Any, no_otel_variables: pytest.MonkeyPatch) -> None:
     """A connection is enough; and a variable that makes no sense is named."""
     with grpc_receiver() as (url, _):

@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import aiohttp
 import msgspec
@@ -45,6 +45,14 @@ class Options:
     prometheus: str = ""  # URL of a Prometheus that should scrape us
 
 
+class TlsFiles(NamedTuple):
+    """PEM files: whom to trust in place of those that the system does, and who we are. "": none."""
+
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+
+
 class Patient:
     """One host under examination."""
 
@@ -57,13 +65,13 @@ class Patient:
         """GET `url`. Never raises: no answer is a finding, too."""
         return await self._ask("GET", url, None, headers)
 
-    async def post(self, url: str, headers: dict[str, str], ca_file: str = "") -> Reply:
-        """POST nothing to `url`; `ca_file` is whom else to trust than the system does. Never raises, either."""
+    async def post(self, url: str, headers: dict[str, str], files: TlsFiles) -> Reply:
+        """POST nothing to `url`, and go nowhere else. Never raises, either."""
         try:
-            tls = await asyncio.to_thread(ssl.create_default_context, cafile=ca_file) if ca_file else True
+            tls = await asyncio.to_thread(_context, files) if any(files) else True
         except OSError as error:  # ssl.SSLError is one
-            return Reply(error=f"the file of certificates: {error.strerror or 'no PEM'}")
-        return await self._ask("POST", url, None, headers, tls)
+            return Reply(error=f"the files of certificates: {error.strerror or 'no PEM'}")
+        return await self._ask("POST", url, None, headers, tls, redirects=False)
 
     @property
     def admin_url(self) -> str:
@@ -96,12 +104,21 @@ class Patient:
         return context
 
     async def _ask(
-        self, method: str, url: str, body: Any, headers: dict[str, str], tls: ssl.SSLContext | bool = True
+        self,
+        method: str,
+        url: str,
+        body: Any,
+        headers: dict[str, str],
+        tls: ssl.SSLContext | bool = True,
+        *,
+        redirects: bool = True,
     ) -> Reply:
         try:
             async with (
                 asyncio.timeout(TIMEOUT_S),
-                self._session.request(method, url, json=body, headers=headers, ssl=tls) as reply,
+                self._session.request(
+                    method, url, json=body, headers=headers, ssl=tls, allow_redirects=redirects
+                ) as reply,
             ):
                 data = await reply.content.read(MAX_BYTES)
                 while len(data) < MAX_BYTES and (more := await reply.content.read(MAX_BYTES - len(data))):
@@ -112,3 +129,15 @@ class Patient:
             return Reply(error=f"no answer within {TIMEOUT_S:.0f} s")
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return Reply(error=why(error))
+
+
+def _context(files: TlsFiles) -> ssl.SSLContext:
+    """Blocking.
+
+    Raises:
+        OSError: a file cannot be read, or holds none of what it should.
+    """
+    context = ssl.create_default_context(cafile=files.ca or None)
+    if files.certificate:
+        context.load_cert_chain(files.certificate, files.key or None)
+    return context

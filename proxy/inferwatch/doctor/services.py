@@ -14,7 +14,7 @@ from inferwatch import admin_token, redis_address
 from inferwatch.config import ConfigError, parse_address
 from inferwatch.doctor import machine
 from inferwatch.doctor.finding import Finding, Level
-from inferwatch.doctor.patient import TIMEOUT_S, Patient
+from inferwatch.doctor.patient import TIMEOUT_S, Patient, TlsFiles
 from inferwatch.token_file import bearer
 
 # A series of ours that every scrape brings.
@@ -113,10 +113,12 @@ async def _otlp(patient: Patient, signal: str, protocol: str) -> Finding:
         status = 0
     else:
         headers = {"content-type": "application/x-protobuf"} | _pairs(of_exporter(signal, "HEADERS").value)
-        reply = await patient.post(where, headers, of_exporter(signal, "CERTIFICATE").value)
+        names = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
+        reply = await patient.post(where, headers, TlsFiles(*(of_exporter(signal, name).value for name in names)))
         status, error = reply.status, reply.error or ("" if reply.status == 200 else f"answers {reply.status}")
+    shown = _without_user(where)
     if not error:
-        return Finding(check="otlp", level=Level.OK, what=f"{signal}: {where} takes them")
+        return Finding(check="otlp", level=Level.OK, what=f"{signal}: {shown} takes them")
     remedy = "start an OpenTelemetry collector there, or correct `otlp.endpoint`; traffic does not wait for it"
     if status in (401, 403):
         remedy = "put the header with its token into OTEL_EXPORTER_OTLP_HEADERS"
@@ -124,13 +126,19 @@ async def _otlp(patient: Patient, signal: str, protocol: str) -> Finding:
         remedy = "give `otlp.endpoint` without /v1/…, and look whether the collector has a pipeline for this signal"
     elif "certificate" in error:
         remedy = "name its CA in OTEL_EXPORTER_OTLP_CERTIFICATE"
-    return Finding(check="otlp", level=Level.FAULT, what=f"{signal}: {where}: {error}", remedy=remedy)
+    return Finding(check="otlp", level=Level.FAULT, what=f"{signal}: {shown}: {error}", remedy=remedy)
+
+
+def _without_user(url: str) -> str:
+    """Return a URL, or what should be one, without what is in it of a user and a password."""
+    scheme, mark, rest = url.rpartition("://")
+    return f"{scheme}{mark}{rest.rpartition('@')[2]}"
 
 
 async def _cannot_connect(address: str) -> str:
     """Return why nobody accepts a connection there, "" if somebody does."""
-    parts = urlsplit(address if "://" in address else f"http://{address}")
     try:
+        parts = urlsplit(address if "://" in address else f"http://{address}")
         async with asyncio.timeout(TIMEOUT_S):
             _, writer = await asyncio.open_connection(parts.hostname, parts.port or _GRPC_PORT)
     except TimeoutError:
