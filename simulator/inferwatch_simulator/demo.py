@@ -88,9 +88,10 @@ async def _follow(session: aiohttp.ClientSession, scenario: Scenario, view: scre
         now_s = time.monotonic()
         if phase is not (current := scenario.at(now_s - began_s)):
             view.says = f"{scenario.name}: {current.says}"
-            if current.speed != (1.0 if phase is None else phase.speed):
-                await _post(session, f"{started.engine}/simulator/speed", {"speed": current.speed})
-            phase = current
+            changes = current.speed != (1.0 if phase is None else phase.speed)
+            # An engine that was not told is told at the next look.
+            if not changes or await _post(session, f"{started.engine}/simulator/speed", {"speed": current.speed}):
+                phase = current
         if not pinned and now_s - tried_s > PIN_S:
             tried_s = now_s
             where = f"{started.admin}/drift/pin?model={SimulatorConfig().model}&tenant={scenario.learns}"

@@ -2,18 +2,23 @@
 
 import asyncio
 import contextlib
+import io
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import stack
+from aiohttp import web
 
 from inferwatch import cli
 from inferwatch_simulator import demo, demo_start
+from inferwatch_simulator.scenarios import Phase
 
 
 async def test_it_waits_for_the_server_sends_and_says_what_came_of_it(tmp_path: Path) -> None:
@@ -37,6 +42,40 @@ async def test_it_waits_for_the_server_sends_and_says_what_came_of_it(tmp_path: 
     assert traffic.returncode == 0
     assert requests > ok > 0
     assert failed == 0
+
+
+async def test_an_engine_that_did_not_hear_of_a_phase_is_told_again(
+    monkeypatch: pytest.MonkeyPatch, free_port: Callable[[], int]
+) -> None:
+    """Until it has taken the speed; then it is left alone."""
+    told: list[int] = []
+    looks: list[float] = []
+    slow = Phase(0.0, "it is hot", (), speed=0.5)
+
+    async def speed(_: web.Request) -> web.Response:
+        told.append(503 if len(told) < 2 else 200)
+        return web.Response(status=told[-1])
+
+    def at(after_s: float) -> Phase:
+        looks.append(after_s)
+        return slow
+
+    app = web.Application()
+    app.router.add_post("/simulator/speed", speed)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    monkeypatch.setattr(demo, "FOLLOW_S", 0.01)
+    scenario: Any = SimpleNamespace(name="hot", learns="", at=at)
+    view = demo.screen.Screen(io.StringIO(), data=url, metrics=url)
+    async with demo.aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
+        following = group.create_task(demo._follow(session, scenario, view, demo.Started(url, url, url)))
+        while len(looks) < 6:
+            await asyncio.sleep(0.01)
+        following.cancel()
+    await runner.cleanup()
+    assert told == [503, 503, 200]
 
 
 async def test_it_can_be_stopped_while_it_waits() -> None:
