@@ -1,6 +1,7 @@
 """What lies on disk without a collector counts the same and says nothing."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -58,9 +59,13 @@ def test_a_stream_keeps_its_ends_and_counts() -> None:
 
 
 def test_a_plain_reply_keeps_its_shape() -> None:
-    """Whole ones; of the end of a long one nothing can be told."""
+    """Its lengths, its counts, how it finished."""
     body = json.dumps(
-        {"choices": [{"message": {"content": 'a "quoted" ann\n'}, "finish_reason": "length"}], "n": 4}, indent=1
+        {
+            "choices": [{"index": 4, "message": {"content": 'a "quoted" ann\n'}, "finish_reason": "length"}],
+            "usage": {"prompt_tokens": 4},
+        },
+        indent=1,
     )
 
     made = masked(body.encode(), whole=True)
@@ -68,21 +73,73 @@ def test_a_plain_reply_keeps_its_shape() -> None:
     assert len(made) == len(body.encode())
     assert b"ann" not in made
     assert json.loads(made)["choices"][0]["finish_reason"] == "length"
-    assert json.loads(made)["n"] == 4
-    assert masked(b'ann"}}],"usage":{"completion_tokens":7}}', whole=False) == b""
+    assert json.loads(made)["choices"][0]["index"] == 4
+    assert json.loads(made)["usage"] == {"prompt_tokens": 4}
+
+
+def test_the_end_of_a_long_plain_reply_keeps_its_figures() -> None:
+    """Without them its tokens would be missing from the books; nothing else of it can be told from a text."""
+    end = 'ann 44"},"finish_reason":"stop","n":44}],"usage": {"completion_tokens":7,"user":"ann","details":[44]}}'
+    half = b'eval_count":1,"usage":{"prompt_tokens":1\n\0,"completion_tokens":2}},"eval_count":44\n\x00"}'
+
+    assert masked(end.encode(), whole=False) == b'"finish_reason":"stop","usage":{"completion_tokens":7,"details":[]}}'
+    assert masked(half, whole=False) == b"", "a hole is in both"
 
 
 def test_arguments_of_a_tool_are_not_the_api_s_words() -> None:
-    """Members of the same names, and numbers that are somebody's."""
-    spoken = {"role": "ann", "status": "divorced", "phone": 4915112345678, "at": -1.1234567890123, "age": 44}
-    body = json.dumps({"type": "message", "content": [{"type": "tool_use", "input": spoken}], "usage": {"n": 12345678}})
+    """Members of any names, with the APIs' own words in them, and numbers that are somebody's."""
+    spoken = {"ann": "failed", "status": "completed", "phone": 4915112345678, "at": -1.1234567890123, "index": 44}
+    calls = [{"type": "tool_use", "input": spoken}, {"type": "text", "tool_calls": [{"arguments": spoken}]}]
+    body = json.dumps({"type": "message", "content": calls, "usage": {"input_tokens": 1234567890}})
 
     made = json.loads(masked(body.encode(), whole=True))
 
     assert made["type"] == "message"
-    assert made["usage"] == {"n": 12345678}
-    assert made["content"][0]["type"] == "tool_use"
-    assert made["content"][0]["input"] == spoken | {"role": "   ", "status": "        ", "phone": 10**12}
+    assert made["usage"] == {"input_tokens": 1234567890}
+    assert made["content"] == [{"type": "tool_use"}, {"type": "text"}]
+
+
+def test_what_encodes_a_text_is_not_written() -> None:
+    """Ids of tokens, a vector, a number in place of a text; a count that is a tensor is a count."""
+    body = {"tokens": [77, 14], "content": 4915112345678, "data": [{"embedding": [0.25]}], "output_token_count": [3]}
+
+    made = json.loads(masked(json.dumps(body).encode(), whole=True))
+
+    assert made == {"tokens": [], "content": None, "output_token_count": [3]}
+    assert masked(b"[[0.25,0.5],[77]]", whole=True).strip() == b"[[],[]]"
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[ann] is ill",
+        "{ann}",
+        '{"text":"a"} ann',
+        '{"text":"a"ann}',
+        '{"index":ann}',
+        "[ann\n]",
+        '["a\\\nann","b"]',
+        "data: {ann",
+        "event: ann",
+        "retry: 4915112345678",
+        '{"text":' + "[" * 5000 + '"ann"' + "]" * 5000 + "}",
+    ],
+)
+def test_a_text_that_looks_like_json_is_not_written(text: str, whole: bool) -> None:
+    """An answer of plain text may begin with anything."""
+    made = masked(("\n" + text).encode(), whole=whole)
+
+    assert not re.search(rb"ann|ill|4915112345678", made)
+
+
+def test_unknown_words_are_unknown() -> None:
+    """No blanks where a reader would take them for a word, an id or a model."""
+    body = {"id": "ann", "model": "ann", "choices": [{"finish_reason": "ann"}, {"finish_reason": ""}]}
+
+    made = json.loads(masked(json.dumps(body).encode(), whole=True))
+
+    assert made == {"choices": [{"finish_reason": None}, {"finish_reason": ""}]}
 
 
 def test_what_is_no_json_is_not_written() -> None:

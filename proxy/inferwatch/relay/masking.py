@@ -1,12 +1,15 @@
 """What of a finished request may lie on disk until a collector takes it: how it was counted, nothing of what was said.
 
-Only for the spool; over the socket everything goes as it came. A masked text has the length it had, so that what reads
-it sees the same body.
+Only for the spool; over the socket everything goes as it came. What is kept is on a list: the members that collectors
+read, words of the APIs' own, numbers that count something. Everything else may be anybody's, or encode a text (ids of
+tokens, an embedding), so it is blanked or left out, and what is no JSON is not written at all. A whole body has the
+length it had, so that what reads it knows that it is whole.
 """
 
+import json
 import re
 import time
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -18,24 +21,58 @@ _NOBODYS_HEADERS: Final = frozenset({"content-type", "content-encoding", "tracep
 # A segment of a path that is one of an API's own words; others are ids, names of models, or anything.
 _WORD: Final = re.compile(r"[a-z][a-z_-]{0,31}|v\d[a-z0-9]{0,7}|")
 
-# Members that say how an answer ended and what kind of event it is. The arguments of a tool may have members of the
-# same names, so only the APIs' own words are kept: how it ended, what state it is in, and what kind of thing.
-_KEPT: Final = frozenset({b"finish_reason", b"stop_reason", b"done_reason", b"type", b"object", b"status", b"role"})
+# Members whose numbers are kept. What dialects read must be in here, or it is not booked of a spooled request; the
+# tests compare all of them.
+_COUNTS: Final = frozenset({
+    # OpenAI's, Anthropic's, Cohere's and SGLang's usage
+    "prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens", "cached_tokens",
+    "reasoning_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "seconds",
+    # TGI's, Triton's, llama.cpp's, Ollama's
+    "generated_tokens", "input_length", "num_input_tokens", "num_output_tokens", "input_token_count",
+    "output_token_count", "tokens_predicted", "tokens_evaluated", "cache_n", "prompt_n", "prompt_ms", "predicted_n",
+    "predicted_ms", "total_duration", "prompt_eval_count", "prompt_eval_duration", "eval_count", "eval_duration",
+    # vLLM's times; which choice it is; the status of an error
+    "queue_time_ms", "time_to_first_token_ms", "generation_time_ms", "index", "code", "status_code",
+    "http_status_code",
+})  # fmt: skip
+
+# Members that say how an answer ended and what kind of thing it is, by the APIs' own words.
+_WORDS: Final = frozenset({
+    "finish_reason", "stop_reason", "done_reason", "stop_type", "reason", "type", "object", "status", "role",
+    "error_type",
+})  # fmt: skip
 _VALUE: Final = re.compile(
-    rb"|stop|length|abort|error|repetition|load|unload|eos_token|end_turn|max_tokens|stop_sequence|pause_turn|refusal"
-    rb"|compaction|tool_use|tool_calls|function_call|content_filter|model_context_window_exceeded"
-    rb"|queued|in_progress|completed|incomplete|failed|cancelled"
-    rb"|assistant|message|text|thinking|list|embedding|ping|text_completion|chat\.completion(?:\.chunk)?"
-    rb"|message_(?:start|delta|stop)|content_block_(?:start|delta|stop)|(?:text|thinking|input_json|signature)_delta"
-    rb"|response(?:\.[a-z_.]{1,60})?"
+    r"|stop|length|abort|error|repetition|load|unload|eos|eos_token|end_turn|max_tokens|max_output_tokens|stop_sequence"
+    r"|pause_turn|refusal|compaction|tool_use|tool_calls|function_call|content_filter|model_context_window_exceeded"
+    r"|limit|word|none|queued|in_progress|completed|incomplete|failed|cancelled"
+    r"|assistant|message|text|thinking|list|embedding|ping|text_completion|chat\.completion(?:\.chunk)?"
+    r"|message_(?:start|delta|stop)|content_block_(?:start|delta|stop)|(?:text|thinking|input_json|signature)_delta"
+    r"|response(?:\.(?:created|queued|in_progress|completed|incomplete|failed|cancelled))?"
+    r"|transcript\.text\.(?:delta|done)"
 )
 
-_STRING: Final = re.compile(rb'"((?:[^"\\]|\\.)*)("?)(\s*:)?')
-_FIELD: Final = re.compile(rb"(?:event|retry): ?[a-z_.0-9]{0,40}|data: ?\[DONE\]|:?")
+# Members that hold others, or a text, of which it matters that it is there. The arguments of a tool are not among them:
+# their members are the tool's.
+_PARTS: Final = frozenset({
+    "choices", "delta", "message", "response", "content", "text", "thinking", "partial_json", "generated_text",
+    "text_output", "token", "details", "best_of_sequences", "prefill", "special", "usage", "prompt_tokens_details",
+    "completion_tokens_details", "input_tokens_details", "output_tokens_details", "iterations", "x_groq", "timings",
+    "metrics", "meta", "meta_info", "tokens", "billed_units", "incomplete_details", "error", "stop",
+    "prompt_progress", "done",
+})  # fmt: skip
+_NAMES: Final = _COUNTS | _WORDS | _PARTS
 
+_FIELD: Final = re.compile(rb"data: ?\[DONE\]|:?")
+_ERROR: Final = b'{"error"'  # one put together by hand may be no JSON, and is an error all the same
+_EVENT: Final = re.compile(rb"event: ?([a-z_.]{0,40})")
 
-# A number that may be somebody's, as in the arguments of a tool; no count of tokens is as long.
-_LONG_NUMBER: Final = re.compile(rb"(?<![\d.])\d{9,}(?![\d.])")
+# What collectors look for in the end of a plain reply, of which the beginning is missing.
+_FIGURE: Final = re.compile(
+    r'"(usage|timings|meta|meta_info|finish_reason|tokens_predicted|tokens_evaluated'
+    r'|total_duration|(?:prompt_)?eval_(?:count|duration))"\s*:\s*(?=[{"\d])'
+)
+_decode_from: Final = json.JSONDecoder().raw_decode
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def masked_batch(batch: Batch) -> Batch:
@@ -62,41 +99,65 @@ def masked_close(frame: Close) -> Close:
 
 
 def masked(tail: bytes, *, whole: bool) -> bytes:
-    """Return the end of a body without its texts; b"" where it cannot be told what is one."""
-    if whole and tail.lstrip()[:1] in (b"{", b"["):
-        return _json(tail)
-    lines = tail.split(b"\n")
-    if not whole:
-        lines = lines[1:]  # it begins in the midst of something
-    return b"\n".join(map(_line, lines))
+    """Return the end of a body without its texts; b"" where nothing of it is known to be none."""
+    if whole and tail.lstrip()[:1] in (b"{", b"[") and (document := _document(tail)):
+        return document
+    lines = list(map(_line, tail.split(b"\n")))
+    if whole:
+        return b"\n".join(lines)
+    kept = b"\n".join(lines if lines[0] else lines[1:])  # it may begin in the midst of one
+    return kept if kept.strip() else _figures(tail.decode("utf-8", "replace"))
 
 
 def _line(line: bytes) -> bytes:
     bare = line.rstrip(b"\r")
-    start = 6 if bare.startswith(b"data: ") else 5 if bare.startswith(b"data:") else 0
     if _FIELD.fullmatch(bare):
         return line
-    return line[:start] + _json(line[start:]) if bare[start : start + 1] in (b"{", b"[") else b""
+    if event := _EVENT.fullmatch(bare):
+        return line if _VALUE.fullmatch(event[1].decode()) else b""
+    start = 6 if bare.startswith(b"data: ") else 5 if bare.startswith(b"data:") else 0
+    document = _document(line[start:]) if bare[start : start + 1] in (b"{", b"[") else b""
+    if not document and bare.startswith(_ERROR, start):
+        document = _ERROR
+    return line[:start] + document if document else b""
 
 
-def _json(text: bytes) -> bytes:
-    """Return JSON with blanks in place of its strings, but for names of members and a few of their values."""
-    parts: list[bytes] = []
-    end, name = 0, b""
-    for match in _STRING.finditer(text):
-        inner = match[1]
-        parts.append(_numbers(text[end : match.start()]))
-        end = match.end()
-        if match[3] is not None:
-            name = inner
-            parts.append(match[0])
+def _document(text: bytes) -> bytes:
+    """Return a JSON document without its texts, as long as it was; b"" if it is none."""
+    try:
+        made = _encode(_kept(json.loads(text.decode("utf-8", "replace")), ""))
+    except (ValueError, RecursionError):
+        return b""
+    return made.encode().ljust(len(text))
+
+
+def _kept(value: Any, name: str) -> Any:
+    """Return what may be written of the value of the member `name`."""
+    if isinstance(value, dict):
+        return {inner: _kept(member, inner) for inner, member in value.items() if inner in _NAMES}
+    if isinstance(value, list):
+        # Numbers in a row are ids of tokens or a vector, but for tensors of counts.
+        return [_kept(item, name) for item in value if name in _COUNTS or isinstance(item, dict | list)]
+    if isinstance(value, str):
+        return " " * len(value) if name not in _WORDS else value if _VALUE.fullmatch(value) else None
+    return value if name in _COUNTS or value is None or isinstance(value, bool) else None
+
+
+def _figures(text: str) -> bytes:
+    """Return the counts in the end of a plain reply, and how it finished, in their order.
+
+    Inside a JSON string the quotes would be escaped, so text that talks about them does not match.
+    """
+    found: list[str] = []
+    at = 0
+    while match := _FIGURE.search(text, at):
+        at = match.end()
+        try:
+            value, end = _decode_from(text, at)
+        except (ValueError, RecursionError):
             continue
-        kept = name in _KEPT and _VALUE.fullmatch(inner)
-        parts.append(b'"' + (inner if kept else b" " * len(inner)) + match[2])
-        name = b""
-    parts.append(_numbers(text[end:]))
-    return b"".join(parts)
-
-
-def _numbers(text: bytes) -> bytes:
-    return _LONG_NUMBER.sub(lambda match: b"1" + b"0" * (len(match[0]) - 1), text)
+        if text[end:].lstrip()[:1] in ("}", "]", ","):  # else it may go on behind a cut
+            found.append(_encode(_kept({match[1]: value}, ""))[1:-1])
+        at = end
+    closing = text.rstrip()[-1:]
+    return (",".join(found) + (closing if closing in ("}", "]") else "")).encode() if found else b""

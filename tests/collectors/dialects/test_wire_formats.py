@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from specimens import SPECIMENS, Expected, Specimen
 
 from inferwatch.record import ErrorType, Outcome, RequestRecord
+from inferwatch.relay.masking import masked_close
 from inferwatch.tap import Close, Head, Open
 from inferwatch_collectors.exchange import Exchange
 
@@ -99,6 +100,31 @@ def test_of_a_plain_reply_too_long_to_copy_the_end_is_enough(specimen: Specimen)
     record = play(specimen, [b""], tail=specimen.body[8:])
     expected = COUNTED_ELSEWHERE.get(specimen.name, (specimen.expected.prompt, specimen.expected.completion))
     assert (record.prompt_tokens, record.completion_tokens) == expected
+
+
+def from_the_spool(specimen: Specimen, close: Close, *, head: bool) -> Expected:
+    """Return what is booked of a request of which there is only this, as after both planes have died."""
+    exchange = Exchange(
+        Open(
+            id=1, request_id="r", wall_ns=1, arrival_ns=1, sent_ns=2, method="POST", path=specimen.path, tenant="t",
+            model="", stream=bool(specimen.request.get("stream")), asked_usage=False, choices=_choices(specimen),
+            headers={}, body=b"", body_bytes=9, resumed=True,
+        )
+    )  # fmt: skip
+    if head:
+        exchange.head(Head(1, 3, 200, {"content-type": specimen.content_type, **specimen.headers}))
+    return booked(exchange.close(close))
+
+
+@pytest.mark.parametrize("head", [True, False])
+@pytest.mark.parametrize("missing", [0, 1])
+@pytest.mark.parametrize("specimen", SPECIMENS, ids=NAMES)
+def test_a_spooled_request_books_the_same_without_its_texts(specimen: Specimen, missing: int, head: bool) -> None:
+    """Counts, their source and how it finished, of a whole reply and of the end of a longer one."""
+    size = len(specimen.body) + missing
+    close = Close(id=1, stamp_ns=9, outcome="ok", error="", status=200, response_bytes=size, tail=specimen.body)
+    record = from_the_spool(specimen, masked_close(close), head=head)
+    assert record == from_the_spool(specimen, close, head=head)
 
 
 @given(st.sampled_from(SPECIMENS), st.data())
