@@ -14,6 +14,7 @@ from harness import RecordingTap
 from inferwatch.record import ErrorType, Outcome
 from inferwatch.relay import observer as observer_module
 from inferwatch.relay import usage_filter
+from inferwatch.relay.masking import masked_close
 from inferwatch.relay.observer import Observer, Subject
 from inferwatch.relay.usage_filter import Fingerprint, Hide, UsageFilter
 from inferwatch.relay.usage_request import Facts
@@ -110,6 +111,21 @@ def test_tail_is_bounded() -> None:
     limit = observer_module.TAIL_READS * observer_module.TAIL_READ_BYTES
     assert len(tap.closes[0].tail) == limit
     assert tap.closes[0].tail[-1] == 99
+
+
+def test_what_is_left_of_two_reads_is_not_taken_for_one_event() -> None:
+    """Between the end of the first and the kept end of the second is a hole: joined, they would be a usage."""
+    tap = RecordingTap()
+    watcher = watching(tap, hide=None)
+    watcher.body(10, b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":7')
+    last = b"7777}}\n\ndata: [DONE]\n\n".ljust(observer_module.TAIL_READ_BYTES)
+    watcher.body(11, b'7}}\n\ndata: {"choices":[{"delta":{"content":"' + last)
+    finish(watcher)
+    (close,) = tap.closes
+    assert close.tail.endswith(last[2:])
+    assert b"777" not in close.tail
+    assert b"usage" not in masked_close(close).tail
+    assert b"[DONE]" in masked_close(close).tail
 
 
 @pytest.mark.parametrize(

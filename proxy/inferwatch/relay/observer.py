@@ -30,6 +30,11 @@ log = logging.getLogger(__name__)
 TAIL_READS: Final = 4
 TAIL_READ_BYTES: Final = 2048
 
+# Before a read of which the beginning is not kept, so that nobody takes it for the rest of what stands before it: the
+# end of one text and the middle of another can look like a usage.
+CUT_MARK: Final = b"\n\0"
+_TAIL_CUT: Final = len(CUT_MARK) - TAIL_READ_BYTES
+
 # Server-sent events, and Ollama's records.
 _STREAM_TYPES: Final = ("text/event-stream", "application/x-ndjson")
 
@@ -239,7 +244,8 @@ class Observer:
             if not self._reads:
                 self._first_body_ns = stamp_ns
                 self._tail = [b""] * TAIL_READS
-            self._tail[self._reads % TAIL_READS] = data if len(data) <= TAIL_READ_BYTES else data[-TAIL_READ_BYTES:]
+            kept = data if len(data) <= TAIL_READ_BYTES else CUT_MARK + data[_TAIL_CUT:]
+            self._tail[self._reads % TAIL_READS] = kept
             self._reads += 1
             self._response_bytes += len(data)
             if not self._broken:
