@@ -396,6 +396,26 @@ async def test_spool_is_handed_over_when_the_collector_is_back(make: Make, state
     await collector.stop()
 
 
+async def test_spool_waits_until_what_was_told_again_is_booked(
+    make: Make, collector: Collector, state_dir: Path
+) -> None:
+    """In the file is less of the same requests, and what is read first is booked."""
+    await collector.stop()
+    mirror = await make()
+    last = [finish(request(mirror)) for _ in range(600)][-1]
+    await until(lambda: len(mirror._unacked) == 600)
+    collector.acks = False
+    await collector.start()
+    await collector.closes(600)
+    first, second = [batch.seq for batch in collector.batches if batch.closes]
+    mirror.flush(tap.Stats(**dict.fromkeys(tap.Stats.__struct_fields__, 1)))
+    collector.ack(first)
+    await until(lambda: len(mirror._unacked) == 100)
+    assert not spooled(state_dir)
+    collector.ack(second)
+    await until(lambda: last in {frame.request_id for batch in spooled(state_dir) for frame in batch.opens})
+
+
 async def test_garbage_from_the_collector_only_costs_the_connection(make: Make, collector: Collector) -> None:
     """A peer that does not speak the protocol is left; the traffic knows nothing of it."""
     loop = asyncio.get_running_loop()

@@ -85,6 +85,8 @@ class Mirror(asyncio.Protocol):
         self._acked = asyncio.Event()
         self._closing = False
         self._behind = False  # the collector has missed what was kept while it took nothing
+        self._resent_seq = 0  # the last batch that told again of finished requests
+        self._acked_seq = 0
         self.on_connected: Callable[[], None] = lambda: None
         self.on_cut: Callable[[tuple[int, ...]], None] = lambda _: None
         self.flush_interval_s = settings.flush_interval_s
@@ -172,7 +174,7 @@ class Mirror(asyncio.Protocol):
             self._behind = False
             self._resend()
         if stats is not None:
-            self._spool.hand_over()
+            self._hand_over()
         if not (self._opens or self._heads or self._reads or self._closes or stats):
             return
         seq = next(self._seq)
@@ -259,7 +261,7 @@ class Mirror(asyncio.Protocol):
         self._behind = False
         writer.write(tap.encode(tap.Hello(tap.PROTOCOL_VERSION, self._worker, os.getpid(), self.boot)))
         self._resend()
-        self._spool.hand_over()
+        self._hand_over()
         self.on_connected()
 
     def _resend(self) -> None:
@@ -268,12 +270,21 @@ class Mirror(asyncio.Protocol):
         self._unacked.clear()
         for start in range(0, len(entries), SPOOL_BATCH):
             part = entries[start : start + SPOOL_BATCH]
-            message = _resent(next(self._seq), part)
+            self._resent_seq = next(self._seq)
+            message = _resent(self._resent_seq, part)
             self._unacked.extend((message.seq, observer, frame) for _, observer, frame in part)
             self._write(message)
         opens = [observer.open_frame(resumed=True) for observer in self._open.values()]
         if opens:
             self._write(tap.Batch(next(self._seq), opens, [], [], []))
+
+    def _hand_over(self) -> None:
+        """Give the spool file to the collector, once it has booked what it was told again.
+
+        In the file is less of the same requests; whichever it takes first is booked.
+        """
+        if self._acked_seq >= self._resent_seq:
+            self._spool.hand_over()
 
     def _write(self, message: tap.Batch) -> None:
         assert self._transport is not None
@@ -285,6 +296,9 @@ class Mirror(asyncio.Protocol):
                 unacked = self._unacked
                 while unacked and unacked[0][0] <= message.seq:
                     unacked.popleft()
+                waited, self._acked_seq = self._acked_seq < self._resent_seq, message.seq
+                if waited:
+                    self._hand_over()
                 self._acked.set()
             elif isinstance(message, tap.Cut):
                 self.on_cut(message.ids)
