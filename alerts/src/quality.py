@@ -4,6 +4,7 @@ hurts at once burns a service level. Each looks at a share, of enough requests f
 from typing import Final
 
 from alerts.src.alert import HOST, HOST_LABELS, Alert, Case, Group
+
 from inferwatch import canary
 
 _MODEL: Final = f'{HOST}, model="m", tenant="acme"'

@@ -117,7 +117,7 @@ CLIENTS_GIVE_UP: Final = Alert(
 
 # Nobody reads what a probe is answered.
 _READ: Final = f'tenant!="{canary.TENANT}"'
-_PROBE: Final = f'{_HOST}, model="m", tenant="{canary.TENANT}", operation="text_completion"'
+_PROBE: Final = f'{HOST}, model="m", tenant="{canary.TENANT}", operation="text_completion"'
 
 EMPTY_ANSWERS: Final = Alert(
     name="InferwatchEmptyAnswers",
