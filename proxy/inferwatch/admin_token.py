@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
-from inferwatch import token_file
+from inferwatch import secret_file
 from inferwatch.config import ConfigError
 from inferwatch.settings.access import Access
 from inferwatch.settings.feedback import Feedback
@@ -66,7 +66,7 @@ def _token(prefix: str, file: str, variable: str, environ: Mapping[str, str] | N
     """Return one token, "" if none is configured. `prefix` of the keys that name its `file` and its `variable`."""
     if file:
         key = f"{prefix}token_file"
-        return _checked(key, token_file.first_line(key, file, MAX_CHARACTERS + 2))
+        return _checked(key, secret_file.first_line(key, file, MAX_CHARACTERS + 2))
     if variable:
         key, token = f"{prefix}token_env", (os.environ if environ is None else environ).get(variable, "").strip()
         if not token:

@@ -4,13 +4,10 @@ import os
 import ssl
 from collections.abc import Mapping
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Final
 
+from inferwatch import secret_file
 from inferwatch.config import ConfigError
 from inferwatch.settings.sharing import Redis, url_fault
-
-MAX_URL_BYTES: Final = 4096
 
 
 def check(redis: Redis) -> None:
@@ -40,7 +37,7 @@ def read(redis: Redis, environ: Mapping[str, str] | None = None) -> str:
     """
     key, url = "url", redis.url
     if redis.url_file:
-        key, url = "url_file", _first_line(redis.url_file)
+        key, url = "url_file", secret_file.first_line("budgets.redis.url_file", redis.url_file)
     elif redis.url_env:
         key, url = "url_env", (os.environ if environ is None else environ).get(redis.url_env, "")
         if not url:
@@ -48,15 +45,3 @@ def read(redis: Redis, environ: Mapping[str, str] | None = None) -> str:
     if fault := url_fault(url):
         raise ConfigError(f"budgets.redis.{key}: {fault}")
     return url
-
-
-def _first_line(path: str) -> str:
-    # The path is not repeated: somebody may have put the address itself there.
-    try:
-        with Path(path).open("rb") as file:
-            line = file.readline(MAX_URL_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"budgets.redis.url_file: cannot read the file: {error.strerror}") from None
-    except ValueError:
-        raise ConfigError("budgets.redis.url_file: not the path of a file") from None
-    return line.strip().decode("utf-8", "replace")

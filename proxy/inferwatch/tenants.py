@@ -11,11 +11,11 @@ predict: there is nothing to learn from timing.
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
+from inferwatch import secret_file
 from inferwatch.config import ConfigError
 from inferwatch.settings.tenants import HASH_PREFIX, KnownTenant, Tenants
 
@@ -142,7 +142,7 @@ def _keys_of(index: int, tenant: KnownTenant, environ: Mapping[str, str]) -> Ite
     """Yield (where it is written, key) for each key of a tenant."""
     if tenant.keys_file:
         here = f"tenants.known[{index}].keys_file"
-        lines = _read(here, tenant.keys_file).splitlines()
+        lines = secret_file.whole(here, tenant.keys_file, MAX_FILE_BYTES).splitlines()
         keys = [(number, line.strip()) for number, line in enumerate(lines, 1) if not line.startswith(_REMARK)]
         yield from _checked(here, "line", [(number, key) for number, key in keys if key])
     if tenant.key_env:
@@ -162,20 +162,6 @@ def _checked(here: str, unit: str, keys: list[tuple[int, bytes]]) -> Iterator[tu
         if len(key) > MAX_KEY_BYTES or not all(0x21 <= byte <= 0x7E for byte in key):
             raise ConfigError(f"{place} is no key: expected 1 to {MAX_KEY_BYTES} ASCII characters without blanks")
         yield place, key
-
-
-def _read(here: str, path: str) -> bytes:
-    # The path is not repeated: somebody may have put the key itself there.
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{here}: cannot read the file: {error.strerror}") from None
-    except ValueError:
-        raise ConfigError(f"{here}: not the path of a file") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise ConfigError(f"{here}: the file has more than {MAX_FILE_BYTES} bytes")
-    return data
 
 
 def _derived(secret: bytes) -> bytes:

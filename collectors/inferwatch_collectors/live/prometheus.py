@@ -21,9 +21,9 @@ import msgspec
 
 from inferwatch.config import ConfigError
 from inferwatch.http_words import why
+from inferwatch.secret_file import bearer
 from inferwatch.settings.live import Live
 from inferwatch.tasks import TaskSet
-from inferwatch.token_file import bearer
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.live.totals import COLUMNS, FAILED
 

@@ -15,9 +15,9 @@ import hmac
 import re
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final, NamedTuple
 
+from inferwatch import secret_file
 from inferwatch.config import ConfigError
 
 KEY: Final = "privacy.key_file"
@@ -123,13 +123,7 @@ def read_keys(path: str, epoch_days: int) -> Keys:
     Raises:
         ConfigError: it cannot be read, or a line is no key; names the line and never what stands in it.
     """
-    try:
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{KEY}: cannot read the file: {getattr(error, 'strerror', 'not a path')}") from None
-    if len(data) > MAX_FILE_BYTES:
-        raise ConfigError(f"{KEY}: the file has more than {MAX_FILE_BYTES} bytes")
+    data = secret_file.whole(KEY, path, MAX_FILE_BYTES)
     keys: dict[str, bytes] = {}
     for number, line in enumerate(data.decode("ascii", "replace").splitlines(), 1):
         if not line.strip() or line.startswith("# "):

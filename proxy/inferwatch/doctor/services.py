@@ -15,7 +15,7 @@ from inferwatch.config import ConfigError, parse_address
 from inferwatch.doctor import machine
 from inferwatch.doctor.finding import Finding, Level
 from inferwatch.doctor.patient import TIMEOUT_S, Patient, TlsFiles
-from inferwatch.token_file import bearer
+from inferwatch.secret_file import bearer
 
 # A series of ours that every scrape brings.
 _UP_QUERY: Final = "inferwatch_build_info"
