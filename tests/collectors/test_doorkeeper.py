@@ -1,15 +1,17 @@
 """The admin port's door over HTTP."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
 from aiohttp import web
+from yarl import URL
 
 from inferwatch.admin_token import digest
 from inferwatch_collectors.access import Access
-from inferwatch_collectors.doorkeeper import Doorkeeper, admits, cookie_name
+from inferwatch_collectors.doorkeeper import Doorkeeper, admits
 
 TOKEN = "0123456789abcdef"
 HTML = {"Accept": "text/html"}
@@ -22,6 +24,13 @@ def _access() -> Access:
 
 @pytest.fixture(name="url")
 async def _url(access: Access) -> AsyncIterator[str]:
+    async with serving(access) as url:
+        yield url
+
+
+@contextlib.asynccontextmanager
+async def serving(access: Access) -> AsyncIterator[str]:
+    """An admin port's door with rooms behind it."""
     door = Doorkeeper(access)
 
     async def secret(_: web.Request) -> web.Response:
@@ -92,12 +101,22 @@ async def test_browsers_sign_out(url: str, session: aiohttp.ClientSession) -> No
 
 
 async def test_cookies_of_other_ports_are_not_ours(url: str, session: aiohttp.ClientSession) -> None:
-    """Two Inferwatches behind tunnels to one host do not sign each other out."""
-    async with session.post(f"{url}/login", data={"token": TOKEN}) as reply:
-        port = reply.url.port
-    names = [cookie.key for cookie in session.cookie_jar]
-    assert names == [f"inferwatch-{port}"]
-    assert cookie_name.__doc__
+    """Two Inferwatches behind tunnels to one host do not sign each other out, nor in."""
+    async with serving(Access({"admin": digest(TOKEN[::-1])})) as other:
+        async with session.post(f"{url}/login", data={"token": TOKEN}) as reply:
+            assert await reply.text() == "money"
+        async with session.get(other) as reply:
+            assert reply.status == 401
+        async with session.post(f"{other}/login", data={"token": TOKEN[::-1]}) as reply:
+            assert await reply.text() == "money"
+        ports = {URL(each).port for each in (url, other)}
+        assert {cookie.key for cookie in session.cookie_jar} == {f"inferwatch-{port}" for port in ports}
+        async with session.post(f"{other}/logout"):
+            pass
+        async with session.get(other) as reply:
+            assert reply.status == 401
+    async with session.get(url) as reply:
+        assert await reply.text() == "money"
 
 
 async def test_a_page_of_another_site(url: str, session: aiohttp.ClientSession, access: Access) -> None:

@@ -50,6 +50,19 @@ def test_the_day_has_all_that_a_day_has() -> None:
     assert any(rule["tenant"] == "hooli" for rule in day.budgets if "tenant" in rule)
 
 
+def test_in_the_day_drift_is_for_patient_people() -> None:
+    """Acme has not the conversations of a reference before the third day."""
+    day = BY_NAME["day"]
+    ends = [*(phase.begins_s for phase in day.phases[1:]), day.round_s]
+    conversations = 0.0
+    for phase, end_s in zip(day.phases, ends, strict=True):
+        shares = {tenant.name: tenant.share for tenant in phase.tenants}
+        share = shares.get(day.learns, 0.0) / sum(shares.values())
+        conversations += day.rate * phase.rate * (end_s - phase.begins_s) * share
+    assert conversations == pytest.approx(440, abs=20)
+    assert 2 * conversations < settings(day, {})["drift"]["reference_requests_min"] < 3 * conversations
+
+
 async def _first_requests(seed: int, free_port: Any) -> dict[str, bytes]:
     """Return the first body of each session that the runaway scenario sends to somebody who refuses everything."""
     seen: dict[str, bytes] = {}
@@ -151,11 +164,16 @@ def test_two_readers_are_told_the_same() -> None:
 
 
 async def test_the_engine_is_slowed_down_by_command(serve: Serve) -> None:
-    """The time to a first token grows by as much, and what is no speed is refused."""
+    """Each step takes as many times longer, a prompt's and an answer's; what is no speed is refused, and changes nothing."""
     client = await serve()
+    before = client.simulator.engine.scheduler.limits
     async with load.aiohttp.ClientSession() as session:
         for body, status in (({"speed": 0.25}, 200), ({"speed": 0}, 400), ({"speed": "fast"}, 400), ({}, 400)):
             async with session.post(f"{client.url}/simulator/speed", json=body) as reply:
                 assert reply.status == status
         async with session.get(f"{client.url}/simulator/gpu") as reply:
             assert (await reply.json())["clock_events"] == ["hw_thermal"]
+    now = client.simulator.engine.scheduler.limits
+    assert now.prefill_tokens_per_s == pytest.approx(before.prefill_tokens_per_s / 4)
+    assert now.decode_step_s_base == pytest.approx(before.decode_step_s_base * 4)
+    assert now.decode_step_s_per_seq == pytest.approx(before.decode_step_s_per_seq * 4)
