@@ -60,7 +60,8 @@ INDEX: Final = """Inferwatch admin port
   POST /feedback   a vote on an answer, with the token of `feedback`
   POST /-/reload   read the configuration anew
   GET  /version
-Where a token is asked for (all but /healthz and /readyz): `Authorization: Bearer TOKEN`, browsers sign in at /login.
+Where a token is asked for (all but /healthz, /readyz and /feedback): `Authorization: Bearer TOKEN`, browsers sign in at
+/login.
 """
 
 

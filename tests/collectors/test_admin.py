@@ -3,7 +3,9 @@
 import asyncio
 import gzip
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -94,6 +96,7 @@ class Port:
         self.flush_gate = asyncio.Event()
         self.flush_gate.set()
         self.session: aiohttp.ClientSession
+        self.routes: set[tuple[str, str]] = set()
         self.url = ""
 
     def service(self) -> Service:
@@ -160,6 +163,11 @@ async def port(nothing_blocks: None) -> AsyncIterator[Port]:
 
     await admin.start(site)
     port.url = f"http://127.0.0.1:{sites[0]._server.sockets[0].getsockname()[1]}"  # type: ignore[union-attr]
+    port.routes = {
+        (route.method, route.resource.canonical)
+        for route in sites[0]._runner.app.router.routes()  # type: ignore[attr-defined]
+        if route.method != "HEAD"
+    }
     async with aiohttp.ClientSession(auto_decompress=False, skip_auto_headers=["Accept-Encoding"]) as session:
         port.session = session
         yield port
@@ -301,10 +309,18 @@ async def test_version(port: Port) -> None:
 
 
 async def test_the_index_names_every_route(port: Port) -> None:
-    """What is there can be found without the manual."""
+    """What is there can be found without the manual: each route, but those of signing in, and no other."""
     _, body, _ = await port.get("/")
-    for path in (b"/metrics", b"/healthz", b"/readyz", b"/config", b"/-/reload", b"/version"):
-        assert path in body
+    told = set(re.findall(r"^  (GET|POST) +(/\S*)", body.decode(), re.MULTILINE))
+    assert told == {(method, path) for method, path in port.routes if path not in ("/login", "/logout")}
+
+
+def test_the_manual_names_every_route() -> None:
+    """Operations says where there is more about each."""
+    page = (Path(__file__).parents[2] / "docs/topics/operations.md").read_text("utf-8")
+    told = page.partition("\nThe admin port: ")[2].partition("\n\n")[0]
+    for method, path in re.findall(r"^  (GET|POST) +(/\S*)", admin_module.INDEX, re.MULTILINE):
+        assert f"`{path}`" in told or f"`{method} {path}`" in told
 
 
 @pytest.mark.parametrize(("fault", "status", "text"), [("", 200, "reloaded\n"), ("workers: no\n", 500, "workers: no")])

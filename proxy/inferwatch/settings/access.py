@@ -15,9 +15,9 @@ class Access(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     token_file: Annotated[
         str,
         Meta(
-            description="File whose first line is the token that the admin port asks for on all paths but `/healthz` "
-            "and `/readyz`. Empty, like the one below: whoever can reach the port may use it. To rotate: write the "
-            "new token, reload."
+            description="File whose first line is the token that the admin port asks for on all paths but `/healthz`, "
+            "`/readyz`, the form to sign in on, and `/feedback`, which has its own. Empty, like the one below: whoever "
+            "can reach the port may use it. To rotate: write the new token, reload."
         ),
     ] = ""
     token_env: Annotated[
