@@ -83,7 +83,7 @@ def _load(arguments: argparse.Namespace) -> Config:
     if loaded.privacy.keeps_content():
         from inferwatch_collectors.privacy import start  # noqa: PLC0415
 
-        start.redactor(loaded.privacy)  # as above
+        start.check(loaded.privacy)  # as above
     if loaded.otlp.exports():
         from inferwatch_collectors.otlp import extras  # noqa: PLC0415
 

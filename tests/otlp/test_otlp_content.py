@@ -1,6 +1,8 @@
 """What was said is gathered within bounds, looked at as a whole, and not kept where it could not be looked at."""
 
+import itertools
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import planted
@@ -18,9 +20,10 @@ from inferwatch_collectors.otlp.keeping import MARGIN_CHARS, Keeper
 from inferwatch_collectors.privacy.base import ScanTimeoutError
 from inferwatch_collectors.privacy.entities import chosen
 from inferwatch_collectors.privacy.keys import Keys
+from inferwatch_collectors.privacy.names import NamesScanner
 from inferwatch_collectors.privacy.pseudonyms import Pseudonyms
 from inferwatch_collectors.privacy.redaction import Redactor
-from inferwatch_collectors.privacy.scanner import Scanner
+from inferwatch_collectors.privacy.scanner import BUDGET_NS, Scanner
 
 CHAT = choose("POST", "/v1/chat/completions", "", True).dialect
 HASHED = Privacy(content="hashed", sample_ratio=1.0, max_text_bytes=4096)
@@ -196,3 +199,23 @@ def test_a_scanner_that_fails_leaves_nothing(
 
     assert keeper.attributes(said, record()) == {}
     assert keeper.results == {result: 1}
+
+
+def test_what_the_model_of_names_could_not_read_is_not_kept(record: Make) -> None:
+    """Whatever it raises, and if it takes too long."""
+    late = Scanner(chosen(["EMAIL"]), clock_ns=itertools.count(0, 2 * BUDGET_NS).__next__)
+    for scanner, model, result in ((Scanner(chosen(["EMAIL"])), fails, "failed"), (late, reads_nothing, "timeout")):
+        keeper = Keeper(Redactor(NamesScanner(scanner, model), Pseudonyms(Keys({"k1": KEY}, 0))))
+        said = hear(Content(HASHED), [(0, ANSWER, "Grace Hopper")], text="")
+
+        assert keeper.attributes(said, record()) == {}
+        assert keeper.results == {result: 1}
+        assert {"PERSON", "PLACE"} <= set(keeper.entities)  # each is counted
+
+
+def fails(text: str) -> Any:
+    raise ZeroDivisionError(text)
+
+
+def reads_nothing(_: str) -> Any:
+    return SimpleNamespace(ents=())

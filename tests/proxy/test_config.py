@@ -363,6 +363,7 @@ def test_the_full_file_has_every_key_and_none_is_ignored() -> None:
     given_tree = msgspec.yaml.decode(path.read_bytes())
     files = {"upstream.tls_ca_file", "tls.cert_file", "tls.key_file", "identity.key_file", "prices.catalogue_file"}
     files |= {"budgets.redis.tls_ca_file", "access.token_file", "access.metrics_token_file"}
+    files |= {"privacy.names_model"}  # and installed, too
     files |= {"access.token_env", "access.metrics_token_env"}  # read by whoever checks the file
     # A GPU is rented or bought, and an address is in one place.
     either = {"cost.hourly_dollars", "budgets.redis.url_file", "budgets.redis.url_env", "feedback.token_env"}

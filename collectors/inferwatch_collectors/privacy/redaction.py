@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from inferwatch_collectors.privacy.base import Finding
+from inferwatch_collectors.privacy.names import NamesScanner
 from inferwatch_collectors.privacy.pseudonyms import Pseudonyms
 from inferwatch_collectors.privacy.scanner import Scanner
 
@@ -37,7 +38,7 @@ class Kept(NamedTuple):
 class Redactor:
     """Says what is kept."""
 
-    def __init__(self, scanner: Scanner, pseudonyms: Pseudonyms) -> None:
+    def __init__(self, scanner: Scanner | NamesScanner, pseudonyms: Pseudonyms) -> None:
         self._scanner = scanner
         self.pseudonyms = pseudonyms
         self.entities = scanner.entities

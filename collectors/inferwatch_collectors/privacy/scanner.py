@@ -94,6 +94,14 @@ class Scanner:
         """Return when the budget of a text that begins now is spent, for all of its readings together."""
         return self._clock_ns() + self._budget_ns
 
+    def is_late(self, deadline_ns: int) -> bool:
+        """Tell whether the budget is spent."""
+        return self._clock_ns() > deadline_ns
+
+    def is_allowed(self, value: str) -> bool:
+        """Tell whether the operator says that this is nobody's secret."""
+        return any(each.fullmatch(value) for each in self._allow)
+
     def scan(self, text: str, deadline_ns: int | None = None) -> list[Finding]:
         """Return what is found, in the order of the text, without overlaps.
 
@@ -161,7 +169,7 @@ class Scanner:
                 value = data[start:end].decode()
                 if not in_context or _believed(entity, value, alone, beside, start, end):
                     canonical = check(value)
-            if canonical is not None and not (self._allow and any(each.fullmatch(value) for each in self._allow)):
+            if canonical is not None and not (self._allow and self.is_allowed(value)):
                 found.append(_Match(start, end, entity.rank, entity.name, canonical))
                 taken[start:end] = b"\1" * (end - start)
             elif rescan and (run := _RUN.search(data, whole[0])) is not None and run.end() < whole[1]:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from inferwatch.config import ConfigError
 from inferwatch.settings.privacy import Privacy
+from inferwatch_collectors.privacy import names
 from inferwatch_collectors.privacy.keys import Keys, read_keys
 
 if TYPE_CHECKING:
@@ -12,17 +13,32 @@ if TYPE_CHECKING:
     from inferwatch_collectors.privacy.scanner import Scanner
 
 
-def redactor(settings: Privacy) -> "Redactor":
-    """Return what says what is kept. Blocking: reads the keys, and makes patterns and tables for some 0.3 s.
+def check(settings: Privacy) -> None:
+    """Look before anything is started. Blocking, for some 0.3 s; a model is looked for and not loaded.
 
     Raises:
-        ConfigError: naming the key: the extra is not installed, a key or a pattern is none, an entity is unknown.
+        ConfigError: naming the key: an extra is not installed, a key or a pattern is none, an entity is unknown.
+    """
+    scanner(settings)
+    keys(settings)
+    if settings.names_model:
+        names.check(settings.names_model)
+
+
+def redactor(settings: Privacy) -> "Redactor":
+    """Return what says what is kept. Blocking, as above, and for seconds where it loads a model.
+
+    Raises:
+        ConfigError: as above, or the model cannot be loaded.
     """
     found = scanner(settings)
     from inferwatch_collectors.privacy.pseudonyms import Pseudonyms  # noqa: PLC0415
     from inferwatch_collectors.privacy.redaction import Redactor  # noqa: PLC0415
 
-    return Redactor(found, Pseudonyms(keys(settings)))
+    pseudonyms = Pseudonyms(keys(settings))
+    if not settings.names_model:
+        return Redactor(found, pseudonyms)
+    return Redactor(names.NamesScanner(found, names.load(settings.names_model), settings.ignore), pseudonyms)
 
 
 def keys(settings: Privacy) -> Keys:
@@ -56,7 +72,8 @@ def scanner(settings: Privacy) -> "Scanner":
     except ValueError as error:
         raise ConfigError(f"privacy.entities: {error}") from None
     try:
-        ignored = {entity.name for entity in chosen(settings.ignore)} if settings.ignore else set()
+        ignored = set(settings.ignore) - set(names.ENTITIES)
+        _ = chosen(ignored)  # are there all of them?
     except ValueError as error:
         raise ConfigError(f"privacy.ignore: {error}") from None
     for place, pattern in (

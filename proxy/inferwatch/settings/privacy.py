@@ -65,6 +65,13 @@ class Privacy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         tuple[str, ...],
         Meta(description="Expressions of RE2: what one of them matches as a whole is kept as it is."),
     ] = ()
+    names_model: Annotated[
+        str,
+        Meta(
+            description="A pipeline of spaCy, by name or folder, that finds names of people and places (`PERSON`, "
+            "`PLACE`); empty: they are not looked for. Needs the extra `ner`."
+        ),
+    ] = ""
     custom: Annotated[tuple[CustomEntity, ...], Meta(description="Entities of your own.")] = ()
     max_text_bytes: Annotated[
         int,
