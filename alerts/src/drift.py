@@ -1,5 +1,5 @@
-"""Traffic or a model that is not what it was. A ticket: it may be false once in twenty weeks, and nobody is hurt
-yet."""
+"""Traffic or a model that is not what it was: a ticket, because it may be false once in twenty weeks, and nobody is hurt
+yet. And a detector that is off: nobody would notice."""
 
 from typing import Final
 
@@ -97,10 +97,119 @@ MODEL_CHANGED: Final = Alert(
     ),
 )
 
+BLIND: Final = Alert(
+    name="InferwatchDriftBlind",
+    severity="ticket",
+    # A week is learnt; who has not enough votes by then has a few more days.
+    expr="inferwatch_drift_judging == 0",
+    for_="10d",
+    summary="Nobody would notice if answers of {{ $labels.model }} for {{ $labels.tenant }} changed: "
+    "there is no reference yet",
+    dashboard="inferwatch-quality",
+    fires=(
+        Case(
+            series={f"inferwatch_drift_judging{{{_MODEL}}}": "0x14600"},
+            at="14500m",
+            labels={**HOST_LABELS, "model": "m", "tenant": "acme"},
+            says="ten days",
+        ),
+    ),
+    silent=(
+        Case(
+            series={f"inferwatch_drift_judging{{{_MODEL}}}": "0x10080 1x5000"}, at="14500m", says="a week of learning"
+        ),
+    ),
+)
+
+CANARY_OFF: Final = Alert(
+    name="InferwatchCanaryOff",
+    severity="ticket",
+    # An engine that is down, or drained, is told by others.
+    expr='max by (job, instance) (inferwatch_canary_off{reason!~"down|draining"}) == 1',
+    # Busy hours end; a deployment without log-probabilities does not. Replies in between begin it anew.
+    for_="6h",
+    summary="Nobody would notice if users were answered by another model: nothing comes of the canary's probes",
+    dashboard="inferwatch-quality",
+    fires=(
+        Case(
+            series={f'inferwatch_canary_off{{{HOST}, reason="no_logprobs"}}': "1x500"},
+            at="400m",
+            labels=HOST_LABELS,
+            says="an engine that gives no log-probabilities",
+        ),
+        Case(
+            series={
+                f'inferwatch_canary_off{{{HOST}, reason="busy"}}': "1x200 _x300",
+                f'inferwatch_canary_off{{{HOST}, reason="timeout"}}': "_x200 1x300",
+            },
+            at="400m",
+            labels=HOST_LABELS,
+            says="one reason after the other",
+        ),
+    ),
+    silent=(
+        Case(
+            series={f'inferwatch_canary_off{{{HOST}, reason="busy"}}': "1x300 _x60 1x300"},
+            at="640m",
+            says="a busy afternoon and a busy night",
+        ),
+        Case(
+            series={f'inferwatch_canary_off{{{HOST}, reason="down"}}': "1x500"},
+            at="400m",
+            says="an engine that is down",
+        ),
+    ),
+)
+
+CANARY_BLIND: Final = Alert(
+    name="InferwatchCanaryBlind",
+    severity="ticket",
+    # A day is learnt; eight models at one probe a minute take six.
+    # Who is not asked any more, under a name of before, need not be judged.
+    expr="""
+        inferwatch_canary_judging == 0
+        and on (job, instance, model)
+        sum by (job, instance, model) (increase(inferwatch_canary_probes_total[1d])) > 0
+    """,
+    for_="8d",
+    summary="Nobody would notice if users of {{ $labels.model }} were answered by another model: the canary has no "
+    "reference, or gets no replies",
+    dashboard="inferwatch-quality",
+    fires=(
+        Case(
+            series={
+                f"inferwatch_canary_judging{{{_CANARY}}}": "0x12000",
+                f'inferwatch_canary_probes_total{{{_CANARY}, result="unserved"}}': "0+1x12000",
+            },
+            at="11900m",
+            labels={**HOST_LABELS, "model": "m"},
+            says="eight days",
+        ),
+    ),
+    silent=(
+        Case(
+            series={
+                f"inferwatch_canary_judging{{{_CANARY}}}": "0x8640 1x3360",
+                f'inferwatch_canary_probes_total{{{_CANARY}, result="ok"}}': "0+1x12000",
+            },
+            at="11900m",
+            says="six days of learning",
+        ),
+        Case(
+            series={
+                f"inferwatch_canary_judging{{{_CANARY}}}": "1x60 0x14000",
+                f'inferwatch_canary_probes_total{{{_CANARY}, result="ok"}}': "0+1x60 60x14000",
+            },
+            at="13900m",
+            says="a name of before",
+        ),
+    ),
+)
+
 
 def group() -> Group:
     return Group(
         name="drift",
-        about="Traffic or a model that is not what it was.",
-        alerts=(DRIFT, MODEL_CHANGED),
+        about="Traffic or a model that is not what it was, and detectors that are off.",
+        alerts=(DRIFT, MODEL_CHANGED, BLIND, CANARY_OFF, CANARY_BLIND),
     )

@@ -201,34 +201,9 @@ THUMBS_DOWN: Final = Alert(
     ),
 )
 
-BLIND: Final = Alert(
-    name="InferwatchDriftBlind",
-    severity="ticket",
-    # A week is learnt; who has not enough votes by then has a few more days.
-    expr="inferwatch_drift_judging == 0",
-    for_="10d",
-    summary="Nobody would notice if answers of {{ $labels.model }} for {{ $labels.tenant }} changed: "
-    "there is no reference yet",
-    dashboard=_BOARD,
-    fires=(
-        Case(
-            series={f"inferwatch_drift_judging{{{_MODEL}}}": "0x14600"},
-            at="14500m",
-            labels={**HOST_LABELS, "model": "m", "tenant": "acme"},
-            says="ten days",
-        ),
-    ),
-    silent=(
-        Case(
-            series={f"inferwatch_drift_judging{{{_MODEL}}}": "0x10080 1x5000"}, at="14500m", says="a week of learning"
-        ),
-    ),
-)
-
-
 def group() -> Group:
     return Group(
         name="quality",
         about="Answers that were of no use, and users who say so.",
-        alerts=(LOOPS, REFUSALS, CUT_ANSWERS, ASKED_AGAIN, ABANDONED, STALLS, THUMBS_DOWN, BLIND),
+        alerts=(LOOPS, REFUSALS, CUT_ANSWERS, ASKED_AGAIN, ABANDONED, STALLS, THUMBS_DOWN),
     )
