@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,11 @@ from harness import PATIENCE_S, until
 
 from inferwatch import tap
 from inferwatch.record import ErrorType, Outcome
+from inferwatch.relay import mirror as mirror_module
+from inferwatch.relay.masking import masked_batch
 from inferwatch.relay.mirror import Mirror
 from inferwatch.relay.observer import Observer, Subject
+from inferwatch.relay.spool import Copy
 from inferwatch.relay.usage_request import Facts
 from inferwatch.settings.traffic import Tap
 
@@ -324,6 +328,20 @@ async def test_hung_collector_makes_finished_requests_go_to_the_spool(
     assert mirror.lost == 0
 
 
+async def test_acknowledgement_of_what_was_told_is_none_of_what_was_not(
+    make: Make, collector: Collector, state_dir: Path
+) -> None:
+    """A collector that wakes up books what it has read; what ended meanwhile it has not been told."""
+    mirror = await hung(make, collector)
+    told = [seq for seq, _, _ in mirror._unacked if isinstance(seq, int)]
+    last = finish(request(mirror))
+    mirror.flush()
+    mirror.data_received(tap.encode(tap.Ack(max(told))))
+    assert [observer.request_id for _, observer, _ in mirror._unacked] == [last]
+    await mirror.close(0.0)
+    assert [frame.request_id for batch in spooled(state_dir) for frame in batch.opens] == [last]
+
+
 async def test_close_with_a_hung_collector_spools_everything(make: Make, collector: Collector, state_dir: Path) -> None:
     """Also what had not been batched yet."""
     mirror = await hung(make, collector)
@@ -372,6 +390,37 @@ async def test_without_a_collector_what_is_finished_is_on_disk_at_once(make: Mak
     assert [frame.id for _, _, frame in mirror._unacked] == [1, 2, 3]
     assert (mirror.spooled, mirror.lost) == (0, 0)
     await mirror.close(0.0)
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["it is known", "it is not known yet"])
+async def test_a_copy_that_could_not_be_made_is_lost_with_the_memory(
+    make: Make, monkeypatch: pytest.MonkeyPatch, *, known: bool
+) -> None:
+    """A fault of ours costs those of one message, and those only that leave the memory, whenever it comes out."""
+    may_fail = threading.Event()
+    faults = iter([ValueError])
+
+    def mask(batch: tap.Batch) -> tap.Batch:
+        may_fail.wait(PATIENCE_S)
+        for fault in faults:
+            raise fault
+        return masked_batch(batch)
+
+    monkeypatch.setattr(mirror_module, "masked_batch", mask)
+    mirror = await make(run=False, max_pending_closes=3)
+    for _ in range(3):
+        finish(request(mirror))
+    mirror.flush()
+    if known:
+        may_fail.set()
+        await until(lambda: isinstance(copy := mirror._unacked[0][0], Copy) and copy.failed)
+    assert mirror.lost == 0
+    for _ in range(5):
+        finish(request(mirror))
+    mirror.flush()
+    may_fail.set()
+    await mirror.close(0.0)
+    assert mirror.lost == 3
 
 
 async def test_full_spool_is_counted(make: Make) -> None:

@@ -2,13 +2,14 @@
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from inferwatch.relay.spool import SpoolWriter
+from inferwatch.relay.spool import Copy, SpoolWriter
 
 
 @pytest.fixture(name="folder")
@@ -79,6 +80,61 @@ async def test_full_file_takes_again_after_the_hand_over(spool: SpoolWriter) -> 
     spool.hand_over()
     await settle(spool)
     assert put(spool, b"x" * 1000, 1)
+
+
+async def test_a_message_counts_by_what_it_came_to(spool: SpoolWriter, folder: Path) -> None:
+    """The size it may have is an estimate; what is less leaves room, and more than the limit is not written."""
+    assert spool.put(lambda: b"x" * 100, 900, 1)
+    assert not put(spool, b"y" * 101, 1)
+    await settle(spool)
+    assert put(spool, b"y" * 101, 1)
+    assert spool.put(lambda: b"z" * 800, 10, 3), "201 + 10 bytes, as far as is known"
+    await settle(spool)
+    assert spool.lost == 3
+    assert not spool.failing
+    assert put(spool, b"y" * 799, 1)
+    await spool.close()
+    assert len(files(folder)["boot-0.ready"]) == 1000
+
+
+async def test_what_comes_while_a_file_is_handed_over_counts_for_the_next(spool: SpoolWriter) -> None:
+    """Whatever the thread has done of it by then."""
+    put(spool, b"x" * 10, 1)
+    spool.hand_over()
+    put(spool, b"x" * 900, 1)
+    await settle(spool)
+    assert not put(spool, b"x" * 101, 1)
+
+
+async def test_the_queue_is_bounded_however_often_it_is_handed_over(spool: SpoolWriter) -> None:
+    """A disk that hangs must not fill the memory."""
+    hang = threading.Event()
+
+    def make() -> bytes:
+        hang.wait()
+        return b"x"
+
+    for _ in range(5):
+        spool.put(make, 400, 1)
+        spool.hand_over()
+    assert not put(spool, b"x" * 400, 1)
+    hang.set()
+    await settle(spool)
+    assert put(spool, b"x" * 400, 1)
+
+
+async def test_of_a_copy_only_what_left_the_memory_is_lost(spool: SpoolWriter) -> None:
+    """The rest is told when there is somebody to tell."""
+
+    def make() -> bytes:
+        raise ValueError
+
+    copy = Copy()
+    assert spool.put(make, 10, 4, copy)
+    copy.only_here = 1
+    await settle(spool)
+    assert copy.failed
+    assert spool.lost == 1
 
 
 async def test_folder_that_cannot_be_made_loses_and_counts(tmp_path: Path) -> None:
@@ -153,3 +209,22 @@ async def test_short_write_leaves_no_half_message(spool: SpoolWriter, folder: Pa
     await spool.close()
     assert files(folder) == {"boot-0.ready": b"first|"}
     assert spool.lost == 5
+
+
+async def test_short_writes_in_a_row_leave_no_hole(spool: SpoolWriter, folder: Path) -> None:
+    """What was queued meets the same full disk, of which a little is free again each time."""
+    put(spool, b"first|", 1)
+    await settle(spool)
+    file: Any = spool._file
+
+    def write_less() -> bytes:
+        spool._file = ShortFile(file, 2)  # type: ignore[assignment]
+        return b"third|"
+
+    spool._file = ShortFile(file, 4)  # type: ignore[assignment]
+    put(spool, b"second|", 1)
+    spool.put(write_less, 6, 1)
+    await settle(spool)
+    await spool.close()
+    assert files(folder) == {"boot-0.ready": b"first|"}
+    assert spool.lost == 2

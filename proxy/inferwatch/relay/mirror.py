@@ -16,6 +16,7 @@ import itertools
 import logging
 import os
 import secrets
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -27,7 +28,7 @@ import msgspec
 from inferwatch import tap
 from inferwatch.relay.masking import masked_batch
 from inferwatch.relay.observer import Observer
-from inferwatch.relay.spool import SpoolWriter
+from inferwatch.relay.spool import Copy, SpoolWriter
 from inferwatch.settings.traffic import Tap
 
 log = logging.getLogger(__name__)
@@ -50,11 +51,11 @@ SPOOL_BATCH: Final = 500
 SPOOLED_BYTES: Final = 1024
 USAGE_BYTES: Final = 128
 
-# In place of the number of the batch that told of a request.
-UNSENT: Final = 0
-COPIED: Final = -1  # and it is in the spool file, too
+# In place of the number of the batch that told of a request: no acknowledgement reaches it.
+UNSENT: Final = sys.maxsize
 
-_Entry = tuple[int, Observer, tap.Close]
+# The batch that told of it, or its copy in the spool file while there is nobody to tell.
+_Entry = tuple[int | Copy, Observer, tap.Close]
 
 
 class Mirror(asyncio.Protocol):
@@ -196,7 +197,7 @@ class Mirror(asyncio.Protocol):
 
     def _keep_without_collector(self) -> None:
         """Opens and heads are made again from the observers that are still open; reads are lost and counted already."""
-        fresh = [(UNSENT, *entry) for entry in zip(self._closed_observers, self._closes, strict=True)]
+        fresh: list[_Entry] = [(UNSENT, *entry) for entry in zip(self._closed_observers, self._closes, strict=True)]
         self._unacked.extend(fresh if self._transport is not None else self._copied(fresh))
         for read in self._reads:
             if (still_open := self._open.get(read[0])) is not None:
@@ -210,10 +211,12 @@ class Mirror(asyncio.Protocol):
     def _spool_oldest(self) -> None:
         count = min(max(len(self._unacked) - self._settings.max_pending_closes, SPOOL_BATCH), len(self._unacked))
         entries = [self._unacked.popleft() for _ in range(count)]
-        fresh = [entry for entry in entries if entry[0] != COPIED]
-        copied = count - len(fresh)
-        taken = not fresh or self._write_down(fresh, len(fresh))
-        refused = (0 if taken else len(fresh)) + (copied if self._spool.failing else 0)
+        fresh = [entry for entry in entries if not isinstance(entry[0], Copy)]
+        refused = 0 if not fresh or self._write_down(fresh) else len(fresh)
+        for copy, _, _ in entries:
+            if isinstance(copy, Copy):
+                copy.only_here += 1
+                refused += copy.failed
         self.spooled += count - refused
         self._refused += refused
         if refused:
@@ -223,17 +226,16 @@ class Mirror(asyncio.Protocol):
         """Write finished requests down that stay in memory as well. Those that the disk takes come back marked."""
         kept: list[_Entry] = []
         for start in range(0, len(entries), SPOOL_BATCH):
-            part = entries[start : start + SPOOL_BATCH]
-            fresh = [entry for entry in part if entry[0] != COPIED]
-            taken = not fresh or self._write_down(fresh, 0)
-            kept += [(COPIED, observer, frame) for _, observer, frame in part] if taken else part
+            part, copy = entries[start : start + SPOOL_BATCH], Copy()
+            taken = self._write_down(part, copy)
+            kept += [(copy, observer, frame) for _, observer, frame in part] if taken else part
         return kept
 
-    def _write_down(self, entries: list[_Entry], lost_if_refused: int) -> bool:
-        """Have them written to the spool, without what was said; False if it is full."""
+    def _write_down(self, entries: list[_Entry], copy: Copy | None = None) -> bool:
+        """Have them written to the spool, without what was said; False if it is full. A `copy`: they stay in memory."""
         batch = _resent(0, entries)
         size = sum(SPOOLED_BYTES + len(frame.tail) + len(frame.usages) * USAGE_BYTES for frame in batch.closes)
-        return self._spool.put(lambda: _encoded(masked_batch(batch))[0], size, lost_if_refused)
+        return self._spool.put(lambda: _encoded(masked_batch(batch))[0], size, len(entries), copy)
 
     # the connection
 
@@ -294,7 +296,7 @@ class Mirror(asyncio.Protocol):
         for message in self._reader.feed(data):
             if isinstance(message, tap.Ack):
                 unacked = self._unacked
-                while unacked and unacked[0][0] <= message.seq:
+                while unacked and isinstance(seq := unacked[0][0], int) and seq <= message.seq:
                     unacked.popleft()
                 waited, self._acked_seq = self._acked_seq < self._resent_seq, message.seq
                 if waited:

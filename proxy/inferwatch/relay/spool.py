@@ -1,15 +1,18 @@
 """Where finished requests go when there is no collector and memory is full: a file beside the ledger.
 
 The file is a run of tap messages, `<boot>-<n>.spool`; handed over, it is renamed to `.ready`. Making a message and
-writing it happens in one thread, in order, so that neither a slow disk nor a crowd of requests delays a token; the
-queue to that thread is bounded by the size limit of the file.
+writing it happens in one thread, in order, so that neither a slow disk nor a crowd of requests delays a token.
+
+What the thread made of a message comes back to the loop, and all accounts are kept there: a message counts by the size
+it may have until it is written, and by its own from then on. The queue to the thread is bounded like the file.
 """
 
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import IO
@@ -17,69 +20,100 @@ from typing import IO
 log = logging.getLogger(__name__)
 
 
+class Copy:
+    """A message whose requests are in memory as well, until each is forgotten there."""
+
+    __slots__ = ("failed", "only_here")
+
+    def __init__(self) -> None:
+        self.failed = False  # it is in no file
+        self.only_here = 0  # requests
+
+
 class SpoolWriter:
-    """Appends messages for the collector to find."""
+    """Appends messages for the collector to find. For one loop; `_append` and `_rename` are its thread's."""
 
     def __init__(self, folder: Path, boot: str, max_bytes: int) -> None:
         self._folder = folder
         self._boot = boot
         self._max_bytes = max_bytes
-        self._bytes = 0
-        self._number = 0
+        self._bytes = 0  # of the present file, with what is queued for it
+        self._queued_bytes = 0  # for it, and for those before
+        self._handed_over = 0  # files
         self._used = False
-        self._file: IO[bytes] | None = None
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
+        self._number = 0
+        self._file: IO[bytes] | None = None
         self.failing = False  # the disk has refused something of the present file
-        self.lost = 0  # requests that the disk refused
+        self.lost = 0  # requests that the disk or a fault of ours has cost
 
-    def put(self, make: Callable[[], bytes], size: int, requests: int) -> bool:
+    def put(self, make: Callable[[], bytes], size: int, requests: int, copy: Copy | None = None) -> bool:
         """Queue one message, which the thread makes; False if there is no room for it.
 
-        `size`: how many bytes it may have. `requests` are counted as lost if the disk refuses, or `make` does.
+        `size`: how many bytes it may have. If the disk refuses, or `make` does, `requests` are counted as lost; of a
+        `copy`, those that are no longer in memory.
         """
-        if self._bytes + size > self._max_bytes or self.failing:
+        if max(self._bytes, self._queued_bytes) + size > self._max_bytes or self.failing:
             return False
         self._bytes += size
+        self._queued_bytes += size
         self._used = True
-        self._thread.submit(self._append, make, requests).add_done_callback(partial(self._appended, requests))
+        done = asyncio.wrap_future(self._thread.submit(self._append, make))
+        done.add_done_callback(partial(self._appended, self._handed_over, size, requests, copy))
         return True
 
-    def _appended(self, requests: int, done: Future[None]) -> None:
-        if (error := done.exception()) is not None:  # a fault of ours; its text may quote a request
-            self.lost += requests
+    def _appended(
+        self, file: int, size: int, requests: int, copy: Copy | None, done: "asyncio.Future[int | None]"
+    ) -> None:
+        written: int | None = 0
+        if (error := done.exception()) is None:
+            written = done.result()
+        else:  # a fault of ours; its text may quote a request
             log.error("spool_fault type=%s", type(error).__name__)
+        self._queued_bytes -= size
+        if file == self._handed_over:
+            self._bytes += (written or 0) - size
+            self.failing |= written is None
+        if written:
+            return
+        if copy is None:
+            self.lost += requests
+        else:
+            copy.failed = True
+            self.lost += copy.only_here
 
     def hand_over(self) -> None:
         """Give the file to the collector, and begin another the next time."""
         if self._used:
-            self._used = False
+            self._used = self.failing = False  # another file is another try
+            self._bytes = 0
+            self._handed_over += 1
             self._thread.submit(self._rename)
 
     async def close(self) -> None:
         """Write out and hand over."""
         self.hand_over()
-        done: Future[None] = self._thread.submit(lambda: None)
-        await asyncio.wrap_future(done)
+        await asyncio.wrap_future(self._thread.submit(lambda: None))
         self._thread.shutdown(wait=False)
 
-    def _append(self, make: Callable[[], bytes], requests: int) -> None:
+    def _append(self, make: Callable[[], bytes]) -> int | None:
+        """Return how many bytes were written: 0 if there is no room after all, None if the disk refuses."""
         message = make()
         try:
             if self._file is None:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 self._file = self._path("spool").open("ab", buffering=0)
-            start = self._file.tell()
+            start = self._file.seek(0, os.SEEK_END)  # not where a part that was cut off again has ended
+            if start + len(message) > self._max_bytes:
+                return 0
             if self._file.write(message) == len(message):
-                return
+                return len(message)
             self._file.truncate(start)  # the disk is full: half a message would make the rest unreadable
         except OSError:
             pass
-        self.failing = True
-        self.lost += requests
+        return None
 
     def _rename(self) -> None:
-        self.failing = False  # another file is another try
-        self._bytes = 0
         if self._file is None:
             return
         with contextlib.suppress(OSError):
