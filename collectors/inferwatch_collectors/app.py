@@ -221,7 +221,6 @@ class Collector:
         present = Present(
             store=self._parts.store,
             engine_watch=self._engine,
-            config=lambda: self._config,
             upstream=lambda: self._probe,
             draining=lambda: self._draining,
             has_port=bool(settings.data_port),

@@ -77,6 +77,18 @@ async def test_switched_off(
     assert store.series(m.ENGINE_SCRAPE_FAILURES) == []
 
 
+async def test_what_the_engine_is(store: MetricStore, tasks: TaskSet, free_port: Callable[[], int]) -> None:
+    """As it is configured, also where nobody scrapes it; otherwise not known before it was met."""
+    config = configured(free_port(), enabled=False)
+    watch = EngineWatch(store, Traffic(), tasks)
+    assert watch.engine == ""
+    watch.start(config, "engine:1")
+    assert watch.engine == ""
+    told = msgspec.structs.replace(config.upstream, engine="sglang")
+    watch.reconfigure(msgspec.structs.replace(config, upstream=told), "engine:1")
+    assert watch.engine == "sglang"
+
+
 async def test_another_engine(store: MetricStore, tasks: TaskSet, free_port: Callable[[], int]) -> None:
     """After a reload with another upstream that is scraped, and the old one no longer has a present."""
     first, second = free_port(), free_port()

@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from inferwatch.config import Config
-from inferwatch.engines import AUTO
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.engine.watch import EngineWatch
 from inferwatch_collectors.metric_store import MetricStore
@@ -16,7 +14,6 @@ class Present(NamedTuple):
 
     store: MetricStore
     engine_watch: EngineWatch
-    config: Callable[[], Config]
     upstream: Callable[[], UpstreamProbe]
     draining: Callable[[], bool]
     has_port: bool  # our own data port is known
@@ -38,5 +35,4 @@ class Present(NamedTuple):
 
     def engine(self) -> str:
         """Return what the engine is, "" if that is not known."""
-        configured = self.config().upstream.engine
-        return self.engine_watch.engine if configured == AUTO else configured
+        return self.engine_watch.engine

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 
 from inferwatch.config import Config
+from inferwatch.engines import AUTO
 from inferwatch.record import LateCount, RequestRecord
 from inferwatch.tasks import TaskSet
 from inferwatch_collectors.engine.monitor import EngineMonitor, Traffic
@@ -62,7 +63,9 @@ class EngineWatch:
 
     @property
     def engine(self) -> str:
-        """What the engine is, "" before it was met."""
+        """What the engine is: as configured, else as its metrics say; "" before it was met."""
+        if self._config is not None and self._config.upstream.engine != AUTO:
+            return self._config.upstream.engine
         return "" if self._monitor is None else self._monitor.engine
 
     @property
