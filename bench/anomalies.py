@@ -33,9 +33,9 @@ from inferwatch_collectors.anomalies.spend import (
     Terms,
 )
 from inferwatch_collectors.anomalies.watch import KINDS, AnomalyWatch
-from inferwatch_collectors.budgets.forecast import HOURS_OF_WEEK
 from inferwatch_collectors.cardinality import CardinalityGuard
 from inferwatch_collectors.metric_store import MetricStore
+from inferwatch_collectors.wall_time import HOURS_OF_WEEK
 
 DEFAULTS: Final = Anomalies()
 

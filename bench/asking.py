@@ -8,7 +8,7 @@ from typing import Final
 from bench.spending import MONDAY
 
 from inferwatch.record import Outcome, RequestRecord
-from inferwatch_collectors.budgets.forecast import HOUR_S
+from inferwatch_collectors.wall_time import HOUR_S
 
 BEGIN_S: Final = float(MONDAY * HOUR_S)
 DAY_S: Final = 86_400.0

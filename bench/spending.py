@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from inferwatch_collectors.anomalies.spend import BUCKET_S, BUCKETS_PER_HOUR
-from inferwatch_collectors.budgets.forecast import HOUR_S, HOURS_OF_WEEK, hour_of_week
+from inferwatch_collectors.wall_time import HOUR_S, HOURS_OF_WEEK, hour_of_week
 
 # A Monday's midnight, in hours since 1970.
 MONDAY: Final = 20_001 * 24 - 24 * ((20_001 + 3) % 7)

@@ -24,7 +24,7 @@ from inferwatch_collectors.booking import Link
 from inferwatch_collectors.canary.watch import CanaryWatch
 from inferwatch_collectors.doorkeeper import Doorkeeper
 from inferwatch_collectors.drift.watch import DriftWatch
-from inferwatch_collectors.drift.words import as_text
+from inferwatch_collectors.drift_report import as_text, joined
 from inferwatch_collectors.exposition import Exposition
 from inferwatch_collectors.feedback.service import MAX_BODY_BYTES, FeedbackService
 from inferwatch_collectors.live.routes import LivePage
@@ -219,7 +219,7 @@ class Admin:
         if self._service.drift is None:
             return web.Response(status=503, text="there is no drift to report of\n")
         probed = None if self._service.canary is None else self._service.canary.report()
-        report = msgspec.structs.replace(self._service.drift.report(), canary=probed)
+        report = joined(self._service.drift.report(), probed)
         if request.query.get("format") == "text":
             return web.Response(text=as_text(report))
         return _json(200, report)

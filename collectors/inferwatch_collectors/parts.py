@@ -26,11 +26,11 @@ from inferwatch_collectors.feedback.comments import RESULTS as COMMENT_RESULTS
 from inferwatch_collectors.feedback.comments import Comments
 from inferwatch_collectors.feedback.service import RESULTS as CALL_RESULTS
 from inferwatch_collectors.feedback.service import FeedbackService
-from inferwatch_collectors.feedback.vote import Asked
 from inferwatch_collectors.gpu.monitor import GpuMonitor
 from inferwatch_collectors.ledger.base import Ledger
 from inferwatch_collectors.ledger.journal import Journal
 from inferwatch_collectors.ledger.sqlite import FILE_NAME, SqliteLedger
+from inferwatch_collectors.ledger.vote import Asked
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_collectors.metrics import TABLE
 from inferwatch_collectors.otlp import environment

@@ -23,7 +23,7 @@ from inferwatch.tap import Open
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import COMBINATION, OTHER, CardinalityGuard, RequestLabels
 from inferwatch_collectors.cost.pricing import Pricing
-from inferwatch_collectors.feedback.vote import Thumb
+from inferwatch_collectors.ledger.vote import Thumb
 from inferwatch_collectors.metric_store import MetricStore, Restored, Row
 from inferwatch_collectors.metrics import TokenType
 from inferwatch_collectors.phase_recorder import PhaseRecorder

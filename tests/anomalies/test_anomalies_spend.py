@@ -17,7 +17,7 @@ from inferwatch_collectors.anomalies.spend import (
     Surprise,
     Terms,
 )
-from inferwatch_collectors.budgets.forecast import HOURS_OF_WEEK, hour_of_week
+from inferwatch_collectors.wall_time import HOURS_OF_WEEK, hour_of_week
 
 MONDAY = 20_001 * 24 - 24 * ((20_001 + 3) % 7)
 TERMS = Terms(tolerance=1.75, min_history_hours=336, bar_weeks=20)

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferwatch_collectors.budgets.forecast import HOUR_S, HOURS_OF_WEEK, forecast, hour_of_week, profile_of
+from inferwatch_collectors.budgets.forecast import forecast, profile_of
+from inferwatch_collectors.wall_time import HOUR_S, HOURS_OF_WEEK, hour_of_week
 
 MONDAY = 20_001 * 24 - 24 * ((20_001 + 3) % 7)  # an hour since 1970 that begins a Monday
 

@@ -13,7 +13,7 @@ from inferwatch_collectors import metrics as m
 from inferwatch_collectors.canary.memory import NAME
 from inferwatch_collectors.canary.prompts import PROMPTS
 from inferwatch_collectors.canary.watch import TRIES, CanaryWatch
-from inferwatch_collectors.drift.words import Report, as_text
+from inferwatch_collectors.drift_report import Report, as_text
 from inferwatch_collectors.metric_store import MetricStore
 
 MONDAY_S = 1_760_313_600.0

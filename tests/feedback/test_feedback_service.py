@@ -17,9 +17,9 @@ from inferwatch_collectors.cardinality import CardinalityGuard
 from inferwatch_collectors.feedback import service as service_module
 from inferwatch_collectors.feedback.comments import Comments
 from inferwatch_collectors.feedback.service import FeedbackService
-from inferwatch_collectors.feedback.vote import Asked
 from inferwatch_collectors.ledger.base import LedgerError, LedgerFault
 from inferwatch_collectors.ledger.sqlite import FILE_NAME, SqliteLedger
+from inferwatch_collectors.ledger.vote import Asked
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_collectors.privacy.base import ScanTimeoutError
 from inferwatch_collectors.privacy.redaction import Redactor

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferwatch_collectors.feedback.vote import MAX_COMMENT_CHARS, Ballot, BallotError, Thumb, read
+from inferwatch_collectors.feedback.vote import MAX_COMMENT_CHARS, Ballot, BallotError, read
+from inferwatch_collectors.ledger.vote import Thumb
 
 
 def body(**fields: Any) -> bytes:

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from inferwatch_collectors.budgets.forecast import HOURS_OF_DAY, HOURS_OF_WEEK, hour_of_week
+from inferwatch_collectors.wall_time import HOURS_OF_DAY, HOURS_OF_WEEK, hour_of_week
 
 _WEEKDAYS: Final = 5
 _DAY_HOURS: Final = 2 * HOURS_OF_DAY  # those of weekdays, then those of the weekend

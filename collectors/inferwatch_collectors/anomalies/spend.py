@@ -26,7 +26,7 @@ import msgspec
 
 from inferwatch_collectors.anomalies.evidence import WEEK_S, Evidence, Signal
 from inferwatch_collectors.anomalies.rhythm import Rhythm, RhythmState
-from inferwatch_collectors.budgets.forecast import HOUR_S, HOURS_OF_WEEK
+from inferwatch_collectors.wall_time import HOUR_S, HOURS_OF_WEEK
 
 BUCKET_S: Final = 300
 BUCKETS_PER_HOUR: Final = HOUR_S // BUCKET_S

@@ -16,12 +16,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
-HOUR_S: Final = 3600
-HOURS_OF_WEEK: Final = 168
-HOURS_OF_DAY: Final = 24
-
-# 1970-01-01 was a Thursday: this many hours after a Monday's midnight.
-EPOCH_HOUR_OF_WEEK: Final = 72
+from inferwatch_collectors.wall_time import HOUR_S, HOURS_OF_DAY, HOURS_OF_WEEK, hour_of_week
 
 # A flat profile counts as much as this many weeks of history: the first week already shows nights and weekends.
 PRIOR_WEEKS: Final = 0.15
@@ -56,11 +51,6 @@ class Forecast(NamedTuple):
     high: float
     exhausted_s: float | None  # by the expected course
     exhausted_early_s: float | None  # by the high one
-
-
-def hour_of_week(hour: int) -> int:
-    """Return the hour of the week (0 is Monday, 0 to 1 o'clock UTC) of `hour`, counted since 1970."""
-    return (hour + EPOCH_HOUR_OF_WEEK) % HOURS_OF_WEEK
 
 
 def profile_of(history: Mapping[int, float], first_hour: int, last_hour: int) -> list[float]:

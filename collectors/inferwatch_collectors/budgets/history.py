@@ -23,12 +23,12 @@ from typing import Final, NamedTuple
 import msgspec
 
 from inferwatch.budget_rules import Names, Rule
-from inferwatch_collectors.budgets.periods import HOUR_S
 from inferwatch_collectors.budgets.spending import Spending
 from inferwatch_collectors.ledger.packing import Shapes
 from inferwatch_collectors.ledger.usage import DAY, HOUR, IDLE, MINUTE, NS_PER_S, USER_DAY, Level
 from inferwatch_collectors.metric_series import MEMO_PREFIX, MemoState, decode_state
 from inferwatch_collectors.report.reading import reading
+from inferwatch_collectors.wall_time import HOUR_S
 
 MARK: Final = "budget_mark"
 

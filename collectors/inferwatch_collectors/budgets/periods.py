@@ -7,10 +7,10 @@ are hours of UTC: a local hour can happen twice, and a budget of an hour that do
 
 import datetime as dt
 import enum
-from typing import Final, NamedTuple
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
-HOUR_S: Final = 3600
+from inferwatch_collectors.wall_time import HOUR_S
 
 
 class PeriodKind(enum.StrEnum):

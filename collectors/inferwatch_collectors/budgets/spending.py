@@ -13,7 +13,8 @@ from typing import Final
 import msgspec
 
 from inferwatch.budget_rules import Rule
-from inferwatch_collectors.budgets.periods import HOUR_S, Period, PeriodKind, period_at
+from inferwatch_collectors.budgets.periods import Period, PeriodKind, period_at
+from inferwatch_collectors.wall_time import HOUR_S
 
 # The forecast needs each hour of the week a few times.
 HISTORY_HOURS: Final = 5 * 7 * 24

@@ -25,8 +25,8 @@ from inferwatch_collectors.canary.prompt import hashed
 from inferwatch_collectors.canary.prompts import PROMPTS
 from inferwatch_collectors.cardinality import sanitize
 from inferwatch_collectors.drift.betting import WEEK_S
-from inferwatch_collectors.drift.watch import hour_of_week
 from inferwatch_collectors.metric_store import MetricStore
+from inferwatch_collectors.wall_time import HOUR_S, hour_of_week
 
 _log: Final = logging.getLogger(__name__)
 
@@ -38,7 +38,6 @@ TRIES: Final = 3
 STALE_TURNS: Final = 10
 STALE_S: Final = 60.0
 
-HOUR_S: Final = 3600
 LOOK_S: Final = 10.0
 
 _SHOWN: Final = (
@@ -171,7 +170,7 @@ class CanaryWatch:
             return
         self._now_s = max(now_s, self._now_s)
         self._wall_s = wall_s
-        hour = hour_of_week(wall_s)
+        hour = hour_of_week(int(wall_s // HOUR_S))
         if hour != self._hour:
             if self._hour >= 0:
                 for each in self._models.values():

@@ -1,14 +1,11 @@
 """The canary in words: is the model the same, since when not, by how much, what else changed. Pure."""
 
-import datetime as dt
 from collections.abc import Iterator, Mapping
-from typing import Final
 
 import msgspec
 
 from inferwatch_collectors.canary.probed import Probed
-
-SECONDS_PER_HOUR: Final = 3600
+from inferwatch_collectors.wall_time import HOUR_S, utc
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -43,7 +40,7 @@ def model_of(probed: Probed, parts: int, around: Mapping[str, str]) -> Model:
             model=probed.model, state="learning", replies=probed.replies, distance_nats=distance, usual_nats=usual
         )
     about = probed.about
-    hours = (about.pinned_s - about.from_s) // SECONDS_PER_HOUR
+    hours = (about.pinned_s - about.from_s) // HOUR_S
     shares = {} if probed.watched is None else {each.feature.name: each.now for each in probed.watched.effects()}
     of = "".join(f", {what} {name}" for what, name in about.around.items())
     return Model(
@@ -51,12 +48,12 @@ def model_of(probed: Probed, parts: int, around: Mapping[str, str]) -> Model:
         state="changed" if probed.signalling else "judging",
         replies=about.replies,
         evidence_weeks=probed.weeks / parts,
-        since=_utc(probed.since_s) if probed.signalling else "",
+        since=utc(probed.since_s) if probed.signalling else "",
         distance_nats=distance,
         usual_nats=usual,
         far_share=shares.get("canary_far"),
         others_share=shares.get("canary_others"),
-        reference=f"number {about.number}, pinned {_utc(about.pinned_s)} from {about.replies} replies in {hours} h{of}",
+        reference=f"number {about.number}, pinned {utc(about.pinned_s)} from {about.replies} replies in {hours} h{of}",
         changed={
             what: (before, now) for what, before in about.around.items() if (now := around.get(what, before)) != before
         },
@@ -99,7 +96,3 @@ def lines(canary: Canary) -> Iterator[str]:
             yield f"{name}: as in the reference, evidence {model.evidence_weeks:.3g} weeks"
         yield f"  reference {model.reference}"
         yield from (f"  {fact}" for fact in _facts(model))
-
-
-def _utc(unix_s: float) -> str:
-    return f"{dt.datetime.fromtimestamp(unix_s, dt.UTC):%Y-%m-%dT%H:%MZ}"

@@ -29,20 +29,16 @@ from inferwatch_collectors.drift.features import Kind, features
 from inferwatch_collectors.drift.following import Followed, Heard
 from inferwatch_collectors.drift.hearing import Hearing, last_said
 from inferwatch_collectors.drift.memory import Key, Memory
-from inferwatch_collectors.drift.profile import HOURS_OF_WEEK
 from inferwatch_collectors.drift.reference import Terms
 from inferwatch_collectors.drift.signals import JUDGED
 from inferwatch_collectors.drift.trigrams import Codebook
 from inferwatch_collectors.drift.votes import Sessions
 from inferwatch_collectors.drift.words import Report, stream_of, told
-from inferwatch_collectors.feedback.vote import Thumb
+from inferwatch_collectors.ledger.vote import Thumb
 from inferwatch_collectors.metric_store import MetricStore
+from inferwatch_collectors.wall_time import HOUR_S, hour_of_week
 
 _log: Final = logging.getLogger(__name__)
-
-HOUR_S: Final = 3600
-# 1970 began on a Thursday, at the 72nd hour of a week that begins on Monday.
-EPOCH_HOUR: Final = 72
 
 # Who is silent for so long while learning makes room for another.
 IDLE_S: Final = 3600.0
@@ -52,11 +48,6 @@ MAX_NAMES: Final = 4096
 HIDE_BEFORE_S: Final = 60.0
 # A command is to be heard within a minute, a reference pins itself then as well.
 LOOK_S: Final = 30.0
-
-
-def hour_of_week(wall_s: float) -> int:
-    """Return the hour of the week, in UTC, from Monday's first, 0."""
-    return (int(wall_s // HOUR_S) + EPOCH_HOUR) % HOURS_OF_WEEK
 
 
 class DriftWatch:
@@ -206,7 +197,7 @@ class DriftWatch:
             return
         self._now_s = max(now_s, self._now_s)
         self._wall_s = wall_s
-        hour = hour_of_week(wall_s)
+        hour = hour_of_week(int(wall_s // HOUR_S))
         if hour != self._hour:
             self._hour = hour
             self._names.clear()  # the guard may have retired some

@@ -1,21 +1,17 @@
 """Drift in words: what moved, by how much, since when, whose. For the log, the report and HTTP. Pure."""
 
-import datetime as dt
 from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
 
-from inferwatch_collectors.canary.words import Canary
-from inferwatch_collectors.canary.words import lines as canary_lines
 from inferwatch_collectors.drift.features import Kind
 from inferwatch_collectors.drift.following import Followed
 from inferwatch_collectors.drift.stream import Effect
+from inferwatch_collectors.wall_time import HOUR_S, utc
 
 # Of each stream: what has less evidence than these did not move, or cannot be told from it.
 TOP: Final = 8
-
-SECONDS_PER_HOUR: Final = 3600
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -53,7 +49,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     weeks_per_false_alarm: float
     text: bool
     streams: tuple[Stream, ...]
-    canary: Canary | None = None  # None: not enabled
 
 
 def told(effect: Effect) -> str:
@@ -76,7 +71,7 @@ def stream_of(followed: Followed, parts: int, thumbs: tuple[int, int] | None = N
             model=followed.model, tenant=followed.tenant, state="learning", votes=followed.votes, up=up, down=down
         )
     about = followed.about
-    hours = (about.pinned_s - about.from_s) // SECONDS_PER_HOUR
+    hours = (about.pinned_s - about.from_s) // HOUR_S
     of = f" of {about.engine_model}" if about.engine_model else ""
     moved = tuple(_moved(effect, parts) for effect in followed.effects()[:TOP])
     return Stream(
@@ -85,8 +80,8 @@ def stream_of(followed: Followed, parts: int, thumbs: tuple[int, int] | None = N
         state="drifted" if followed.signalling else "judging",
         votes=followed.votes,
         evidence_weeks=followed.weeks / parts,
-        since=_utc(followed.since_s) if followed.signalling else "",
-        reference=f"number {about.number}, pinned {_utc(about.pinned_s)} from {about.votes} votes in {hours} h{of}",
+        since=utc(followed.since_s) if followed.signalling else "",
+        reference=f"number {about.number}, pinned {utc(about.pinned_s)} from {about.votes} votes in {hours} h{of}",
         off=tuple(feature.name for feature in followed.watched.off),
         moved=moved,
         up=up,
@@ -123,9 +118,6 @@ def _lines(report: Report) -> Iterator[str]:
     for stream in report.streams:
         yield ""
         yield from _of_stream(stream)
-    if report.canary is not None:
-        yield ""
-        yield from canary_lines(report.canary)
 
 
 def _of_stream(stream: Stream) -> Iterator[str]:
@@ -157,10 +149,6 @@ def _thumbs(stream: Stream) -> Iterator[str]:
 def _notable(stream: Stream) -> Iterable[Moved]:
     """Return what is worth a line: all that carries the signal, or the first three."""
     return stream.moved if stream.state == "drifted" else stream.moved[:3]
-
-
-def _utc(unix_s: float) -> str:
-    return f"{dt.datetime.fromtimestamp(unix_s, dt.UTC):%Y-%m-%dT%H:%MZ}"
 
 
 def _shown(name: str) -> str:

@@ -22,8 +22,9 @@ from inferwatch.record import RequestRecord
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import CardinalityGuard
 from inferwatch_collectors.feedback.comments import Comments
-from inferwatch_collectors.feedback.vote import Asked, Ballot, BallotError, Thumb, Vote, read
+from inferwatch_collectors.feedback.vote import Ballot, BallotError, read
 from inferwatch_collectors.ledger.base import Ledger, LedgerError
+from inferwatch_collectors.ledger.vote import Asked, Thumb, Vote
 from inferwatch_collectors.metric_store import MetricStore
 
 # A comment in JSON, each character escaped.

@@ -1,11 +1,12 @@
-"""A vote as clients send it, and as it is kept. Pure."""
+"""A vote as clients send it. Pure."""
 
-import enum
 import math
 import re
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
+
+from inferwatch_collectors.ledger.vote import Thumb
 
 # The longest that is kept of a comment. What people write under an answer is a sentence or two.
 MAX_COMMENT_CHARS: Final = 4_096
@@ -17,14 +18,6 @@ _LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,63}")
 _ID: Final = re.compile(r"[!-~]{1,200}")
 
 
-class Thumb(enum.StrEnum):
-    """Values of the label `thumb`."""
-
-    UP = "up"
-    DOWN = "down"
-    NONE = "none"  # a score alone
-
-
 class Ballot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What comes over HTTP."""
 
@@ -33,29 +26,6 @@ class Ballot(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     score: float | None = None  # 0 worst, 1 best
     label: str = ""
     comment: str = ""
-
-
-class Vote(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept: one for each request, the last that came."""
-
-    request_id: str
-    wall_ns: int  # Unix time of the vote
-    tenant: str
-    model: str
-    variant: str | None  # the model as the engine calls it; None: the request was still open
-    thumb: Thumb
-    score: float | None
-    label: str
-    comment: str  # as privacy allows
-
-
-class Asked(NamedTuple):
-    """Whose request it was."""
-
-    tenant: str
-    model: str
-    operation: str
-    variant: str | None  # the model as the engine calls it; None: not known yet
 
 
 class BallotError(ValueError):

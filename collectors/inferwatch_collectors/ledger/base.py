@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 from inferwatch.record import LateCount, RequestRecord, Share
-from inferwatch_collectors.feedback.vote import Asked, Vote
+from inferwatch_collectors.ledger.vote import Asked, Vote
 
 # (family, labels, value): one series of the metric store, packed by the store, absolute, and opaque to the ledger.
 MetricRow = tuple[str, bytes, bytes]

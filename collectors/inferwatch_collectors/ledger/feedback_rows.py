@@ -6,8 +6,8 @@ A row outlives its request's only by as much as the vote came later.
 import sqlite3
 from typing import Final
 
-from inferwatch_collectors.feedback.vote import Asked, Thumb, Vote
 from inferwatch_collectors.ledger.packing import Shapes
+from inferwatch_collectors.ledger.vote import Asked, Thumb, Vote
 
 _COLUMNS: Final = "request_id, wall_ns, tenant, model, variant, thumb, score, label, comment"
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from inferwatch.record import LateCount, RequestRecord, Share
-from inferwatch_collectors.feedback.vote import Asked, Vote
 from inferwatch_collectors.ledger.base import LedgerError, MetricRow
 from inferwatch_collectors.ledger.sqlite_store import IN_MEMORY, SqliteStore
+from inferwatch_collectors.ledger.vote import Asked, Vote
 
 _log: Final = logging.getLogger(__name__)
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Final
 
 from inferwatch.record import LateCount, RequestRecord, Share
-from inferwatch_collectors.feedback.vote import Asked, Vote
 from inferwatch_collectors.ledger import feedback_rows
 from inferwatch_collectors.ledger.base import GONE, LedgerError, LedgerFault, LedgerInUseError, MetricRow
 from inferwatch_collectors.ledger.late_rows import add_late
@@ -33,6 +32,7 @@ from inferwatch_collectors.ledger.schema import (
 )
 from inferwatch_collectors.ledger.usage import DAY, HOUR, MINUTE, USER_DAY, Tally
 from inferwatch_collectors.ledger.usage_tables import IDS_PER_QUERY, UsageTables
+from inferwatch_collectors.ledger.vote import Asked, Vote
 
 _log: Final = logging.getLogger(__name__)
 
