@@ -1,31 +1,19 @@
 """From a fault to the message: simulator, the real Inferwatch, Prometheus and Alertmanager, and somebody who is woken.
 
-The rules are those we ship, on a clock DIVISOR times faster: every window, `for` and interval is that much shorter,
-expressions and thresholds are the same. So are Alertmanager's waits. What a page promises ("within") is held to on that
-clock, with some seconds for processes to start and for a busy machine.
+On a fast clock (`tests/support/world.py`). What a page promises ("within") is held to on that clock, with some seconds for
+processes to start and for a busy machine.
 """
 
-import asyncio
-import contextlib
 import itertools
-import re
 import threading
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
-import aiohttp
-import nvml_stand_in
 import pytest
-import yaml
 from alerts.src import build
-from fleet import Host
-from inbox import Inbox, inbox
-from monitoring import ROOT, Alertmanager, Prometheus, closing
-from stack import MODEL, chat, client, send, wait_until
-
-DIVISOR = 30
+from inbox import Inbox
+from stack import MODEL, chat, wait_until
+from world import DIVISOR, World
 
 # A hiccup of two seconds of a shared machine is a minute on this clock, and then another alert may be the first. What
 # arrives wrongly for a reason does so each time.
@@ -37,127 +25,6 @@ WITHIN_S = {
     for alert in reversed(build.alerts())  # of several windows the first counts: the fastest
     if alert.within
 }
-_TIME = re.compile(r"^\d+[smhd]$")
-
-
-def config_for(box: Inbox, folder: Path) -> dict[str, Any]:
-    """Return our Alertmanager configuration: faster, its ways out led to the inbox, a webhook added to each."""
-    config: dict[str, Any] = yaml.safe_load((ROOT / "alerts" / "alertmanager.yml").read_text("utf-8"))
-    secrets = folder / "secrets"
-    secrets.mkdir(parents=True)
-    web = f"http://127.0.0.1:{box.http_port}"
-    (secrets / "slack_url").write_text(f"{web}/slack", "utf-8")
-    (secrets / "pagerduty_key").write_text("k" * 32, "utf-8")
-    (secrets / "webhook_token").write_text("token", "utf-8")
-    config["global"] |= {
-        "smtp_smarthost": f"127.0.0.1:{box.smtp_port}",
-        "smtp_require_tls": False,
-        "pagerduty_url": f"{web}/pagerduty",
-        "resolve_timeout": "10s",
-    }
-    del config["global"]["smtp_auth_username"], config["global"]["smtp_auth_password_file"]
-    config["templates"] = [str(ROOT / "alerts" / "templates" / "*.tmpl")]
-    _hasten(config["route"])
-    for receiver in config["receivers"]:
-        if receiver["name"] != "none":
-            receiver["webhook_configs"] = [{"url": f"{web}/hook/{receiver['name']}"}]
-    return config
-
-
-def _hasten(route: dict[str, Any]) -> None:
-    for key, value in route.items():
-        if isinstance(value, str) and _TIME.match(value):
-            route[key] = build.divided(value, DIVISOR) if value != "0s" else value
-    for inner in route.get("routes", ()):
-        _hasten(inner)
-
-
-class World:
-    """One host, watched, and what is told of it."""
-
-    def __init__(self, host: Host, prometheus: Prometheus, box: Inbox) -> None:
-        self.host, self.prometheus, self.box = host, prometheus, box
-        self._enough = threading.Event()
-        self._threads: list[threading.Thread] = []
-
-    def send(
-        self,
-        body: dict[str, Any] | Callable[[], dict[str, Any]],
-        *,
-        at_once: int,
-        pause_s: float = 0.1,
-        headers: dict[str, str] | None = None,
-    ) -> None:
-        """Begin to send this, or what is made each time, so many at once, until the end."""
-        made = body if callable(body) else lambda: body
-
-        async def one() -> None:
-            async with client() as session:
-                while not self._enough.is_set():
-                    with contextlib.suppress(aiohttp.ClientError, TimeoutError):
-                        await asyncio.wait_for(send(session, self.host.stack.url, made(), headers=headers or {}), 45)
-                    await asyncio.sleep(pause_s)
-
-        async def all_of_them() -> None:
-            tasks = [one() for _ in range(at_once)]
-            running = asyncio.gather(*tasks, return_exceptions=True)
-            while not self._enough.is_set() and not running.done():
-                await asyncio.sleep(0.1)
-            running.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await running
-
-        self._do(all_of_them)
-
-    def _do(self, what: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        def run() -> None:
-            with contextlib.suppress(asyncio.CancelledError):
-                asyncio.run(what())
-
-        thread = threading.Thread(target=run)
-        self._threads.append(thread)
-        thread.start()
-
-    def close(self) -> None:
-        self._enough.set()
-        for thread in self._threads:
-            thread.join(30)
-
-
-@pytest.fixture(name="make_world")
-def _make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
-    rules = tmp_path / "rules"
-    rules.mkdir()
-    assert build.main(["--rules-to", str(rules), "--divisor", str(DIVISOR)]) == 0
-    opened: list[Any] = []
-    with inbox() as box, closing(_Closer(opened)):
-
-        def make(*simulate_flags: str, **settings: Any) -> World:
-            library, frames = nvml_stand_in.build(tmp_path), nvml_stand_in.capture("h100_idle")
-            settings = {"upstream": {}} | settings  # the usual patience with engines
-            host = Host(tmp_path / "h", library, frames, simulate_flags, **settings)
-            manager, prometheus = Alertmanager(tmp_path), Prometheus(tmp_path)
-            world = World(host, prometheus, box)
-            opened.extend((host, manager, prometheus, world))
-            manager.start(config_for(box, manager.folder))
-            host.start()
-            address = f"127.0.0.1:{manager.port}"
-            prometheus.start({"host1:9480": host.address}, rules=rules, alertmanager=address, interval="1s")
-            wait_until(lambda: bool(prometheus.query("inferwatch_build_info")), "the first scrape")
-            return world
-
-        yield make
-
-
-class _Closer:
-    """Closes what was opened, the last first."""
-
-    def __init__(self, opened: list[Any]) -> None:
-        self._opened = opened
-
-    def close(self) -> None:
-        for each in reversed(self._opened):
-            each.close()
 
 
 def expect(

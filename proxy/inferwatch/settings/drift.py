@@ -25,7 +25,7 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         int,
         Meta(
             ge=1,
-            le=36_000,
+            le=360_000,  # a hundred a second: with texts a seventh of a core
             description="Requests of a model and tenant that are looked at, evenly over the hour; one of a session.",
         ),
     ] = 3_600
