@@ -1,5 +1,5 @@
-"""Traffic or a model that is not what it was: a ticket, because it may be false once in twenty weeks, and nobody is hurt
-yet. And a detector that is off: nobody would notice."""
+"""Traffic or a model that is not what it was: a ticket, because it may be false once in twenty weeks, and nobody is
+hurt yet. And a detector that is off: nobody would notice."""
 
 from typing import Final
 

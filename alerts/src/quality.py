@@ -3,7 +3,7 @@ hurts at once burns a service level. Each looks at a share, of enough requests f
 
 from typing import Final
 
-from alerts.src.alert import HOST, HOST_LABELS, Alert, Case, Group
+from alerts.src.alert import HOST, Alert, Case, Group
 
 from inferwatch import canary
 
@@ -200,6 +200,7 @@ THUMBS_DOWN: Final = Alert(
         ),
     ),
 )
+
 
 def group() -> Group:
     return Group(
