@@ -27,18 +27,8 @@ from inferwatch.board import (
 from inferwatch.budget_rules import Names, TokenRate, digest_of
 from inferwatch.price_book import PriceBook
 from inferwatch.relay import admission
-from inferwatch.relay.admission import (
-    Account,
-    Admission,
-    Budgeting,
-    BudgetRefusal,
-    Need,
-    Wish,
-    fits,
-    generates,
-    is_asked_for,
-    most,
-)
+from inferwatch.relay.admission import Admission, Budgeting, BudgetRefusal
+from inferwatch.relay.reckoning import Account, Need, Wish, fits, generates, is_asked_for, most
 from inferwatch.settings.budgets import Budgets
 
 from .conftest import PRICES, budgets, rule

@@ -13,7 +13,8 @@ import pytest
 
 from inferwatch.board import COMPLETION_TOKENS, RELEASED_EXPECTED, RELEASED_WORST, SPENT, TAKEN_WORST, Board
 from inferwatch.budget_rules import Names, digest_of
-from inferwatch.relay.admission import Admission, Budgeting, Wish
+from inferwatch.relay.admission import Admission, Budgeting
+from inferwatch.relay.reckoning import Wish
 from inferwatch.settings.budgets import Budgets
 
 from .conftest import PRICES, budgets, rule
@@ -68,7 +69,8 @@ from pathlib import Path
 from inferwatch.board import Board
 from inferwatch.budget_rules import Names
 from inferwatch.price_book import PriceBook
-from inferwatch.relay.admission import Admission, Budgeting, Wish
+from inferwatch.relay.admission import Admission, Budgeting
+from inferwatch.relay.reckoning import Wish
 from inferwatch.settings.budgets import BudgetRule, Budgets
 from inferwatch.settings.prices import PriceRule
 rule = BudgetRule(name="acme", tenant="acme", limit=Decimal(5), on_limit="reject")

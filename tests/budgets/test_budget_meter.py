@@ -16,7 +16,8 @@ from hypothesis.stateful import rule as step
 from inferwatch.board import COUNT_MASK, KNOWN, RELEASED_WORST, SPENT, TAKEN_WORST, Board
 from inferwatch.budget_rules import Names, digest_of
 from inferwatch.record import ErrorType, LateCount, Outcome, RequestRecord, Share
-from inferwatch.relay.admission import Admission, Budgeting, BudgetRefusal, Wish
+from inferwatch.relay.admission import Admission, Budgeting, BudgetRefusal
+from inferwatch.relay.reckoning import Wish
 from inferwatch.settings.budgets import Budgets
 from inferwatch.tap import Open
 from inferwatch_collectors import metrics as m

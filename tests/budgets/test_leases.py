@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferwatch.board import CEILING, Board
-from inferwatch.relay.admission import Account, Need, fits
+from inferwatch.relay.reckoning import Account, Need, fits
 from inferwatch.settings.sharing import Redis
 from inferwatch_collectors.budgets.absence import Absence
 from inferwatch_collectors.budgets.giving_up import GivenUp

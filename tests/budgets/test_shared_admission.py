@@ -19,7 +19,8 @@ from inferwatch.board import (
 )
 from inferwatch.budget_rules import Names, digest_of
 from inferwatch.relay import admission
-from inferwatch.relay.admission import Admission, Budgeting, BudgetRefusal, Wish
+from inferwatch.relay.admission import Admission, Budgeting, BudgetRefusal
+from inferwatch.relay.reckoning import Wish
 from inferwatch.settings.sharing import Redis
 
 from .conftest import PRICES, budgets, rule

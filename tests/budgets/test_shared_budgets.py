@@ -16,7 +16,8 @@ from hypothesis.stateful import rule as step
 
 from inferwatch.board import H_INITIAL, Board
 from inferwatch.record import RequestRecord
-from inferwatch.relay.admission import Admission, BudgetRefusal, Wish
+from inferwatch.relay.admission import Admission, BudgetRefusal
+from inferwatch.relay.reckoning import Wish
 from inferwatch.settings.sharing import Redis
 from inferwatch.tap import Open
 from inferwatch_collectors import metrics as m

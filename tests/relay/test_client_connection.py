@@ -9,7 +9,7 @@ from harness import Client, EngineSide, Rig, Start, chunk, chunked, get, ok, pos
 
 from inferwatch.relay import handling, heads
 from inferwatch.relay.client_connection import MAX_HELD_BYTES, UPLOAD_LINGER_S, ClientConnection
-from inferwatch.relay.upstream import Pool
+from inferwatch.relay.pool import Pool
 
 OFFER = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA")
 CHUNKED = wire("POST /x HTTP/1.1\nHost: h\nTransfer-Encoding: chunked\n\n")

@@ -11,7 +11,7 @@ from inferwatch.engines import UNKNOWN, VLLM
 from inferwatch.relay import engine_probe
 from inferwatch.relay.engine_probe import Engine as Known
 from inferwatch.relay.engine_probe import fetch
-from inferwatch.relay.upstream import Pool
+from inferwatch.relay.pool import Pool
 
 
 @pytest.fixture(name="engine")

@@ -9,8 +9,9 @@ from harness import configured
 
 from inferwatch.board import Board
 from inferwatch.budget_rules import Names
-from inferwatch.relay.admission import Admission, BudgetRefusal, Wish
+from inferwatch.relay.admission import Admission, BudgetRefusal
 from inferwatch.relay.gatekeeping import Gatekeeper
+from inferwatch.relay.reckoning import Wish
 
 NAMES = Names("acme", "", "", "m")
 WISH = Wish(100, max_tokens=100)

@@ -8,7 +8,8 @@ from harness import Message, Rig, Start, chunk, get, ok, post, until, wire
 
 from inferwatch.budget_rules import Names
 from inferwatch.relay import room
-from inferwatch.relay.admission import Admission, BudgetRefusal, Wish
+from inferwatch.relay.admission import Admission, BudgetRefusal
+from inferwatch.relay.reckoning import Wish
 
 RESERVED = ((3, 10, 100, 100), (5, 1, 2, 2))
 SPENT = BudgetRefusal("acme", "budget `acme` is spent", 3600, spent=True)

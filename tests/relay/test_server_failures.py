@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from harness import Client, EngineSide, Rig, Start, chunk, configured, get, ok, post, sse, until, wire
 
-from inferwatch.relay.upstream import Pool
+from inferwatch.relay.pool import Pool
 from inferwatch.relay.worker import _pool
 
 STREAM = wire("HTTP/1.1 200 OK\nContent-Type: text/event-stream\nTransfer-Encoding: chunked\n\n")

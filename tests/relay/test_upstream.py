@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferwatch.record import ErrorType
-from inferwatch.relay.upstream import ConnectError, Connection, Header, Pool
+from inferwatch.relay.pool import ConnectError, Pool
+from inferwatch.relay.upstream import Connection, Header
 
 END = frozenset({"complete", "failed", "stale", "upgraded"})
 

@@ -155,7 +155,7 @@ class Standing:
         return self.spent + (self.held.expected if self.by_expected else self.held.worst)
 
     def ceiling_for(self, ahead: Pair) -> int:
-        """Return the ceiling under which requests that need `ahead` would be let in: `relay.admission.fits`."""
+        """Return the ceiling under which requests that need `ahead` would be let in: `relay.reckoning.fits`."""
         worst = self.spent + self.held.worst + ahead.worst
         if not self.by_expected:
             return worst

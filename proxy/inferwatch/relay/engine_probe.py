@@ -12,7 +12,8 @@ from typing import Final
 from inferwatch.engines import AUTO, Profile, profile_of
 from inferwatch.record import ErrorType
 from inferwatch.relay.engine_identity import Answer, identify
-from inferwatch.relay.upstream import ConnectError, Connection, Header, Pool
+from inferwatch.relay.pool import ConnectError, Pool
+from inferwatch.relay.upstream import Connection, Header
 from inferwatch.relay.usage_filter import NO_FINGERPRINT, Fingerprint
 
 log = logging.getLogger(__name__)

@@ -18,8 +18,9 @@ from inferwatch.relay.admission import BudgetRefusal
 from inferwatch.relay.client_request import Request, chunk
 from inferwatch.relay.exchange import Exchange, Refusal
 from inferwatch.relay.observer import Observer
+from inferwatch.relay.pool import ConnectError
 from inferwatch.relay.tunnel import Tunnel
-from inferwatch.relay.upstream import SWITCHING_PROTOCOLS, ConnectError, Connection
+from inferwatch.relay.upstream import SWITCHING_PROTOCOLS, Connection
 from inferwatch.relay.usage_request import Facts
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Final
 from inferwatch.budget_rules import Names
 from inferwatch.record import ErrorType, Outcome
 from inferwatch.relay import heads
-from inferwatch.relay.admission import Admission, BudgetRefusal, Gate, Reserved, Wish, generates
+from inferwatch.relay.admission import Admission, BudgetRefusal, Gate, Reserved
 from inferwatch.relay.cutting import Cutting
 from inferwatch.relay.details_filter import DetailsFilter
+from inferwatch.relay.reckoning import Wish, generates
 from inferwatch.relay.upstream import Header
 from inferwatch.relay.usage_filter import NO_FINGERPRINT, Fingerprint, Hide, UsageFilter
 from inferwatch.relay.usage_request import Facts

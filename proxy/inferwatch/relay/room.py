@@ -9,9 +9,10 @@ State: the gate, and how many wait.
 import asyncio
 from typing import Final
 
-from inferwatch.relay.admission import BudgetRefusal, Gate, is_asked_for
+from inferwatch.relay.admission import BudgetRefusal, Gate
 from inferwatch.relay.heads import RequestHead
 from inferwatch.relay.observer import Observer
+from inferwatch.relay.reckoning import is_asked_for
 from inferwatch.relay.usage_request import Facts
 
 # It is settled within a tenth of a second, and a host that needs more of a shared budget is lent it in about that time.

@@ -18,8 +18,8 @@ from inferwatch.relay.exchange import Exchange
 from inferwatch.relay.identity import ANONYMOUS, Identity, Who, clean
 from inferwatch.relay.mirror import Mirror
 from inferwatch.relay.observer import Observer, Subject
+from inferwatch.relay.pool import Pool
 from inferwatch.relay.room import Room
-from inferwatch.relay.upstream import Pool
 from inferwatch.tasks import TaskSet
 
 log = logging.getLogger(__name__)

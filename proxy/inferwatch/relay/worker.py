@@ -25,8 +25,8 @@ from inferwatch.relay.gatekeeping import FLUSH_S, Gatekeeper
 from inferwatch.relay.identity import Identity
 from inferwatch.relay.listener import Listener
 from inferwatch.relay.mirror import Mirror
+from inferwatch.relay.pool import Pool
 from inferwatch.relay.server import Relay
-from inferwatch.relay.upstream import Pool
 from inferwatch.settings.traffic import Upstream
 from inferwatch.tasks import TaskSet
 from inferwatch.tenants import TenantTable
