@@ -1,15 +1,18 @@
 """What is found in a text, what is left alone, and that no text makes it slow or unsafe."""
 
+import re
 from itertools import pairwise
 
 import noise
 import planted
 import pytest
+import re2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inferwatch_collectors.privacy.base import Entity, Tier, taken
 from inferwatch_collectors.privacy.entities import ALL, NAMES, chosen
+from inferwatch_collectors.privacy.national import separated_pattern
 from inferwatch_collectors.privacy.scanner import LOOKS_AT_ONCE, Scanner, ScanTimeoutError
 
 FOUND = [
@@ -126,6 +129,35 @@ def test_a_value_is_found_between_any_texts(before: str, kind: str, number: int,
     found = _ALL.scan(text)
 
     assert not set(range(start, start + len(value))) - {place for f in found for place in range(f.start, f.end)}
+
+
+SURE = [each for each in ALL if each.sure_pattern]
+
+
+@pytest.mark.parametrize("entity", SURE, ids=lambda each: each.name)
+@settings(max_examples=100)
+@given(data=st.data())
+def test_no_form_that_needs_no_word_is_passed_over(entity: Entity, data: st.DataObject) -> None:
+    """What is looked for first occurs in everything that the pattern matches and that is written so."""
+    assert entity.sure is not None
+    value = data.draw(st.from_regex(re.compile(entity.pattern, re.ASCII), fullmatch=True))
+
+    assert not entity.sure(value) or re2.search(entity.sure_pattern, f"so {value} it is")
+
+
+@pytest.mark.parametrize("entity", SURE, ids=lambda each: each.name)
+def test_a_text_without_such_a_form_is_passed_over(entity: Entity) -> None:
+    """Else there were no use in it: of lines of logs few are written so."""
+    texts = noise.texts("log lines")
+
+    assert sum(re2.search(entity.sure_pattern, text) is not None for text in texts) < len(texts) / 10
+
+
+def test_a_separator_is_made_to_stand_there_in_each_alternative() -> None:
+    """Classes and escapes are read as such; an alternative without a separator has no form that is sure."""
+    made = separated_pattern(r"(?i)\b\d{3}-?[0-9A-Z] ?\d\b|\b(?:1|2)\.\d\b|\b\d{9}\b|[- ]?x")
+
+    assert made == (r"(?i)\b\d{3}-[0-9A-Z] ?\d\b|\b\d{3}-?[0-9A-Z] \d\b|\b(?:1|2)\.\d\b|[- ]x")
 
 
 def test_an_alone_number_is_judged_by_its_check_digit(scanner: Scanner) -> None:

@@ -47,6 +47,7 @@ class Entity(NamedTuple):
     tier: Tier
     words: tuple[str, ...] = ()  # in lower case; a match needs one beside it unless it is `sure`
     sure: Callable[[str], bool] | None = None  # which written forms need no word; None: by `tier`
+    sure_pattern: str = ""  # RE2: occurs in each text that has such a form, and in few others; "": not known
     # Which forms need no word where they are all there is, as the value of a form's field is.
     alone: Callable[[str], bool] = always
     joined: bool = False  # it may hang on to something by a dot, a dash or an underline, as numbers of parts do
@@ -67,7 +68,7 @@ class Finding(NamedTuple):
 
 def squeezed(value: str) -> str:
     """Return letters and digits alone, in upper case."""
-    return "".join(char for char in value if char.isalnum()).upper()
+    return (value if value.isalnum() else "".join(filter(str.isalnum, value))).upper()
 
 
 def taken(value: str) -> str:

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import ipaddress
 import re
+import string
 from types import ModuleType
 from typing import Final
 
@@ -72,8 +73,10 @@ def not_uniform(value: str) -> str | None:
 
 def mod97(value: str) -> bool:
     """ISO 7064 mod 97-10, as IBAN has it."""
-    turned = value[4:] + value[:4]
-    return int("".join(str(int(char, 36)) for char in turned)) % 97 == 1
+    return int((value[4:] + value[:4]).translate(_BASE_36)) % 97 == 1
+
+
+_BASE_36: Final = {ord(char): str(int(char, 36)) for char in string.ascii_uppercase}
 
 
 @functools.cache

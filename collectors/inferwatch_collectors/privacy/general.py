@@ -193,6 +193,7 @@ GENERAL: Final = (
         _CONTEXT,
         phones.WORDS,
         phones.sure,
+        phones.SURE_PATTERN,
         phones.alone,
         rescan=True,
         shortest=phones.MIN_DIGITS,

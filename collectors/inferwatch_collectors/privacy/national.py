@@ -4,6 +4,8 @@ Most of them are nine to thirteen digits, of which one in ten has the right chec
 `CONTEXT`: it needs a word beside it, or must be all there is of its text, as the value of a form's field is.
 """
 
+import re
+from collections.abc import Iterator
 from typing import Final
 
 from stdnum.au import abn, acn, tfn
@@ -36,9 +38,40 @@ _SHAPED: Final = Tier.SHAPED
 _CONTEXT: Final = Tier.CONTEXT
 
 
+_SEPARATORS: Final = frozenset(" -./:")
+
+
 def separated(value: str) -> bool:
     """Tell whether a number is written in groups, as people write it and counters do not."""
-    return any(char in " -./:" for char in value)
+    return not _SEPARATORS.isdisjoint(value)
+
+
+# A bracket of a group or a flag, an escape, a class, or anything else.
+_TOKEN: Final = re.compile(r"\(\?[a-z]*[:)]|\\.|\[(?:\\.|[^\]])+\]|.")
+
+
+def separated_pattern(pattern: str) -> str:
+    """Return what matches those of `pattern`'s matches that are `separated`: with one of its separators for certain."""
+    flags = "(?i)" if pattern.startswith("(?i)") else ""
+    found: list[str] = []
+    for alternative in _alternatives(_TOKEN.findall(pattern.removeprefix(flags))):
+        for place, token in enumerate(alternative):
+            signs = token.strip("\\[]")
+            if separated(signs) and not any(char.isalnum() or char == "(" for char in signs):
+                behind = alternative[place + 1 :]
+                found.append("".join((*alternative[: place + 1], *(behind[1:] if behind[:1] == ["?"] else behind))))
+    return flags + "|".join(dict.fromkeys(found))
+
+
+def _alternatives(tokens: list[str]) -> Iterator[list[str]]:
+    """Yield what stands between bars that are in no group."""
+    begins = depth = 0
+    for place, token in enumerate([*tokens, "|"]):
+        depth += token.startswith("(")
+        depth -= token == ")"  # noqa: S105 - of a pattern
+        if token == "|" and not depth:  # noqa: S105 - as above
+            yield tokens[begins:place]
+            begins = place + 1
 
 
 _INDIAN_STATES: Final = (
@@ -381,7 +414,7 @@ ELSEWHERE: Final = (
 _RANK: Final = 3
 
 NATIONAL: Final = tuple(
-    entity._replace(rank=_RANK)
+    entity._replace(rank=_RANK, sure_pattern=separated_pattern(entity.pattern) if entity.sure is separated else "")
     for part in (NORTH_AMERICA, BRITAIN, GERMANY, EUROPE, ASIA_AND_PACIFIC, ELSEWHERE)
     for entity in part
 )

@@ -2,10 +2,11 @@
 
 Strategy. One automaton made of all patterns (RE2) passes over the text once and tells which of them occur; most texts
 are done then. If one of those that occur needs a word beside it, a second automaton, made of all words, tells which of
-them can have one. What is left is searched for one by one, and each match is judged: by the characters around it, by
-the words beside it where its entity needs them, and by its check digits. RE2 has no backtracking, every pattern is
-bounded where a false match makes us look again, and what is done for a match does not depend on the text's length: the
-time is linear in the text, whatever stands in it.
+them can have one; and a third, made of what is written so that it needs none, which of the others are worth a look.
+What is left is searched for one by one, and each match is judged: by the characters around it, by the words beside it
+where its entity needs them, and by its check digits. RE2 has no backtracking, every pattern is bounded where a false
+match makes us look again, and what is done for a match does not depend on the text's length: the time is linear in the
+text, whatever stands in it.
 
 It may still be too long. So there is a budget of the thread's own time, which a busy machine does not shorten, and who
 exceeds it gets an exception and no text.
@@ -89,6 +90,7 @@ class Scanner:
         self._all = _any_of(rule.entity.pattern for rule in self._rules)
         # A rule without words has nothing that could stand beside it: a pattern that nothing matches.
         self._words = _any_of(word_pattern(rule.entity.words) or _NOTHING for rule in self._rules)
+        self._sure = _any_of(_sure_pattern(rule.entity) or _NOTHING for rule in self._rules)
 
     def deadline_ns(self) -> int:
         """Return when the budget of a text that begins now is spent, for all of its readings together."""
@@ -126,6 +128,7 @@ class Scanner:
     def _occurring(self, data: bytes, alone: bytes | None) -> "Iterator[tuple[_Rule, re2._Regexp | None]]":
         """Yield the rules of which a match could be believed, and the words that could make it so."""
         beside: frozenset[int] | None = None
+        sure: frozenset[int] | None = None
         for index in sorted(self._all.Match(data) or ()):
             rule = self._rules[index]
             entity = rule.entity
@@ -136,8 +139,13 @@ class Scanner:
                 beside = frozenset(self._words.Match(data) or ())
             if index in beside:
                 yield rule, rule.words
-            elif entity.sure is not None or (alone is not None and entity.alone is not never):
+            elif alone is not None and entity.alone is not never:
                 yield rule, None
+            elif entity.sure is not None:
+                if sure is None:
+                    sure = frozenset(self._sure.Match(data) or ())
+                if index in sure:
+                    yield rule, None
 
     def _search(
         self,
@@ -221,6 +229,10 @@ def _rule(entity: Entity) -> _Rule:
     regexp = _compiled(entity.pattern.encode())
     words = word_pattern(entity.words)
     return _Rule(entity, regexp, _compiled(words.encode()) if words else None, min(regexp.groups, 1))
+
+
+def _sure_pattern(entity: Entity) -> str:
+    return "" if entity.sure is None else entity.sure_pattern or entity.pattern
 
 
 def _any_of(patterns: Iterable[str]) -> "re2.Set":
