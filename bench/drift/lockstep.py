@@ -1,6 +1,6 @@
 """Many streams judged at once: what `drift.stream.Watched` does, with numpy, a step for all of them.
 
-Bins, scores, profiles and prices are the product's own (`reference.fit`, `Pinned.prices`); only the loop over votes is
+Bins, scores, profiles and prices are the product's own (`learning.fit`, `Pinned.prices`); only the loop over votes is
 written a second time here. `check` compares both, vote by vote, and the benchmark does not begin without it.
 """
 
@@ -13,9 +13,11 @@ from bench.drift.streams import Stream
 
 from inferwatch.settings.drift import Drift
 from inferwatch_collectors.drift.betting import CEILING_WEEKS, RATIOS, SHIFTS, SPREADS
+from inferwatch_collectors.drift.bins import cut
 from inferwatch_collectors.drift.features import Feature, Kind
+from inferwatch_collectors.drift.learning import EDGE_VOTES, fit
 from inferwatch_collectors.drift.profile import HOURS_OF_WEEK
-from inferwatch_collectors.drift.reference import EDGE_VOTES, Pinned, Terms, cut, fit, is_steady
+from inferwatch_collectors.drift.reference import Pinned, Terms, is_steady
 from inferwatch_collectors.drift.stream import Watched
 
 DEFAULTS: Final = Drift()

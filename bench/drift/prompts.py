@@ -14,7 +14,7 @@ from bench.drift.lockstep import BAR_WEEKS, terms_of
 from bench.drift.streams import FEATURES
 
 from inferwatch_collectors.drift.following import MIN_VALUES, WORD_VOTES
-from inferwatch_collectors.drift.reference import EDGE_VOTES
+from inferwatch_collectors.drift.learning import EDGE_VOTES
 from inferwatch_collectors.drift.stream import Lesson, Watched
 from inferwatch_collectors.drift.text import read
 from inferwatch_collectors.drift.trigrams import Codebook, Words

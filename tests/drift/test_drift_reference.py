@@ -8,19 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from inferwatch_collectors.drift.bins import cut, psi, tilt, wasserstein
 from inferwatch_collectors.drift.features import Kind
+from inferwatch_collectors.drift.learning import EDGE_VOTES, Learning
 from inferwatch_collectors.drift.profile import HOURS_OF_WEEK
-from inferwatch_collectors.drift.reference import (
-    EDGE_VOTES,
-    Learning,
-    Pinned,
-    Terms,
-    cut,
-    is_steady,
-    psi,
-    tilt,
-    wasserstein,
-)
+from inferwatch_collectors.drift.reference import Pinned, Terms, is_steady
 
 TERMS = Terms.of(540, risk=0.01, tolerance=0.0)
 

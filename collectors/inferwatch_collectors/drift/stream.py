@@ -23,18 +23,11 @@ from typing import Final, NamedTuple
 import msgspec
 
 from inferwatch_collectors.drift.betting import BETS, CEILING_WEEKS, bet
+from inferwatch_collectors.drift.bins import psi, wasserstein
 from inferwatch_collectors.drift.features import Direction, Feature, Kind
+from inferwatch_collectors.drift.learning import Learning, LearningState
 from inferwatch_collectors.drift.profile import HOURS_OF_WEEK
-from inferwatch_collectors.drift.reference import (
-    Learning,
-    LearningState,
-    Pinned,
-    PinnedState,
-    Terms,
-    is_steady,
-    psi,
-    wasserstein,
-)
+from inferwatch_collectors.drift.reference import Pinned, PinnedState, Terms, is_steady
 
 # A vote weighs half after 700 others: recent enough to be "now", enough of them for a share of 1 %.
 MEMORY_VOTES: Final = 1_000.0

@@ -1,0 +1,183 @@
+"""On the way to a reference: what is counted of each feature until it is pinned.
+
+A feature is learnt in two steps, from different requests, so that the bins do not depend on what is counted in them:
+the first EDGE_VOTES values (kept in memory until then, never written down) make the edges, the rest is counted. Beside
+the counts it keeps the sums of scores by hour of the week.
+
+When it is pinned, `fit` makes of that the *profile* (see `profile`) and the *core* distribution p: mixed over the hours
+of the reference by exponential tilts of p, it gives the counts.
+
+Pure.
+"""
+
+from array import array
+from bisect import bisect_left
+from collections.abc import Sequence
+from math import sqrt
+from typing import Final
+
+import msgspec
+
+from inferwatch_collectors.drift.betting import STEPS
+from inferwatch_collectors.drift.bins import cut, eighths, tilt
+from inferwatch_collectors.drift.features import Kind
+from inferwatch_collectors.drift.profile import FLAT, HOURS_OF_WEEK, STEP, Profile, profile_of
+from inferwatch_collectors.drift.reference import Pinned
+
+# Values that make the edges: a 2 % quantile is then the fifth value. Edges need not be good, only fixed.
+EDGE_VOTES: Final = 256
+
+# Rounds of the deconvolution, which gains a digit in two or three.
+ROUNDS: Final = 12
+
+
+class LearningState(msgspec.Struct, array_like=True):
+    """What is written down of a feature whose edges are known; before that, nothing is."""
+
+    kind: str
+    edges: tuple[float, ...]
+    scores: tuple[int, ...]  # in eighths
+    counts: tuple[int, ...]
+    sums: bytes
+    votes: bytes  # empty: in every vote
+
+
+class Learning:
+    """One feature on its way to a reference."""
+
+    __slots__ = ("_eighths", "_sums", "_values", "_votes", "counts", "edges", "kind")
+
+    def __init__(self, kind: Kind, *, partial: bool = False) -> None:
+        """`partial`: not every request has it, and which do may depend on the hour."""
+        self.kind = kind
+        self._values: array[float] | None = array("f")  # None: they have made the edges
+        self.edges: Sequence[float] = ()
+        self._eighths = array("b")  # scores
+        self.counts = array("I")
+        self._sums = array("i", bytes(4 * HOURS_OF_WEEK))  # of scores, in eighths
+        self._votes = array("I", bytes(4 * HOURS_OF_WEEK)) if partial else None
+        if kind is Kind.FLAG:
+            self._cut((0.5,), (0.0, 1.0))
+
+    def _cut(self, edges: Sequence[float], scores: Sequence[float]) -> None:
+        self.edges = array("d", edges)
+        self._eighths = array("b", eighths(scores))
+        self.counts = array("I", bytes(4 * len(scores)))
+        self._values = None
+
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """The score of each bin."""
+        return tuple(each / STEPS for each in self._eighths)
+
+    @property
+    def votes(self) -> int:
+        """How many were counted."""
+        return sum(self.counts)
+
+    def take(self, value: float, hour: int) -> None:
+        """Take a finite value, seen in this hour of the week (0: Monday, midnight to one)."""
+        if self._values is not None:
+            self._values.append(value)
+            if len(self._values) >= EDGE_VOTES:
+                self._cut(*cut(self._values))
+            return
+        place = bisect_left(self.edges, value)
+        self.counts[place] += 1
+        self._sums[hour] += self._eighths[place]
+        if self._votes is not None:
+            self._votes[hour] += 1
+
+    def pin(self, joint: Sequence[int]) -> Pinned | None:
+        """Return the reference of this feature; None if nothing was counted. `joint`: votes by hour of the week."""
+        if self._values is not None or not self.votes:
+            return None
+        sums = [each / STEPS for each in self._sums]
+        return fit(self.kind, tuple(self.edges), self.scores, self.counts, sums, self._votes or joint)
+
+    def state(self) -> LearningState:
+        """Return it to be written down."""
+        votes = b"" if self._votes is None else self._votes.tobytes()
+        return LearningState(
+            self.kind.value,
+            tuple(self.edges),
+            tuple(self._eighths),
+            tuple(self.counts),
+            self._sums.tobytes(),
+            votes,
+        )
+
+    @classmethod
+    def of(cls, state: LearningState) -> "Learning":
+        """Return what was written down.
+
+        Raises:
+            ValueError: it does not fit together.
+        """
+        found = cls(Kind(state.kind), partial=bool(state.votes))
+        if state.edges:
+            if len({len(state.edges) + 1, len(state.scores), len(state.counts)}) != 1:
+                raise ValueError("a reference that does not fit together")
+            found._cut(state.edges, [score / STEPS for score in state.scores])
+            found.counts = array("I", state.counts)
+            found._sums = _hours("i", state.sums)
+            found._votes = _hours("I", state.votes) if state.votes else None
+        return found
+
+
+def _hours(kind: str, data: bytes) -> "array[int]":
+    found = array(kind)
+    found.frombytes(data)
+    if len(found) != HOURS_OF_WEEK:
+        raise ValueError(f"{len(found)} hours, expected {HOURS_OF_WEEK}")
+    return found
+
+
+def fit(
+    kind: Kind,
+    edges: tuple[float, ...],
+    scores: tuple[float, ...],
+    counts: Sequence[int],
+    sums: Sequence[float],
+    votes: Sequence[int],
+) -> Pinned:
+    """Return the reference that these counts make. Sums of scores and votes are by hour of the week.
+
+    A feature that nearly every vote has may be told the votes of all: they are taken in proportion.
+    """
+    seen = sum(counts)
+    total = seen + len(counts)
+    pooled = [(count + 1) / total for count in counts]
+    mean = sum(share * score for share, score in zip(pooled, scores, strict=True))
+    variance = sum(share * (score - mean) ** 2 for share, score in zip(pooled, scores, strict=True))
+    part = seen / max(1, sum(votes))
+    in_hours = [round(each * part) for each in votes]
+    found = profile_of(sums, in_hours, sum(sums) / max(1, seen), variance, seen - max(counts))
+    core = tuple(pooled) if found is FLAT else _core(pooled, scores, found, votes, mean, sqrt(variance))
+    return Pinned(kind, edges, scores, tuple(counts), found, core)
+
+
+def _core(
+    pooled: Sequence[float],
+    scores: Sequence[float],
+    profile: Profile,
+    votes: Sequence[int],
+    mean: float,
+    unit: float,
+) -> tuple[float, ...]:
+    """Return the distribution whose tilts, mixed as the reference's hours were, give the pooled one."""
+    mixture: dict[float, float] = {}
+    total = sum(votes) or 1
+    for hour, count in enumerate(votes):
+        offset = round(profile.at(hour) / (4 * STEP)) * (4 * STEP)  # twenty of them are enough
+        mixture[offset] = mixture.get(offset, 0.0) + count / total
+    core = list(pooled)
+    for _ in range(ROUNDS):
+        mixed = [0.0] * len(core)
+        for offset, weight in mixture.items():
+            tilted = tilt(core, scores, mean + offset * unit)
+            mixed = [have + weight * share for have, share in zip(mixed, tilted, strict=True)]
+        core = [share * want / have for share, want, have in zip(core, pooled, mixed, strict=True)]
+        whole = sum(core)
+        core = [share / whole for share in core]
+    return tuple(core)
