@@ -54,8 +54,8 @@ NOISE: Final = (
     "and more."
 )
 SPEED: Final = (
-    f"CPU µs per kB, texts of {texts.TEXT_CHARS} characters. *Kept* is all that is done where `hashed` keeps a text: "
-    "escapes and base64 undone, looked at again, pseudonyms put in."
+    f"CPU µs per kB, texts of {texts.TEXT_CHARS} characters; the cases have some 20. *Kept* is all that "
+    "is done where `hashed` keeps a text: escapes and base64 undone, looked at again, pseudonyms put in."
 )
 WORST: Final = (
     "{texts} texts made to keep the scanner busy (`tests/support/worst_cases.py`): near matches of each pattern, "
@@ -85,6 +85,8 @@ def main() -> None:
         "nothing but personal data": texts.full(),
         "log lines": texts.logs(),
     }
+    if given:
+        speed["the cases, one by one"] = [case.text for case in given]
     work = {
         "texts": {"cases": [case.text for case in given], "planted": [case.text for case in own]}
         | {kind: noise.texts(kind) for kind in noise.KINDS},

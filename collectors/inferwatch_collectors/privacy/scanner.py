@@ -117,6 +117,8 @@ class Scanner:
         found: list[_Match] = []
         taken = bytearray(len(data))
         for rule, words in self._occurring(data, alone):
+            if taken.find(0) < 0:  # a value that is all there is
+                break
             beside = _Beside(words, data) if words is not None else None
             self._search(rule, data, alone, beside, deadline_ns, found, taken)
         return _characters(data, text.isascii(), _merged(found))
@@ -209,9 +211,9 @@ class _Beside:
 
 def _believed(entity: Entity, value: str, alone: bytes | None, beside: _Beside | None, start: int, end: int) -> bool:
     """Tell whether what is a number of some kind by its form alone is one where it stands."""
-    if entity.sure is not None and entity.sure(value):
-        return True
     if alone is not None and len(alone) == end - start and alone == value.encode() and entity.alone(value):
+        return True
+    if entity.sure is not None and entity.sure(value):
         return True
     return beside is not None and beside.has(start, end)
 
