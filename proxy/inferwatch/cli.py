@@ -3,21 +3,16 @@
 import argparse
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Final, NamedTuple
 
 import msgspec
 
 from inferwatch import __version__, admin_token, config, progress, redis_address
 from inferwatch.config import Config, ConfigError
-from inferwatch.settings.base import MAX_SECONDS
+from inferwatch.flags import EXIT_OK, EXIT_RUNTIME, EXIT_USAGE, OneLineParser, positive
 from inferwatch.tenants import MIN_SECRET_BYTES, read_table
-
-EXIT_OK: Final = 0
-EXIT_RUNTIME: Final = 1
-EXIT_USAGE: Final = 2
 
 # Names the file for every command that reads it: in a container the health check and `docker exec … inferwatch report`
 # then see the configuration that `serve` does.
@@ -37,16 +32,6 @@ _FLAGS: Final = {
     "--token-file": ("access.token_file", "FILE", "token of the admin port; see docs/topics/operations.md"),
     "--log-level": ("log.level", "LEVEL", "debug, info, warning or error (default info)"),
 }
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """Usage errors in one line, and no abbreviations: a new flag must not change what an old script means."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{**kwargs, "allow_abbrev": False})
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_USAGE, f"inferwatch: {message}; see `{self.prog} --help`\n")
 
 
 class Command(NamedTuple):
@@ -143,19 +128,9 @@ def _version(_: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value <= MAX_SECONDS:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
-    return value
-
-
 def _healthcheck_flags(parser: argparse.ArgumentParser) -> None:
     _config_flags(parser)
-    parser.add_argument("--timeout-s", type=_positive, default=3.0, help="give up after this (default 3)")
+    parser.add_argument("--timeout-s", type=positive, default=3.0, help="give up after this (default 3)")
 
 
 def _healthcheck(arguments: argparse.Namespace) -> int:
@@ -178,78 +153,27 @@ def _healthcheck(arguments: argparse.Namespace) -> int:
 
 
 def _simulate_flags(parser: argparse.ArgumentParser) -> None:
-    from inferwatch_simulator.config import SimulatorConfig  # noqa: PLC0415
+    from inferwatch_simulator import command  # noqa: PLC0415
 
-    parser.add_argument("--config", metavar="FILE", help="YAML file with any setting of the simulator")
-    for name, default in msgspec.to_builtins(SimulatorConfig()).items():
-        if isinstance(default, bool):
-            parser.add_argument(_flag(name), dest=name, action="store_true", default=None, help="as vLLM's flag")
-        else:
-            shown = "off" if default is None else default
-            parser.add_argument(_flag(name), dest=name, metavar="VALUE", help=f"default {shown}")
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    command.configure_simulate(parser)
 
 
 def _simulate(arguments: argparse.Namespace) -> int:
-    from inferwatch.yaml_file import read_file  # noqa: PLC0415
-    from inferwatch_simulator import server  # noqa: PLC0415
-    from inferwatch_simulator.config import SimulatorConfig  # noqa: PLC0415
+    from inferwatch_simulator import command  # noqa: PLC0415
 
-    tree = read_file(arguments.config) if arguments.config else {}
-    for name in SimulatorConfig.__struct_fields__:
-        if (value := getattr(arguments, name)) is not None:
-            tree[name] = value
-    try:
-        settings = msgspec.convert(tree, SimulatorConfig, strict=False)
-    except (msgspec.ValidationError, ValueError) as error:
-        raise ConfigError(f"simulate: {config.reworded(str(error))}") from None
-    server.run(settings)
-    return EXIT_OK
-
-
-def _url(text: str) -> str:
-    if not re.fullmatch(r"https?://[^/\s]+/?", text):
-        raise argparse.ArgumentTypeError(f"expected `http://host:port` without a path, got `{text}`")
-    return text
+    return command.simulate(arguments)
 
 
 def _demo_flags(parser: argparse.ArgumentParser) -> None:
-    from inferwatch_simulator.scenarios import SCENARIOS  # noqa: PLC0415
+    from inferwatch_simulator import command  # noqa: PLC0415
 
-    parser.add_argument(
-        "--scenario",
-        choices=[scenario.name for scenario in SCENARIOS],
-        default=SCENARIOS[0].name,
-        help=f"what it shows (default {SCENARIOS[0].name}): "
-        + "; ".join(f"{scenario.name}: {scenario.help}" for scenario in SCENARIOS),
-    )
-    parser.add_argument("--seconds", metavar="S", type=_positive, help="stop after this long (default: at Ctrl-C)")
-    parser.add_argument("--against", metavar="URL", type=_url, help="only the traffic, to what listens there already")
-    parser.add_argument("--rate", metavar="N", type=_positive, help="conversations per second (default the scenario's)")
-    parser.add_argument("--open", action="store_true", help="open the live page in a browser")
-    parser.add_argument("--seed", type=int, default=1, help="the same seed, the same traffic (default 1)")
-    parser.add_argument("--listen", default="127.0.0.1:8080", help="data port; another is taken if it is not free")
-    parser.add_argument("--admin", default="127.0.0.1:9480", help="admin port; another is taken if it is not free")
+    command.configure_demo(parser)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from inferwatch_simulator import demo_start  # noqa: PLC0415
+    from inferwatch_simulator import command  # noqa: PLC0415
 
-    return demo_start.run(
-        demo_start.Options(
-            seconds=arguments.seconds,
-            against=arguments.against,
-            rate=arguments.rate,
-            scenario=arguments.scenario,
-            browser=arguments.open,
-            seed=arguments.seed,
-            listen=arguments.listen,
-            admin=arguments.admin,
-        )
-    )
+    return command.demo(arguments)
 
 
 def _top_flags(parser: argparse.ArgumentParser) -> None:

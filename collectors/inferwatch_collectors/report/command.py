@@ -5,10 +5,10 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 from inferwatch import host, progress
 from inferwatch.config import Config
+from inferwatch.flags import EXIT_OK, EXIT_RUNTIME, EXIT_USAGE
 from inferwatch_collectors.cost import pricing
 from inferwatch_collectors.ledger.sqlite import FILE_NAME
 from inferwatch_collectors.ledger.usage import DAY, LEVELS
@@ -20,10 +20,6 @@ from inferwatch_collectors.report.export import ExportError
 from inferwatch_collectors.report.query import DIMENSIONS, PARAMETERS, Query, QueryError
 from inferwatch_collectors.report.reading import ReadError, reading, usage
 from inferwatch_collectors.report.rendering import FORMATS
-
-EXIT_OK: Final = 0
-EXIT_RUNTIME: Final = 1
-EXIT_USAGE: Final = 2
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
