@@ -27,7 +27,6 @@ from inferwatch import __version__
 from inferwatch.config import Config, ConfigError, parse_address
 from inferwatch.control import Channel
 from inferwatch.memory import settle
-from inferwatch.price_book import PriceBook
 from inferwatch.record import LateCount, RequestRecord
 from inferwatch.tasks import TaskSet
 from inferwatch_collectors import metrics as m
@@ -37,12 +36,11 @@ from inferwatch_collectors.booking import GRACE_NS
 from inferwatch_collectors.canary.asking import Asker, data_url
 from inferwatch_collectors.canary.conditions import Present
 from inferwatch_collectors.canary.probing import Probing
-from inferwatch_collectors.cost.pricing import PriceLists, read_in_thread
 from inferwatch_collectors.engine.watch import EngineWatch
 from inferwatch_collectors.exposition import Exposition
+from inferwatch_collectors.ledger import retention
 from inferwatch_collectors.ledger.base import Ledger, LedgerError, LedgerInUseError
 from inferwatch_collectors.ledger.sqlite import FILE_NAME
-from inferwatch_collectors.ledger.sqlite_store import RETENTION_STEP_ROWS
 from inferwatch_collectors.live.prometheus import Prometheus
 from inferwatch_collectors.live.routes import LivePage
 from inferwatch_collectors.live.service import LiveService
@@ -53,7 +51,7 @@ from inferwatch_collectors.request_log import RequestLog
 from inferwatch_collectors.start import CollectorSettings
 from inferwatch_collectors.supervision import Supervision
 from inferwatch_collectors.tap_server import is_alive
-from inferwatch_collectors.upstream_probe import UpstreamProbe
+from inferwatch_collectors.upstream_probe import UpstreamWatch
 
 _log: Final = logging.getLogger(__name__)
 
@@ -63,10 +61,6 @@ TICK_S: Final = 0.5
 # for their commit: a search for each such handful costs more than all else of a commit, and finds nothing, because
 # there is hardly a cycle in here. The older generations are looked at after ten and a hundred times as many.
 GC_OBJECTS: Final = 20_000
-
-RETENTION_INTERVAL_S: Final = 60.0
-# Between two steps of one retention: commits come first.
-RETENTION_PAUSE_S: Final = 0.05
 
 # Told to stop, the relays are gone already, or will not go; the supervisor kills after 10 s.
 STOP_DRAIN_S: Final = 3.0
@@ -124,11 +118,11 @@ class Collector:
             self._parts.store, self._refresh, self._parts.open_exchanges, self._health, Prometheus(self._config.live)
         )
         self._request_log = RequestLog(self._parts.writer) if settings.config.log.requests else None
-        self._probe = UpstreamProbe(settings.config.upstream.url)
-        self._probing: asyncio.Task[None] | None = None
         file = Path(settings.state_dir) / FILE_NAME if ledger.durable else None
-        self._lists = PriceLists(PriceBook(), ())
-        self._usage = UsageService(file, lambda: PriceBasis(self._lists.book or None, self._lists.compared))
+        self._pricing = self._parts.recorder.pricing
+        self._usage = UsageService(
+            file, lambda: PriceBasis(self._pricing.lists.book or None, self._pricing.lists.compared)
+        )
         self._access = Access(settings.access)
         for reason in REFUSALS:
             self._parts.vitals.count(m.ADMIN_REFUSED, (reason,), partial(self._access.refused.__getitem__, reason))
@@ -138,6 +132,7 @@ class Collector:
         self._stop = asyncio.Event()
         self._exit_code = 0
         self._tasks = TaskSet(self._task_failed)
+        self._upstream = UpstreamWatch(settings.config.upstream.url, self._tasks)
         self._engine = EngineWatch(self._parts.store, self, self._tasks, self._late)
         self._vouched_ns = time.monotonic_ns() if settings.status.get("data_path_alive") else 0
         self.take_status(settings.status)
@@ -151,8 +146,8 @@ class Collector:
             loop.add_signal_handler(number, self._stop.set)
         loop.set_exception_handler(self._callback_failed)
         await self._restore()
-        self._engine.start(self._config, self._probe.name)
-        await self._price()
+        self._engine.start(self._config, self._upstream.probe.name)
+        await self._pricing.take_up(self._config.prices)
         committing = self._tasks.start(self._parts.journal.run(), "journal")
         self._parts.follow_counts()
         if self._parts.otlp is not None:
@@ -163,12 +158,12 @@ class Collector:
         await self._parts.budgets.ready()
         await self._admin.start(self._site)
         self._tasks.spawn(self._parts.spool.run(), "spool")
-        self._probing = self._tasks.start(self._probe.run(), "upstream_probe")
+        self._upstream.start()
         if self._config.canary.enabled:
             self._tasks.spawn(self._canary().run(), "canary")
         self._tasks.spawn(self._parts.gpu.run(), "gpu")
         self._tasks.spawn(self._tick(), "tick")
-        self._tasks.spawn(self._retain(), "retention")
+        self._tasks.spawn(retention.keep(self._ledger), "retention")
         if self._supervised:
             self._tasks.spawn(self._supervision.listen(), "control")
             self._tasks.spawn(self._supervision.beat(), "beat")
@@ -221,24 +216,12 @@ class Collector:
         present = Present(
             store=self._parts.store,
             engine_watch=self._engine,
-            upstream=lambda: self._probe,
+            upstream=lambda: self._upstream.probe,
             draining=lambda: self._draining,
             has_port=bool(settings.data_port),
         )
         asker = Asker(canary, url, secret=self._parts.secret, key=key)
         return Probing(self._parts.canary, asker, present, self._parts.recorder.observer_error)
-
-    async def _price(self) -> None:
-        """Take up the price lists of the configuration; with a catalogue that cannot be read, the rules alone."""
-        prices = self._config.prices
-        try:
-            lists = await read_in_thread(prices)
-        except ConfigError as error:
-            # The supervisor has checked it; the file was changed since.
-            _log.error("prices_not_compared reason=%s", error)
-            lists = PriceLists(PriceBook(prices.rules), ())
-        self._lists = lists
-        self._parts.recorder.pricing.use(lists)
 
     async def _shut_down(self, committing: asyncio.Task[None]) -> None:
         self._draining = True
@@ -315,7 +298,8 @@ class Collector:
     def _condition(self) -> Condition:
         # The relays were there before us: until they have reconnected, the supervisor's word counts as a report.
         stamps = [*relay_stats(self._parts.tap.links()), self._vouched_ns]
-        return Condition([stamp for stamp in stamps if stamp], self._probe.name, self._probe.up, self._draining)
+        probe = self._upstream.probe
+        return Condition([stamp for stamp in stamps if stamp], probe.name, probe.up, self._draining)
 
     def _health(self) -> dict[str, Any]:
         condition = self._condition()
@@ -340,7 +324,8 @@ class Collector:
         vitals.gauge(m.DRAINING, int(self._draining))
         if self._parts.otlp is not None:
             self._parts.otlp.refresh(vitals)
-        vitals.gauge(m.UPSTREAM_UP, None if self._probe.up is None else int(self._probe.up), (self._probe.name,))
+        probe = self._upstream.probe
+        vitals.gauge(m.UPSTREAM_UP, None if probe.up is None else int(probe.up), (probe.name,))
 
     # --- what is open: `engine.monitor.Traffic`
 
@@ -378,15 +363,6 @@ class Collector:
         assert self._parts.otlp is not None
         self._parts.otlp.tick(now_s, self._parts.recorder.open_ids, self._refresh)
 
-    async def _retain(self) -> None:
-        while True:
-            await asyncio.sleep(RETENTION_INTERVAL_S)
-            try:
-                while await self._ledger.retain(time.time_ns()) >= RETENTION_STEP_ROWS:
-                    await asyncio.sleep(RETENTION_PAUSE_S)
-            except LedgerError as error:
-                _log.warning("retention_failed reason=%s", error)
-
     # --- the supervisor: `supervision.Listener`
 
     def stop(self, *, orphaned: bool) -> None:
@@ -398,15 +374,10 @@ class Collector:
         """Take up a new configuration."""
         old, self._config = self._config, config
         if config.prices != old.prices or config.prices.catalogue_file:
-            self._tasks.spawn(self._price(), "prices")
-        fresh = UpstreamProbe(config.upstream.url)
-        if fresh.name != self._probe.name:
-            self._parts.vitals.gauge(m.UPSTREAM_UP, None, (self._probe.name,))
-            self._probe = fresh
-            if self._probing is not None:
-                self._probing.cancel()
-            self._probing = self._tasks.start(fresh.run(), "upstream_probe")
-        self._engine.reconfigure(config, self._probe.name)
+            self._tasks.spawn(self._pricing.take_up(config.prices), "prices")
+        if gone := self._upstream.use(config.upstream.url):
+            self._parts.vitals.gauge(m.UPSTREAM_UP, None, (gone,))
+        self._engine.reconfigure(config, self._upstream.probe.name)
         self._parts.budgets.reconfigure(config, self._tasks)
         if config.log.requests != (self._request_log is not None):
             if self._request_log is not None:

@@ -5,8 +5,7 @@ that to the frames of the tap and, at the end, makes the one immutable record.
 
 * Whole copies are the best source. When some are missing, the relay's own notes in `Close` fill in: its last usage of a
   choice where that is further along, its final usage, and how the answer finished from its tail.
-* The transport's verdict stands, but it cannot see into the answer: an error inside a 200 and an end without a finish
-  are found here.
+* How it ended is the transport's verdict, refined by what stands in the answer (`verdict`).
 * What may have been missed is unknown, never guessed: no first-token time after a hole before it, no gap across a hole.
 
 Two thousand streams are open at once, so nothing here keeps request bodies or text of answers; a stream's state is a
@@ -26,6 +25,7 @@ from inferwatch_collectors.dialects.body import UNREAD, Body, EventStream, Recor
 from inferwatch_collectors.dialects.content import Listener
 from inferwatch_collectors.dialects.select import NDJSON, STREAMED, choose
 from inferwatch_collectors.dialects.timings import NO_TIMINGS, from_headers
+from inferwatch_collectors.verdict import first_token_missing, judged
 
 # Gaps waiting for `drain_gaps`, called for each batch (100 ms). A stream at 10,000 tokens/s fills 1,000; the rest is
 # room for a caller that fell behind. Above it samples are cut from the histogram and counted, the record still has
@@ -38,10 +38,6 @@ NO_BOUND_TOKENS: Final = 1_000_000_000
 # A key of `Close.usages`: the usage of the whole answer.
 FINAL_USAGE_KEY: Final = -1
 
-_TIMEOUTS: Final = frozenset(
-    {ErrorType.CONNECT_TIMEOUT, ErrorType.FIRST_BYTE_TIMEOUT, ErrorType.IDLE_TIMEOUT, ErrorType.TOTAL_TIMEOUT}
-)
-
 # Members at hand: before Python 3.12 each mention of one (`Outcome.OK`) calls a descriptor, each `Outcome(text)` three
 # functions.
 _OK: Final = Outcome.OK
@@ -51,11 +47,6 @@ _ERRORS: Final = {error.value: error for error in ErrorType}
 
 # What libraries make: nobody is called like that.
 _MADE_ID: Final = re.compile(r"[0-9a-f]{32}|[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
-
-# Values of `RequestRecord.first_token_missing`; they become a label.
-FIRST_TOKEN_MISSING_REASONS: Final = frozenset(
-    {"client_abort", "upstream_error", "timeout", "error_event", "interrupted", "tap_gap", "unreadable", "empty"}
-)
 
 
 def chosen_id(request_id: str) -> str:
@@ -215,7 +206,9 @@ class Exchange:
         if seen.lossy and self._selection.dialect.reads and self._status < 400:
             self._fill_in(close)
         error = _ERRORS.get(close.error, ErrorType.INTERNAL)
-        return self._record(*self._judge(outcome, error, close.status), close)
+        status, streamed = self._status or close.status, self._streamed()
+        verdict = judged(seen, self._selection.dialect, outcome, error, status, streamed=streamed)
+        return self._record(*verdict, close)
 
     def interrupted(self, stamp_ns: int) -> RequestRecord:
         """End it because its relay died, with what was seen so far."""
@@ -295,63 +288,17 @@ class Exchange:
         if seen.timings is NO_TIMINGS and len(seen.choices) <= 1:
             seen.timings = last.timings
 
-    # --- verdicts
-
     def _streamed(self) -> bool:
         """Whether the answer came as a stream; before any head, whether one was asked for."""
         if self._body is None:
             return self.opened.stream
         return self._selection.framing in STREAMED
 
-    def _judge(self, outcome: Outcome, error: ErrorType, sent_status: int) -> tuple[Outcome, ErrorType]:
-        """Refine the transport's verdict by what stands in the answer."""
-        seen = self._seen
-        status = self._status or sent_status
-        if outcome is _OK and status < 400 and not seen.error:
-            return (Outcome.STREAM_ERROR, ErrorType.NO_FINISH) if self._unfinished() else (outcome, error)
-        if outcome is Outcome.CLIENT_ABORT and seen.done:
-            # It left after the end mark, without waiting for the end of the transfer.
-            outcome, error = Outcome.OK, ErrorType.NONE
-        if outcome is Outcome.OK and status >= 400:
-            outcome = Outcome.UPSTREAM_ERROR if status >= 500 else Outcome.REJECTED
-        if error is ErrorType.NONE and outcome in {Outcome.UPSTREAM_ERROR, Outcome.REJECTED} and status >= 400:
-            error = ErrorType.ENGINE_5XX if status >= 500 else ErrorType.ENGINE_4XX
-        if seen.error and outcome in {Outcome.OK, Outcome.CLIENT_ABORT, Outcome.STREAM_ERROR}:
-            # Whatever happened to the connection afterwards, this is why.
-            return Outcome.REJECTED if seen.refused else Outcome.STREAM_ERROR, ErrorType.ENGINE_EVENT
-        if outcome is Outcome.OK and self._unfinished():
-            return Outcome.STREAM_ERROR, ErrorType.NO_FINISH
-        return outcome, error
-
-    def _unfinished(self) -> bool:
-        """Whether a generated stream, seen whole, ended before its choices did."""
-        seen = self._seen
-        if seen.lossy or not self._selection.dialect.generates or not self._streamed():
-            return False
-        return self._selection.dialect.unfinished(seen)
-
     def _first_token_missing(self, outcome: Outcome, error: ErrorType) -> str:
-        """Return why there is no first token, "" where there is one or none is to be expected."""
-        seen = self._seen
         # An engine's 503 is plain JSON, also where the client waits for a stream.
         streamed = self._streamed() or (self.opened.stream and outcome is Outcome.UPSTREAM_ERROR)
-        if not streamed or not self._selection.dialect.generates or outcome is Outcome.REJECTED:
-            return ""
-        if seen.first_ns != UNKNOWN_NS:
-            return ""
-        if seen.first_token_missed:
-            return "tap_gap"
-        if error in _TIMEOUTS:
-            return "timeout"
-        if error is ErrorType.ENGINE_EVENT:
-            return "error_event"
-        if outcome in {Outcome.CLIENT_ABORT, Outcome.INTERRUPTED, Outcome.UPSTREAM_ERROR}:
-            return outcome.value
-        if outcome is Outcome.STREAM_ERROR and error is not ErrorType.NO_FINISH:
-            return Outcome.UPSTREAM_ERROR.value
-        if self._body is UNREAD:
-            return "unreadable"
-        return "tap_gap" if seen.lossy else "empty"
+        dialect, unread = self._selection.dialect, self._body is UNREAD
+        return first_token_missing(self._seen, dialect, outcome, error, streamed=streamed, unread=unread)
 
     # --- the record
 

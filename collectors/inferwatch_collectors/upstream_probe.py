@@ -9,6 +9,8 @@ import contextlib
 from typing import Final
 from urllib.parse import urlsplit
 
+from inferwatch.tasks import TaskSet
+
 INTERVAL_S: Final = 2.0
 TIMEOUT_S: Final = 1.0
 
@@ -47,3 +49,30 @@ class UpstreamProbe:
         with contextlib.suppress(OSError):
             await writer.wait_closed()
         return True
+
+
+class UpstreamWatch:
+    """The probe of the present upstream."""
+
+    def __init__(self, url: str, tasks: TaskSet) -> None:
+        self.probe = UpstreamProbe(url)
+        self._tasks = tasks
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to probe."""
+        self._task = self._tasks.start(self.probe.run(), "upstream_probe")
+
+    def use(self, url: str) -> str:
+        """Probe another upstream, unless it is the same; return the name of the one that is not probed any more, or "".
+
+        Once probing has begun.
+        """
+        fresh, old = UpstreamProbe(url), self.probe.name
+        if fresh.name == old:
+            return ""
+        self.probe = fresh
+        if self._task is not None:
+            self._task.cancel()
+        self.start()
+        return old

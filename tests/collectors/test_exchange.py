@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from inferwatch.record import ErrorType, Outcome, RequestRecord, TokenClass, TokenSource
 from inferwatch.tap import Close, Head, Open
 from inferwatch_collectors import exchange as exchange_module
-from inferwatch_collectors.exchange import FIRST_TOKEN_MISSING_REASONS, Exchange
+from inferwatch_collectors.exchange import Exchange
+from inferwatch_collectors.verdict import FIRST_TOKEN_MISSING_REASONS
 
 MS = 1_000_000
 ARRIVAL = 1_000 * MS

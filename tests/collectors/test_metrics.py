@@ -7,8 +7,8 @@ import pytest
 
 from inferwatch.record import Outcome
 from inferwatch_collectors import metrics
-from inferwatch_collectors.exchange import FIRST_TOKEN_MISSING_REASONS
 from inferwatch_collectors.metrics import BY_NAME, LABELS, REQUEST, TABLE, Kind, Metric
+from inferwatch_collectors.verdict import FIRST_TOKEN_MISSING_REASONS
 
 # OpenTelemetry semantic conventions v1.41, docs/gen-ai/gen-ai-metrics.md
 DURATION_1_41 = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from inferwatch.tasks import TaskSet
 from inferwatch_collectors import upstream_probe
-from inferwatch_collectors.upstream_probe import UpstreamProbe
+from inferwatch_collectors.upstream_probe import UpstreamProbe, UpstreamWatch
 
 
 @pytest.fixture
@@ -76,6 +77,28 @@ async def test_run_follows_the_upstream(monkeypatch: pytest.MonkeyPatch, port: i
             await asyncio.sleep(0.005)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_another_upstream(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    """It is probed instead of the old one; the same, by another path or password, goes on."""
+    monkeypatch.setattr(upstream_probe, "INTERVAL_S", 0.01)
+
+    def failed(name: str, error: BaseException) -> None:
+        raise AssertionError(name) from error
+
+    tasks = TaskSet(failed)
+    watch = UpstreamWatch("http://127.0.0.1:1", tasks)
+    watch.start()
+    first, probing = watch.probe, watch._task
+    assert watch.use("http://user:secret@127.0.0.1:1") == ""
+    assert watch.probe is first
+    assert watch.use(f"http://127.0.0.1:{port}") == "127.0.0.1:1"
+    async with asyncio.timeout(10):
+        while watch.probe.up is not True:
+            await asyncio.sleep(0.005)
+    assert probing is not None
+    assert probing.cancelled()
+    await tasks.close()
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ Without price rules the basis `price` is off, and that nothing has a price is no
 """
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime, time
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
+from inferwatch.config import ConfigError
 from inferwatch.price_book import NO_TOKENS, PriceBook
 from inferwatch.price_rates import has_something_to_price
 from inferwatch.record import LateCount, RequestRecord
@@ -21,6 +23,8 @@ from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import RequestLabels
 from inferwatch_collectors.cost.catalogue import Comparison, comparisons
 from inferwatch_collectors.metric_store import Counter, MetricStore
+
+_log: Final = logging.getLogger(__name__)
 
 
 class PriceLists(NamedTuple):
@@ -49,7 +53,8 @@ class Pricing:
 
     def __init__(self, store: MetricStore) -> None:
         self._store = store
-        self._book = PriceBook()
+        self.lists = PriceLists(PriceBook(), ())
+        self._book = self.lists.book
         self._compared: list[tuple[Comparison, Counter]] = []
 
     def use(self, lists: PriceLists) -> None:
@@ -60,12 +65,22 @@ class Pricing:
         names = {(comparison.name,) for comparison in lists.compared}
         gone = {labels for labels in self._store.series(m.COMPARISON_DOLLARS) if labels not in names}
         self._store.retire(("catalogue_entry",), gone)
-        self._book = lists.book
+        self.lists, self._book = lists, lists.book
         self._compared = []
         for comparison in lists.compared:
             midnight = datetime.combine(comparison.as_of, time.min, UTC)
             self._store.gauge(m.COMPARISON_PRICE_TIMESTAMP, (comparison.name,)).set(midnight.timestamp())
             self._compared.append((comparison, self._store.counter(m.COMPARISON_DOLLARS, (comparison.name,))))
+
+    async def take_up(self, prices: Prices) -> None:
+        """Use what a configuration says; with a catalogue that cannot be read, the rules alone."""
+        try:
+            lists = await read_in_thread(prices)
+        except ConfigError as error:
+            # The supervisor has checked it; the file was changed since.
+            _log.error("prices_not_compared reason=%s", error)
+            lists = PriceLists(PriceBook(prices.rules), ())
+        self.use(lists)
 
     def priced(self, record: RequestRecord) -> RequestRecord:
         """Return `record` with its price, or as it is if it has none."""
