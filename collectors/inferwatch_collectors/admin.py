@@ -20,7 +20,6 @@ from prometheus_client import ProcessCollector
 from inferwatch import __version__, canary
 from inferwatch_collectors import exposition
 from inferwatch_collectors.access import Access
-from inferwatch_collectors.booking import Link
 from inferwatch_collectors.canary.watch import CanaryWatch
 from inferwatch_collectors.doorkeeper import Doorkeeper
 from inferwatch_collectors.drift.watch import DriftWatch
@@ -28,6 +27,7 @@ from inferwatch_collectors.drift_report import as_text, joined
 from inferwatch_collectors.exposition import Exposition
 from inferwatch_collectors.feedback.service import MAX_BODY_BYTES, FeedbackService
 from inferwatch_collectors.live.routes import LivePage
+from inferwatch_collectors.open_requests import Link
 from inferwatch_collectors.report.service import Answer
 
 # A relay reports every second.

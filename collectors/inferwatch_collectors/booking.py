@@ -24,13 +24,14 @@ from msgspec.structs import replace
 from inferwatch.record import RequestRecord
 from inferwatch.tap import Batch, Close, FrameError, Head, Hello, Open, Read
 from inferwatch_collectors.bare_record import bare_record, death
-from inferwatch_collectors.cardinality import OTHER, RequestLabels
+from inferwatch_collectors.cardinality import OTHER
 from inferwatch_collectors.dialects.base import CUT_REASONS
 from inferwatch_collectors.exchange import Exchange
 from inferwatch_collectors.fence import Fence
 from inferwatch_collectors.ledger.recent_ids import RecentIds
 from inferwatch_collectors.listening import Audience, Audiences
-from inferwatch_collectors.neighbours import Blocked, Neighbours, Prompt, noted
+from inferwatch_collectors.neighbours import Blocked, Neighbours, noted
+from inferwatch_collectors.open_requests import Entry, Link
 from inferwatch_collectors.recorder import Recorder
 
 NS_PER_S: Final = 1_000_000_000
@@ -55,40 +56,6 @@ READS_PER_BREATH: Final = 20
 Watcher = tuple[str, Callable[[RequestRecord], object]]
 
 T = TypeVar("T")
-
-
-class _Entry:
-    """One open request of one relay."""
-
-    __slots__ = ("exchange", "labels", "opened", "plain", "plain_bytes", "prompt")
-
-    def __init__(self, opened: Open) -> None:
-        self.opened = opened
-        self.exchange: Exchange | None = None  # None: not watched, or given up after a fault
-        self.labels: RequestLabels | None = None  # None: booked before, so it counts for nothing
-        self.plain = True  # the answer is kept whole until its end
-        self.plain_bytes = 0
-        self.prompt: Prompt | None = None  # None: too light to hold up others
-
-
-class Link:
-    """One relay process on one connection. Made by `Booking.connect`."""
-
-    def __init__(self, hello: Hello, now_ns: int) -> None:
-        self.worker = hello.worker
-        self.pid = hello.pid
-        self.boot = hello.boot
-        self.connected_ns = now_ns
-        self.stats_ns = 0  # when its last Stats came; 0: none yet
-        self.lag_ns = 0  # the worst of its loop in the second before that
-        self.told_ns = 0  # when that was sent: all that the relay saw before has been applied
-        self.entries: dict[int, _Entry] = {}
-
-    def exchanges(self) -> Iterator[Exchange]:
-        """Yield what is open and being read."""
-        for entry in self.entries.values():
-            if entry.exchange is not None and entry.labels is not None:
-                yield entry.exchange
 
 
 class Budgets(Protocol):
@@ -205,7 +172,7 @@ class Booking:
             self._open(link, opened, booked, now_ns)
         for head in batch.heads:
             self._head(link, head, now_ns)
-        touched: dict[int, _Entry] = {}
+        touched: dict[int, Entry] = {}
         reads = batch.reads
         for start in range(0, len(reads), READS_PER_BREATH):
             self._reads(link, reads[start : start + READS_PER_BREATH], touched, now_ns)
@@ -240,7 +207,7 @@ class Booking:
             raise FrameError(f"{self.open_requests} requests open, expected no more than {self._max_open}")
         if before is not None:
             self._forget(link, opened.id)
-        entry = _Entry(opened)
+        entry = Entry(opened)
         link.entries[opened.id] = entry
         self.open_requests += 1
         if opened.request_id in booked or opened.request_id in self._recent:
@@ -269,7 +236,7 @@ class Booking:
             entry.plain = not head.headers.get("content-type", "").startswith("text/event-stream")
             self._fenced("head", entry, now_ns, entry.exchange.head, head)
 
-    def _reads(self, link: Link, reads: list[Read], touched: dict[int, _Entry], now_ns: int) -> None:
+    def _reads(self, link: Link, reads: list[Read], touched: dict[int, Entry], now_ns: int) -> None:
         """Take copies of answers; `touched` gathers the requests whose they are."""
         entries = link.entries
         for number, stamp_ns, data in reads:
@@ -286,7 +253,7 @@ class Booking:
                     entry.exchange = None
                     self._fence.caught("read", now_ns, error)
 
-    def _too_much(self, entry: _Entry, size: int) -> bool:
+    def _too_much(self, entry: Entry, size: int) -> bool:
         if self._plain_bytes + size > self._max_plain_bytes:
             self.plain_given_up += 1
             self._release_plain(entry)
@@ -329,7 +296,7 @@ class Booking:
         exchange.read(close.stamp_ns, b"")  # nothing of the answer was read, which is not the same as an empty answer
         return exchange.close(close)
 
-    def _book(self, entry: _Entry, record: RequestRecord, now_ns: int) -> None:
+    def _book(self, entry: Entry, record: RequestRecord, now_ns: int) -> None:
         self._drain_gaps(entry, now_ns)
         self._recent.add(record.request_id)
         blocked = None
@@ -354,16 +321,16 @@ class Booking:
     def _count(self, record: RequestRecord, now_ns: int) -> None:
         self._recorder.finished(record, now_s=now_ns / NS_PER_S)
 
-    def _duplicate(self, entry: _Entry) -> None:
+    def _duplicate(self, entry: Entry) -> None:
         self.duplicates += 1
         self._recorder.closed(entry.opened.request_id)
         self._left_budgets(entry)
 
-    def _left_budgets(self, entry: _Entry) -> None:
+    def _left_budgets(self, entry: Entry) -> None:
         if self._budgets is not None:
             self._budgets.closed(entry.opened.request_id)
 
-    def _forget(self, link: Link, number: int) -> _Entry | None:
+    def _forget(self, link: Link, number: int) -> Entry | None:
         entry = link.entries.pop(number, None)
         if entry is not None:
             self.open_requests -= 1
@@ -373,27 +340,27 @@ class Booking:
                 self.neighbours.left(entry.prompt)
         return entry
 
-    def _release_plain(self, entry: _Entry) -> None:
+    def _release_plain(self, entry: Entry) -> None:
         self._plain_bytes -= entry.plain_bytes
         entry.plain_bytes = 0
 
-    def _drain_gaps(self, entry: _Entry, now_ns: int) -> None:
+    def _drain_gaps(self, entry: Entry, now_ns: int) -> None:
         if (entry.plain and not entry.opened.stream) or entry.exchange is None or entry.labels is None:
             return
         gaps = self._fenced("gaps", entry, now_ns, entry.exchange.drain_gaps)
         if gaps:
             self._recorder.gaps(entry.labels, gaps)
 
-    def _prefilled(self, entry: _Entry) -> None:
+    def _prefilled(self, entry: Entry) -> None:
         exchange = entry.exchange
         if entry.prompt is not None and exchange is not None and exchange.first_token_ns >= 0:
             self.neighbours.first_token(entry.prompt, exchange.first_token_ns, *exchange.prompt_counts)
 
-    def _account(self, entry: _Entry, record: RequestRecord) -> Blocked | None:
+    def _account(self, entry: Entry, record: RequestRecord) -> Blocked | None:
         largest_gap = None if entry.exchange is None else entry.exchange.largest_gap
         return self.neighbours.account(entry.opened, entry.prompt, record, largest_gap)
 
-    def _fenced(self, stage: str, entry: _Entry, now_ns: int, step: Callable[..., T], *args: object) -> T | None:
+    def _fenced(self, stage: str, entry: Entry, now_ns: int, step: Callable[..., T], *args: object) -> T | None:
         """Run one step of reading an answer. After a fault nothing more is read of it: None."""
         faults = self._fence.faults
         result = self._fence.run(stage, now_ns, step, *args)

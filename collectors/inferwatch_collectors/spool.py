@@ -15,8 +15,9 @@ from typing import IO, Final
 
 from inferwatch import tap
 from inferwatch.tap import Batch, FrameError, Hello
-from inferwatch_collectors.booking import Booking, Link
+from inferwatch_collectors.booking import Booking
 from inferwatch_collectors.ledger.journal import COMMIT_RECORDS, Journal
+from inferwatch_collectors.open_requests import Link
 from inferwatch_collectors.tap_server import digest
 
 _log: Final = logging.getLogger(__name__)

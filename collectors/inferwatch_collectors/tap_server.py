@@ -18,8 +18,9 @@ from typing import Final
 
 from inferwatch import tap
 from inferwatch.tap import Ack, Batch, Bye, Cut, FrameError, Hello
-from inferwatch_collectors.booking import Booking, Link
+from inferwatch_collectors.booking import Booking
 from inferwatch_collectors.ledger.journal import Journal
+from inferwatch_collectors.open_requests import Link
 
 _log: Final = logging.getLogger(__name__)
 

@@ -10,12 +10,13 @@ from inferwatch.tap import Batch, Close, FrameError, Head, Open
 from inferwatch_collectors import booking as booking_module
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.bare_record import bare_record
-from inferwatch_collectors.booking import GRACE_NS, READS_PER_BREATH, Booking, Link
+from inferwatch_collectors.booking import GRACE_NS, READS_PER_BREATH, Booking
 from inferwatch_collectors.cardinality import CardinalityGuard
 from inferwatch_collectors.dialects import body
 from inferwatch_collectors.dialects.base import CUT_REASONS
 from inferwatch_collectors.exchange import Exchange
 from inferwatch_collectors.metric_store import MetricStore
+from inferwatch_collectors.open_requests import Link
 from inferwatch_collectors.recorder import Recorder
 
 LABELS = ("qwen", "acme", "chat")

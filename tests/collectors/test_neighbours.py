@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from inferwatch.record import Outcome, RequestRecord
 from inferwatch.tap import Batch, Open
 from inferwatch_collectors import metrics as m
-from inferwatch_collectors.booking import Booking, Link
+from inferwatch_collectors.booking import Booking
 from inferwatch_collectors.cardinality import CardinalityGuard
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_collectors.neighbours import (
@@ -27,6 +27,7 @@ from inferwatch_collectors.neighbours import (
     noted,
     stalled,
 )
+from inferwatch_collectors.open_requests import Link
 from inferwatch_collectors.recorder import Recorder
 
 MS = 1_000_000

@@ -43,10 +43,10 @@ from inferwatch_collectors.attribution.times import (
     STALL_NS,
 )
 from inferwatch_collectors.attribution.weights import Learner, Weights
-from inferwatch_collectors.booking import Link
 from inferwatch_collectors.cardinality import OTHER, CardinalityGuard
 from inferwatch_collectors.gpu.base import EnergyReading
 from inferwatch_collectors.metric_store import MetricStore
+from inferwatch_collectors.open_requests import Link
 
 # An account is some 600 bytes, and one look at all of them takes 30 ms of the loop's second.
 MAX_ACCOUNTS: Final = 20_000

@@ -15,7 +15,7 @@ Without a usable board everything is counted and nothing enforced.
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from inferwatch.board import MEASURED, Board
 from inferwatch.budget_rules import Digest, Match, Names, Rulebook, digest_of
@@ -24,8 +24,8 @@ from inferwatch.record import LateCount, Outcome, RequestRecord, Share
 from inferwatch.settings.budgets import Budgets
 from inferwatch.tap import Open
 from inferwatch_collectors import metrics as m
-from inferwatch_collectors.booking import Link
 from inferwatch_collectors.budgets.account import PENDING_S, Account
+from inferwatch_collectors.budgets.awaited import Awaited, Awaiting
 from inferwatch_collectors.budgets.beginnings import Beginnings
 from inferwatch_collectors.budgets.charges import Tariff
 from inferwatch_collectors.budgets.enforcement import news
@@ -40,6 +40,7 @@ from inferwatch_collectors.budgets.spending import Spending
 from inferwatch_collectors.budgets.streams import Streams
 from inferwatch_collectors.budgets.uncounted import Uncounted
 from inferwatch_collectors.metric_store import MetricStore
+from inferwatch_collectors.open_requests import Link
 from inferwatch_collectors.relay_recorder import LOCK
 
 _log: Final = logging.getLogger(__name__)
@@ -59,22 +60,10 @@ CHORES_NS: Final = NS_PER_S
 # An account that has nothing to remember goes after a day, and leaves its place to another one.
 IDLE_S: Final = 86_400.0
 
-# Requests between their end and their measurement: ten minutes of a busy host.
-MAX_AWAITED: Final = 100_000
-
 # Values of labels, beside those of `publication`.
 CUT: Final = "cut"
 UNMEASURED: Final = "unmeasured"
 HISTORY: Final = "history"
-
-
-class _Awaited(NamedTuple):
-    """An ended request that will be measured."""
-
-    accounts: list[Account]
-    arrival_s: float
-    prompt: int
-    completion: int
 
 
 class BudgetMeter:
@@ -100,7 +89,7 @@ class BudgetMeter:
         self._exported = Exported(store)
         self.beginnings = Beginnings(store)
         self._accounts: dict[Digest, Account] = {}
-        self._awaited: dict[str, _Awaited] = {}  # ended requests that the attribution will measure
+        self._awaiting = Awaiting()
         self._uncounted = Uncounted()
         self._calm_look_ns = self._chores_ns = 0
         self._now_s = 0.0
@@ -265,9 +254,9 @@ class BudgetMeter:
                 self._charge(account, arrival_s, amount, booked=booked)
             self._learn(account, record)
             self._memory.write(account)
-        if measured and len(self._awaited) < MAX_AWAITED:
+        if measured:
             tokens = (record.prompt_tokens or 0, record.completion_tokens or 0)
-            self._awaited[record.request_id] = _Awaited(measured, arrival_s, *tokens)
+            self._awaiting.note(record.request_id, Awaited(measured, arrival_s, *tokens))
 
     def late(self, late: LateCount) -> None:
         """What the engine had counted for a request that was booked without counts. In one step with the booking."""
@@ -286,7 +275,7 @@ class BudgetMeter:
         """What a request was charged of the machine. In one step with its other counting."""
         if not share.request_id:
             return
-        awaited = self._awaited.pop(share.request_id, None)
+        awaited = self._awaiting.take(share.request_id)
         accounts = awaited.accounts if awaited is not None else self._accounts_of(share)
         learnt: set[str] = set()
         for account in accounts:
@@ -371,8 +360,7 @@ class BudgetMeter:
             scarce = account.lease is not None and account.lease.is_tight(account.rule.limit, now_ns)
             if account.is_idle and not scarce and self._now_s - account.used_s > IDLE_S:
                 self._retire(digest)
-        for request_id in [each for each, known in self._awaited.items() if self._now_s - known.arrival_s > PENDING_S]:
-            del self._awaited[request_id]
+        self._awaiting.forget_before(self._now_s - PENDING_S)
         self._uncounted.forget_before(self._now_s - PENDING_S)
         self._exported.forecast_one(self._accounts.values(), self._now_s)
         if self._publication is not None:

@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from inferwatch.tap import Open
-from inferwatch_collectors.booking import Link
 from inferwatch_collectors.budgets.account import Account
 from inferwatch_collectors.budgets.charges import Tariff
 from inferwatch_collectors.budgets.enforcement import must_cut, tokens_ahead
 from inferwatch_collectors.exchange import Progress
+from inferwatch_collectors.open_requests import Link
 
 # Half of a look's lateness is forgotten after 22 looks, two thirds of a second.
 LATE_FADES: Final = 32

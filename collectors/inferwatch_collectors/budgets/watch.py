@@ -20,13 +20,13 @@ from inferwatch.config import Config
 from inferwatch.price_book import PriceBook
 from inferwatch.settings.budgets import Budgets
 from inferwatch.tasks import TaskSet
-from inferwatch_collectors.booking import Link
 from inferwatch_collectors.budgets import history
 from inferwatch_collectors.budgets.charges import Tariff, nanodollars_per_gpu_hour
 from inferwatch_collectors.budgets.lending import Lending
 from inferwatch_collectors.budgets.meter import TICK_S, BudgetMeter
 from inferwatch_collectors.budgets.sharing import Sharing, host_name
 from inferwatch_collectors.metric_store import MetricStore
+from inferwatch_collectors.open_requests import Link
 from inferwatch_collectors.report.reading import ReadError
 
 _log: Final = logging.getLogger(__name__)

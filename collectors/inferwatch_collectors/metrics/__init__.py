@@ -26,6 +26,8 @@ from inferwatch_collectors.metrics.energy import *  # noqa: F403
 from inferwatch_collectors.metrics.engine import *  # noqa: F403
 from inferwatch_collectors.metrics.feedback import *  # noqa: F403
 from inferwatch_collectors.metrics.gpu import *  # noqa: F403
+from inferwatch_collectors.metrics.gpu_instances import *  # noqa: F403
+from inferwatch_collectors.metrics.gpu_sampler import *  # noqa: F403
 from inferwatch_collectors.metrics.latency import *  # noqa: F403
 from inferwatch_collectors.metrics.otlp import *  # noqa: F403
 from inferwatch_collectors.metrics.prices import *  # noqa: F403

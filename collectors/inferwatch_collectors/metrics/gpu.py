@@ -5,7 +5,6 @@ from typing import Final
 from inferwatch_collectors.metrics.base import Group, Kind, Metric
 
 CARD: Final = ("gpu", "uuid", "gpu_model")
-INSTANCE: Final = (*CARD, "mig_uuid", "mig_profile")
 
 GPU_UP: Final = Metric(
     name="inferwatch_gpu_up",
@@ -310,100 +309,4 @@ GPU_PROCESS_MEMORY: Final = Metric(
     unit="bytes",
     help="Memory of all processes that compute on the GPU.",
     measured="Absent if the driver does not tell it for each of them.",
-)
-GPU_MIG_ENABLED: Final = Metric(
-    name="inferwatch_gpu_mig_enabled",
-    kind=Kind.GAUGE,
-    group=Group.GPU,
-    labels=CARD,
-    help="1 if the GPU is split into MIG instances.",
-    measured="Absent where there is no MIG.",
-)
-GPU_MIG_MEMORY_TOTAL: Final = Metric(
-    name="inferwatch_gpu_mig_memory_total_bytes",
-    kind=Kind.GAUGE,
-    group=Group.GPU,
-    labels=INSTANCE,
-    unit="bytes",
-    help="Memory of the MIG instance.",
-    measured="A family of its own, so that sums over GPUs count nothing twice.",
-)
-GPU_MIG_MEMORY_USED: Final = Metric(
-    name="inferwatch_gpu_mig_memory_used_bytes",
-    kind=Kind.GAUGE,
-    group=Group.GPU,
-    labels=INSTANCE,
-    unit="bytes",
-    help="Memory in use on the MIG instance.",
-    measured="Compute instances of one GPU instance share it and show the same.",
-)
-GPU_MIG_SM_ACTIVITY: Final = Metric(
-    name="inferwatch_gpu_mig_sm_activity_ratio",
-    kind=Kind.GAUGE,
-    group=Group.GPU,
-    labels=INSTANCE,
-    unit="ratio",
-    help="Share of the instance's multiprocessors that were busy.",
-    measured="Mean since the reading before (GPM); Hopper and later.",
-)
-GPU_MIG_SM_OCCUPANCY: Final = Metric(
-    name="inferwatch_gpu_mig_sm_occupancy_ratio",
-    kind=Kind.GAUGE,
-    group=Group.GPU,
-    labels=INSTANCE,
-    unit="ratio",
-    help="Active warps of the instance as a share of the most that could be active.",
-    measured="Mean since the reading before (GPM); Hopper and later.",
-)
-GPU_MIG_TENSOR_ACTIVITY: Final = Metric(
-    name="inferwatch_gpu_mig_tensor_activity_ratio",
-    kind=Kind.GAUGE,
-    group=Group.GPU,
-    labels=INSTANCE,
-    unit="ratio",
-    help="Share of time in which tensor operations of any kind ran on the instance.",
-    measured="Mean since the reading before (GPM); Hopper and later.",
-)
-GPU_MIG_DRAM_ACTIVITY: Final = Metric(
-    name="inferwatch_gpu_mig_dram_activity_ratio",
-    kind=Kind.GAUGE,
-    group=Group.GPU,
-    labels=INSTANCE,
-    unit="ratio",
-    help="Memory bandwidth used by the instance, as a share of the most it can use.",
-    measured="Mean since the reading before (GPM); Hopper and later.",
-)
-GPU_COUNTER_RESETS: Final = Metric(
-    name="inferwatch_gpu_counter_resets_total",
-    kind=Kind.COUNTER,
-    group=Group.GPU,
-    labels=CARD,
-    help="Readings in which counters of the GPU had gone back.",
-    measured="A driver was reloaded, a GPU reset, or a counter ran over. Our counters go on.",
-)
-GPU_SAMPLER_FAULTS: Final = Metric(
-    name="inferwatch_gpu_sampler_faults_total",
-    kind=Kind.COUNTER,
-    group=Group.GPU,
-    labels=("reason",),
-    help="What went wrong while reading GPUs.",
-    measured="hung: a call did not return within gpu.hang_timeout_s; lost: a GPU stopped answering; "
-    "failed: one value could not be read this time; died: the reading thread ended; "
-    "dropped: readings that the collector was too busy to take.",
-)
-GPU_SAMPLER_CPU: Final = Metric(
-    name="inferwatch_gpu_sampler_cpu_seconds_total",
-    kind=Kind.COUNTER,
-    group=Group.GPU,
-    unit="seconds",
-    help="CPU time spent on reading GPUs.",
-    measured="Of the reading thread, driver calls included.",
-)
-GPU_SAMPLE_DURATION: Final = Metric(
-    name="inferwatch_gpu_sample_duration_seconds",
-    kind=Kind.GAUGE,
-    group=Group.GPU,
-    unit="seconds",
-    help="How long the last reading of all GPUs took.",
-    measured="In a thread of its own: it delays neither traffic nor the collector.",
 )
