@@ -74,6 +74,12 @@ PLACES: Final[dict[str, Any]] = {
     "other headers": lambda value, text: (
         chat("hi"), {"user-agent": header(value), "cookie": f"a={header(value)}", "x-request-id": header(value)}, "",
     ),
+    "trace headers": lambda value, text: (
+        chat("hi"), {
+            "traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "baggage": f"customer={quote(value)},raw={header(value)}",
+            "tracestate": f"vendor={header(value).replace('=', '.').replace(',', '.')},ot=th:c8;x:{quote(value, safe='')}",
+        }, "",
+    ),
     "invalid body": lambda value, text: (b'{"model": "' + value.encode(), {}, ""),
     "refused": lambda value, text: (chat(text, max_tokens=-1), {}, ""),
     "path": lambda value, text: (chat("hi"), {}, "/" + quote(value, safe="")),

@@ -72,6 +72,7 @@ async def ask(url: str) -> None:
             headers = {
                 "x-inferwatch-tenant": asked.tenant,
                 "traceparent": f"00-{trace_id(name)}-{PARENT}-{'01' if asked.sampled else '00'}",
+                "tracestate": "vendor=ann@example.com,ot=th:c8",
                 **({"x-sim-fault": asked.fault} if asked.fault else {}),
             }
             await send(session, url, chat(asked.content or name, stream=asked.stream, max_tokens=8), headers=headers)
@@ -102,6 +103,7 @@ def test_every_span_is_a_child_of_its_callers(spans: dict[str, Any]) -> None:
     """With attributes that the conventions have, or that are marked as ours."""
     for name, span in spans.items():
         assert span.parent_span_id.hex() == PARENT
+        assert span.trace_state == "ot=th:c8"
         assert semconv.faults(attributes(span)) == []
         assert attributes(span)["inferwatch.tenant"] == REQUESTS[name].tenant
         assert span.status.code == (ERROR if name.startswith("failed") else OK)

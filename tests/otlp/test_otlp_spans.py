@@ -12,13 +12,14 @@ from inferwatch.record import ErrorType, Outcome, RequestRecord, TokenClass
 from inferwatch_collectors.otlp import attributes as plain
 from inferwatch_collectors.otlp.retries import Failed
 from inferwatch_collectors.otlp.spans import SpanMaker
+from inferwatch_collectors.otlp.trace_state import Members
 
 SERVER = ("engine.internal", 8000)
 
 
-def encoded(record: RequestRecord, retried: Failed | None = None) -> object:
+def encoded(record: RequestRecord, retried: Failed | None = None, state: Members = ()) -> object:
     maker = SpanMaker(Resource({}), InstrumentationScope("inferwatch"), 0.5)
-    span = maker.span(record, plain.attributes(record, SERVER, "vllm"), retried)
+    span = maker.span(record, plain.attributes(record, SERVER, "vllm"), retried, state)
     return encode_spans([span]).resource_spans[0].scope_spans[0].spans[0]
 
 
@@ -75,6 +76,12 @@ def test_ids_times_and_kind(record: Make) -> None:
     assert span.kind == 3  # CLIENT
     assert span.end_time_unix_nano - span.start_time_unix_nano == 1_000_000_000
     assert span.start_time_unix_nano == 1_800_000_000_000_000_000
+
+
+def test_the_state_of_a_trace_is_the_spans(record: Make) -> None:
+    """As W3C writes it; without any there is none."""
+    assert encoded(record(), state=(("ot", "th:c8"), ("dd", "s:1"))).trace_state == "ot=th:c8,dd=s:1"
+    assert encoded(record()).trace_state == ""
 
 
 def test_a_trace_without_a_caller_is_a_root(record: Make) -> None:

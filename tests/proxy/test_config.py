@@ -111,6 +111,7 @@ FILE_MISTAKES = {
     "invalid-metrics-models": "metrics.max_models: expected `int`, got `str`",
     "invalid-trace-mint": "trace.mint: expected `bool`, got `int`",
     "invalid-otlp-endpoint": "otlp.endpoint: expected `http://host:port` or `https://host:port`",
+    "invalid-otlp-tracestate": "otlp.tracestate_keys[1]: expected a key of `tracestate`, as `ot` or `tenant@vendor`",
     "invalid-otlp-tenant-twice": "otlp.tenants[1].tenant: written twice",
     "invalid-canary-prompt-empty": "canary.prompts: one is empty, or written twice",
     "invalid-canary-prompt-long": "canary.prompts: one of 2001 characters, expected at most 2000",

@@ -77,6 +77,15 @@ def test_secrets_are_not_mirrored(name: bytes) -> None:
     assert (name, b"secret") in head.forwarded
 
 
+def test_the_state_of_a_trace_is_mirrored_in_one_piece() -> None:
+    """W3C lets it come in several fields, which are one list; the engine gets them as they came."""
+    fields = [(b"tracestate", b"a=1,b=2"), (b"User-Agent", b"curl"), (b"TraceState", b"c=3"), (b"User-Agent", b"x")]
+    head = RequestHead(b"/", fields)
+
+    assert head.mirrored == {"tracestate": "a=1,b=2,c=3", "user-agent": "curl"}
+    assert head.forwarded == fields
+
+
 @pytest.mark.parametrize("value", [b"100-continue", b"100-Continue", b" 100-continue "])
 def test_expect_continue_is_understood(value: bytes) -> None:
     """In any case, with any blanks."""

@@ -132,5 +132,6 @@ COLLECTOR_CUT: Final = Metric(
     "neighbour_suspects: prompts that were not looked at in search of a noisy neighbour; "
     "anomaly_tenants, anomaly_runs, anomaly_late: tenants or runs of requests forgotten by the watch for unusual "
     "spending, and requests too late for it; otlp_retries: requests forgotten before it was known whether another one "
-    "tries them again; otlp_asked: spans without the numbers that their requests asked for.",
+    "tries them again; otlp_asked: spans without the numbers that their requests asked for; "
+    "otlp_trace_states: spans without what they would have kept of `tracestate`.",
 )

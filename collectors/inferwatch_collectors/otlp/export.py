@@ -29,6 +29,7 @@ from inferwatch_collectors.otlp.outbox import Outbox
 from inferwatch_collectors.otlp.retries import Failed, Retries
 from inferwatch_collectors.otlp.sampling import Sampler
 from inferwatch_collectors.otlp.spans import SpanMaker
+from inferwatch_collectors.otlp.trace_state import Members, TraceStates
 from inferwatch_collectors.otlp.transport import delivered, exporter, resource, scope
 from inferwatch_collectors.privacy import start as privacy
 from inferwatch_collectors.privacy.keys import KeyWatch
@@ -54,6 +55,7 @@ class _Finished(NamedTuple):
     said: Said | None
     retried: Failed | None
     asked: dict[str, plain.Value]
+    state: Members
 
 
 class OtlpExport:
@@ -77,6 +79,7 @@ class OtlpExport:
         self._engine = engine
         self._retries = Retries()
         self._asked = Asked()
+        self._states = TraceStates(settings.tracestate_keys)
         self._resource, self._scope = resource(instance), scope(latest=wants_latest())
         self._content: Content | None = None
         self._keeper: Keeper | None = None
@@ -129,6 +132,7 @@ class OtlpExport:
         """Take a request while its body is there."""
         if self._traces is None:
             return None
+        self._states.opened(opened)
         if dialect.generates:
             self._retries.opened(opened)
             self._asked.opened(opened)
@@ -140,8 +144,10 @@ class OtlpExport:
             said = None if self._content is None else self._content.take(record.request_id)
             retried = self._retries.booked(record)
             asked = self._asked.take(record.request_id)
+            state = self._states.take(record.request_id)
             if self.takes(record):
-                self._traces.put(_Finished(record, said, retried, asked), RECORD_BYTES + (4 * said.size if said else 0))
+                finished = _Finished(record, said, retried, asked, state)
+                self._traces.put(finished, RECORD_BYTES + (4 * said.size if said else 0))
         if self._logs is not None:
             self._logs.put(record, RECORD_BYTES)
 
@@ -161,6 +167,7 @@ class OtlpExport:
         if self._traces is not None:
             vitals.cut("otlp_retries", lambda: self._retries.cut)
             vitals.cut("otlp_asked", lambda: self._asked.cut)
+            vitals.cut("otlp_trace_states", lambda: self._states.cut)
         for signal, box in self._boxes():
             vitals.count(m.OTLP_ITEMS, (signal, "exported"), lambda box=box: box.exported)  # type: ignore[misc]
             vitals.count(m.OTLP_ITEMS, (signal, "failed"), lambda box=box: box.failed)  # type: ignore[misc]
@@ -205,7 +212,7 @@ class OtlpExport:
             attributes = plain.attributes(record, server, self._engine()) | finished.asked
             if finished.said is not None and self._keeper is not None:
                 attributes |= self._keeper.attributes(finished.said, record)
-            spans.append(self._spans.span(record, attributes, finished.retried))
+            spans.append(self._spans.span(record, attributes, finished.retried, finished.state))
         return self._export_spans(spans)
 
     def _send_logs(self, batch: list[RequestRecord | Line]) -> bool:

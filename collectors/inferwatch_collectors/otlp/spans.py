@@ -9,12 +9,13 @@ import secrets
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 
 from inferwatch.record import RequestRecord
 from inferwatch_collectors.otlp import attributes as plain
 from inferwatch_collectors.otlp.limits import Limits
 from inferwatch_collectors.otlp.retries import Failed
+from inferwatch_collectors.otlp.trace_state import Members
 
 
 class SpanMaker:
@@ -31,10 +32,14 @@ class SpanMaker:
         record: RequestRecord,
         attributes: dict[str, plain.Value],
         retried: Failed | None = None,
+        state: Members = (),
     ) -> ReadableSpan:
-        """Return the span of `record`; `retried` is the failure that it tries to make good."""
+        """Return the span of `record`.
+
+        `retried` is the failure that it tries to make good, `state` what is kept of the caller's `tracestate`.
+        """
         trace_id = record.trace_id or secrets.token_hex(16)
-        context = _context(trace_id, record.span_id or secrets.token_hex(8), remote=False)
+        context = _context(trace_id, record.span_id or secrets.token_hex(8), remote=False, state=state)
         failed = plain.error_type(record) and record.outcome.value != "client_abort"
         links: tuple[Link, ...] = ()
         if retried is not None:
@@ -58,5 +63,6 @@ class SpanMaker:
         )
 
 
-def _context(trace_id: str, span_id: str, *, remote: bool) -> SpanContext:
-    return SpanContext(int(trace_id, 16), int(span_id, 16), remote, TraceFlags(TraceFlags.SAMPLED))
+def _context(trace_id: str, span_id: str, *, remote: bool, state: Members = ()) -> SpanContext:
+    flags, members = TraceFlags(TraceFlags.SAMPLED), TraceState(state) if state else None
+    return SpanContext(int(trace_id, 16), int(span_id, 16), remote, flags, members)

@@ -33,7 +33,15 @@ OURS: Final = b"x-inferwatch-"
 
 # Mirrored to the collector: what dialects and later sinks need. Never Authorization, cookies or anything unknown.
 MIRRORED_REQUEST_HEADERS: Final = frozenset(
-    {b"content-type", b"content-encoding", b"user-agent", b"x-request-id", b"traceparent", b"anthropic-version"}
+    {
+        b"anthropic-version",
+        b"content-encoding",
+        b"content-type",
+        b"traceparent",
+        b"tracestate",
+        b"user-agent",
+        b"x-request-id",
+    }
 )
 _NOT_MIRRORED_REPLY_HEADERS: Final = frozenset({b"set-cookie", b"date", b"server"})
 
@@ -134,6 +142,8 @@ class RequestHead:
                     self.named[lower] = field[1]
                     if kind == _MIRRORED:
                         self.mirrored[text] = field[1].decode("latin-1")
+                elif lower == b"tracestate":  # W3C: a list, which may come in pieces
+                    self.mirrored[text] += "," + field[1].decode("latin-1")
             elif kind == _OURS:
                 self.ours = {**self.ours, lower.removeprefix(OURS): field[1].strip()}
             elif lower == b"connection":

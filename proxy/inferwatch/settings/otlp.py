@@ -1,12 +1,15 @@
 """Export to an OpenTelemetry collector. Headers, certificates, time-outs are read from the standard variables."""
 
+import re
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
 from inferwatch.settings.base import Ratio, Seconds
+
+_KEY: Final = re.compile(r"[a-z][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13}")
 
 
 class TenantSampling(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -51,6 +54,13 @@ class Otlp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
         float, Meta(ge=0, description="So are those that took longer; 0: not for that reason.")
     ] = 30.0
     stall_s: Annotated[Seconds, Meta(description="A gap between tokens from here on is an event of the span.")] = 1.0
+    tracestate_keys: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Members of the caller's `tracestate` that its span keeps, as `dd`: whatever their vendor puts "
+            "there is exported as it came. Of `ot` nothing but OpenTelemetry's own numbers."
+        ),
+    ] = ("ot",)
     metrics_interval_s: Annotated[
         float, Meta(ge=0, le=3600, description="0: OTEL_METRIC_EXPORT_INTERVAL, else every 60 s.")
     ] = 0.0
@@ -70,6 +80,9 @@ def _faults(otlp: Otlp) -> Iterator[str]:
         yield "otlp.endpoint: expected `http://host:port` or `https://host:port`"
     if "@" in otlp.endpoint:
         yield "otlp.endpoint: holds a user; put headers into OTEL_EXPORTER_OTLP_HEADERS"
+    for index, key in enumerate(otlp.tracestate_keys):
+        if not _KEY.fullmatch(key):
+            yield f"otlp.tracestate_keys[{index}]: expected a key of `tracestate`, as `ot` or `tenant@vendor`"
     seen: set[str] = set()
     for index, own in enumerate(otlp.tenants):
         if not own.tenant or own.tenant in seen:
