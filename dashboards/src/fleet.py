@@ -306,6 +306,13 @@ _CONTENT: Final = Row(
             "short",
             "Requests a second of which nothing is kept.",
         ),
+        series(
+            "Key of the pseudonyms",
+            value("inferwatch_privacy_key_current", HOST, "instance", how="min"),
+            "none",
+            "1: the last of privacy.key_file. 0: it was rotated without a restart, or the file cannot be read; looked at "
+            "once a minute while content is kept.",
+        ),
     ),
 )
 
