@@ -20,10 +20,11 @@ from msgspec.structs import replace
 
 from inferwatch.record import ErrorType, Outcome, RequestRecord
 from inferwatch.tap import Close, Head, Open
+from inferwatch_collectors import kept_end
 from inferwatch_collectors.dialects.base import CUT_GAPS, UNKNOWN_NS, Dialect, Observation
-from inferwatch_collectors.dialects.body import UNREAD, Body, EventStream, RecordStream, body_reader
+from inferwatch_collectors.dialects.body import UNREAD, Body, body_reader
 from inferwatch_collectors.dialects.content import Listener
-from inferwatch_collectors.dialects.select import NDJSON, STREAMED, choose
+from inferwatch_collectors.dialects.select import STREAMED, choose
 from inferwatch_collectors.dialects.timings import NO_TIMINGS, from_headers
 from inferwatch_collectors.verdict import first_token_missing, judged
 
@@ -34,9 +35,6 @@ MAX_PENDING_GAPS: Final = 8_192
 
 # A limit like that bounds nothing, and times the choices it would not fit into the ledger's 64 bits.
 NO_BOUND_TOKENS: Final = 1_000_000_000
-
-# A key of `Close.usages`: the usage of the whole answer.
-FINAL_USAGE_KEY: Final = -1
 
 # Members at hand: before Python 3.12 each mention of one (`Outcome.OK`) calls a descriptor, each `Outcome(text)` three
 # functions.
@@ -92,8 +90,14 @@ class Exchange:
         """`listen` chooses who hears what is said."""
         self._selection = choose(opened.method, opened.path, "", opened.stream)
         facts = self._selection.dialect.facts(opened.body, opened.choices)
-        if facts.choices_per_prompt is None:  # the body was dropped; the relay had seen it
-            facts = facts._replace(choices_per_prompt=opened.n)
+        if opened.choices > 1:
+            # Where the body was dropped: the relay had seen it.
+            n = max(1, opened.n)
+            facts = facts._replace(
+                choices=opened.choices,
+                choices_per_prompt=facts.choices_per_prompt or n,
+                prompts=facts.prompts or opened.choices // n,
+            )
         self._seen = Observation(facts)
         if listen is not None:
             self._seen.listener = listen(opened, self._selection.dialect)
@@ -248,45 +252,11 @@ class Exchange:
     # --- what the relay noted, where copies are missing
 
     def _fill_in(self, close: Close) -> None:
-        seen = self._seen
-        dialect = self._selection.dialect
-        for index, raw in close.usages.items():
-            usage = dialect.read_usage(raw)
-            if usage is None or usage.blank():
-                continue
-            if index == FINAL_USAGE_KEY:
-                seen.final = usage if usage.further_than(seen.final) else seen.final
-            elif (choice := seen.choice(index)) is not None and usage.further_than(choice.usage):
-                choice.usage = usage
-                choice.counted = True
+        kept_end.take_usages(self._seen, self._selection.dialect, close.usages)
         if close.tail and not self._encoding:
-            self._read_tail(close)
-
-    def _read_tail(self, close: Close) -> None:
-        """Take from the end of the body how it ended; its tokens may have been seen, so they are not counted again."""
-        dialect, seen = self._selection.dialect, self._seen
-        last = Observation(seen.facts)
-        last.reader = seen.reader
-        if self._streamed():
-            events = RecordStream(dialect, last) if self._selection.framing == NDJSON else EventStream(dialect, last)
-            events.gap()  # it begins anywhere
-            events.feed(close.stamp_ns, close.tail)
-            events.finish(close.stamp_ns)
-        elif len(close.tail) >= close.response_bytes:
-            dialect.read_reply(last, close.tail)
-        else:
-            dialect.read_reply_tail(last, close.tail)
-        for index, choice in last.choices.items():
-            if choice.finish and (ours := seen.choice(index)) is not None:
-                ours.finish = ours.finish or choice.finish
-        seen.final = seen.final or last.final
-        seen.source = seen.source or last.source
-        seen.done |= last.done
-        seen.error |= last.error
-        seen.engine_id = seen.engine_id or last.engine_id
-        seen.engine_model = seen.engine_model or last.engine_model
-        if seen.timings is NO_TIMINGS and len(seen.choices) <= 1:
-            seen.timings = last.timings
+            kept_end.take_end(
+                self._seen, self._selection, close, streamed=self._streamed(), untold=not self._read_bytes
+            )
 
     def _streamed(self) -> bool:
         """Whether the answer came as a stream; before any head, whether one was asked for."""

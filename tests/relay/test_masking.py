@@ -96,7 +96,7 @@ def test_arguments_of_a_tool_are_not_the_api_s_words() -> None:
 
     assert made["type"] == "message"
     assert made["usage"] == {"input_tokens": 1234567890}
-    assert made["content"] == [{"type": "tool_use"}, {"type": "text"}]
+    assert made["content"] == [{"type": "tool_use"}, {"type": "text", "tool_calls": [{"arguments": None}]}]
 
 
 def test_what_encodes_a_text_is_not_written() -> None:

@@ -52,18 +52,20 @@ class RequestFacts(NamedTuple):
         echo_only: the text that comes back is the prompt, nothing is to be generated.
         prompts: how many there are; 0 if the request does not tell.
         offers_tools: the model may call tools, and need not.
+        choices: answers in all that are to come.
     """
 
     choices_per_prompt: int | None = ONE_PROMPT
     echo_only: bool = False
     prompts: int = 1
     offers_tools: bool = False
+    choices: int = 1
 
 
 class Choice:
     """One choice of an answer so far."""
 
-    __slots__ = ("counted", "events", "finish", "stamp_ns", "tokens", "usage")
+    __slots__ = ("counted", "events", "finish", "guessed", "stamp_ns", "tokens", "usage")
 
     def __init__(self) -> None:
         self.stamp_ns = UNKNOWN_NS  # of the last token-bearing event, unless bytes are missing since
@@ -71,6 +73,7 @@ class Choice:
         self.tokens = 0  # the engine's cumulative count
         self.counted = False  # `tokens` is as new as the last event
         self.usage: Usage | None = None  # the last usage of this choice alone
+        self.guessed = False  # or of another one: bytes are missing
         self.finish = ""
 
 

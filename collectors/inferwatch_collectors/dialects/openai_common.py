@@ -90,6 +90,8 @@ class OpenAIReplies(CountingDialect):
     def read_reply_tail(self, observation: Observation, tail: bytes) -> None:
         """Take the usage, and the finish reasons in their order there; with some missing the indices are a guess."""
         super().read_reply_tail(observation, tail)
+        if observation.facts.choices > 1 and b'"timings"' in tail:
+            observation.source = TokenSource.PARTIAL_USAGE  # as above
         found = [match.decode("utf-8", "replace") for match in _FINISH_REASON.findall(tail)]
         note_finishes(observation, [WireChoice(index=i, finish_reason=reason) for i, reason in enumerate(found)])
 
@@ -143,12 +145,12 @@ class OpenAIStreams(OpenAIReplies):
                 _note_timings(observation, chunk)
             return
         if usage is not None:
+            if chunk.usage is not None and observation.source is TokenSource.TIMINGS:
+                observation.source = None
             if chunk.timings is not None:
                 _count_ended(observation, usage)
             else:
                 observation.final = self.rule.final(observation.final, usage, observation.facts.prompts)
-            if chunk.usage is not None:
-                observation.source = None
             _note_timings(observation, chunk)
         for position, choice in enumerate(choices or ()):
             self._advance(observation, stamp_ns, choice, position, None)
@@ -218,12 +220,23 @@ def note_finishes(observation: Observation, choices: Sequence[WireChoice]) -> No
 
 
 def _count_ended(observation: Observation, usage: Usage) -> None:
-    """Take llama.cpp's usage that stands alone: of the choice that has just ended, however many there are."""
-    ended = next((choice for choice in observation.choices.values() if choice.finish and not choice.counted), None)
-    if ended is None:
-        observation.final = usage
-    else:
+    """Take llama.cpp's usage that stands alone: of the choice that has just ended, however many there are.
+
+    Each has one, so where that end was missed, any choice without a count makes the same sum.
+    """
+    choices = observation.choices.values()
+    uncounted = [choice for choice in choices if choice.usage is None]
+    ended = next((choice for choice in uncounted if choice.finish), uncounted[0] if uncounted else None)
+    if ended is None:  # with `timings_per_token` each event has a count
+        ended = next((choice for choice in choices if choice.finish and not choice.counted), None)
+    if ended is not None:
+        ended.guessed = observation.lossy or not ended.finish
         count(ended, usage, 0)
+        return
+    if observation.facts.choices > 1:
+        observation.source = TokenSource.PARTIAL_USAGE
+    if observation.facts.choices <= 1 or not choices:
+        observation.final = usage
 
 
 def _note_timings(observation: Observation, reply: WireReply) -> None:

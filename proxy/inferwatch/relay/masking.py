@@ -48,18 +48,25 @@ _VALUE: Final = re.compile(
     r"|assistant|message|text|thinking|list|embedding|ping|text_completion|chat\.completion(?:\.chunk)?"
     r"|message_(?:start|delta|stop)|content_block_(?:start|delta|stop)|(?:text|thinking|input_json|signature)_delta"
     r"|response(?:\.(?:created|queued|in_progress|completed|incomplete|failed|cancelled))?"
+    r"|response\.(?:output_text|refusal|audio(?:\.transcript)?|reasoning(?:_summary)?(?:_text)?|mcp_call\.arguments"
+    r"|(?:function|mcp)_call_arguments|custom_tool_call_input|code_interpreter_call_code)\.delta"
     r"|transcript\.text\.(?:delta|done)"
+    # by which an engine refuses inside a 200
+    r"|overloaded|validation|template_error|rate_limit_exceeded|insufficient_quota|request_too_large"
+    r"|(?:overloaded|rate_limit|invalid_request|authentication|permission|not_found)_error"
 )
 
-# Members that hold others, or a text, of which it matters that it is there. The arguments of a tool are not among them:
-# their members are the tool's.
+# Members that hold others, or a text, of which it matters that it is there.
 _PARTS: Final = frozenset({
     "choices", "delta", "message", "response", "content", "text", "thinking", "partial_json", "generated_text",
+    "reasoning", "reasoning_content", "refusal", "tool_calls", "function", "name", "arguments", "failed_generation",
     "text_output", "token", "details", "best_of_sequences", "prefill", "special", "usage", "prompt_tokens_details",
     "completion_tokens_details", "input_tokens_details", "output_tokens_details", "iterations", "x_groq", "timings",
     "metrics", "meta", "meta_info", "tokens", "billed_units", "incomplete_details", "error", "stop",
     "prompt_progress", "done",
 })  # fmt: skip
+# A tool's: unless it is a text, its members and its numbers are of nobody's list.
+_TOOLS: Final = "arguments"
 _NAMES: Final = _COUNTS | _WORDS | _PARTS
 
 _FIELD: Final = re.compile(rb"data: ?\[DONE\]|:?")
@@ -102,9 +109,10 @@ def masked(tail: bytes, *, whole: bool) -> bytes:
     """Return the end of a body without its texts; b"" where nothing of it is known to be none."""
     if whole and tail.lstrip()[:1] in (b"{", b"[") and (document := _document(tail)):
         return document
-    lines = list(map(_line, tail.split(b"\n")))
+    told = tail.split(b"\n")
+    lines = list(map(_line, told))
     if whole:
-        return b"\n".join(lines)
+        return b"\n".join(line.ljust(len(was)) for line, was in zip(lines, told, strict=True))
     kept = b"\n".join(lines if lines[0] else lines[1:])  # it may begin in the midst of one
     return kept if kept.strip() else _figures(tail.decode("utf-8", "replace"))
 
@@ -133,6 +141,8 @@ def _document(text: bytes) -> bytes:
 
 def _kept(value: Any, name: str) -> Any:
     """Return what may be written of the value of the member `name`."""
+    if name == _TOOLS and not isinstance(value, str):
+        return None
     if isinstance(value, dict):
         return {inner: _kept(member, inner) for inner, member in value.items() if inner in _NAMES}
     if isinstance(value, list):

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from specimens import SPECIMENS, Expected, Specimen
 
-from inferwatch.record import ErrorType, Outcome, RequestRecord
+from inferwatch.record import ErrorType, Outcome, RequestRecord, TokenSource
 from inferwatch.relay.masking import masked_close
 from inferwatch.tap import Close, Head, Open
 from inferwatch_collectors.exchange import Exchange
@@ -108,7 +109,7 @@ def from_the_spool(specimen: Specimen, close: Close, *, head: bool) -> Expected:
         Open(
             id=1, request_id="r", wall_ns=1, arrival_ns=1, sent_ns=2, method="POST", path=specimen.path, tenant="t",
             model="", stream=bool(specimen.request.get("stream")), asked_usage=False, choices=_choices(specimen),
-            headers={}, body=b"", body_bytes=9, resumed=True,
+            headers={}, body=b"", body_bytes=9, resumed=True, n=int(specimen.request.get("n", 1)),
         )
     )  # fmt: skip
     if head:
@@ -125,6 +126,59 @@ def test_a_spooled_request_books_the_same_without_its_texts(specimen: Specimen, 
     close = Close(id=1, stamp_ns=9, outcome="ok", error="", status=200, response_bytes=size, tail=specimen.body)
     record = from_the_spool(specimen, masked_close(close), head=head)
     assert record == from_the_spool(specimen, close, head=head)
+
+
+# Of a request whose body is gone it is not known that it offered tools, nor what SGLang's settings said of its prompts.
+WITHOUT_ITS_BODY: dict[str, dict[str, Any]] = {
+    "tgi chat: offered tools it answers in text, and counts the second generation alone": {"source": "final_usage"},
+    "tgi chat: the same in a plain reply": {"source": "final_usage"},
+    "sglang: two prompts": {"prompt": None, "cached": None},
+    "sglang: two answers to one prompt": {"prompt": None, "cached": None},
+    "sglang: plain, two prompts": {"prompt": None, "cached": None},
+}
+
+
+@pytest.mark.parametrize("specimen", SPECIMENS, ids=NAMES)
+def test_of_a_short_reply_without_copies_the_end_is_all(specimen: Specimen) -> None:
+    """Nothing that was counted is missing, nor how it finished: only times are."""
+    body = specimen.body
+    close = Close(id=1, stamp_ns=9, outcome="ok", error="", status=200, response_bytes=len(body), tail=body)
+    expected = specimen.expected._replace(**WITHOUT_ITS_BODY.get(specimen.name, {}))
+    made = from_the_spool(specimen, close, head=True)
+    assert made == expected._replace(first=None, gaps=0, outcome=made.outcome)
+
+
+EACH_ITS_OWN = [
+    specimen for specimen in SPECIMENS if specimen.name.startswith("llama.cpp") and "n=2, a" in specimen.name
+]
+
+
+@pytest.mark.parametrize("kept", range(9))
+@pytest.mark.parametrize(("start", "end"), [(start, end) for start in range(8) for end in range(start + 1, 9)])
+def test_usage_of_one_choice_is_not_booked_as_the_whole(start: int, end: int, kept: int) -> None:
+    """Whatever copies are missing, and however many of the last events the relay has kept."""
+    (specimen,) = EACH_ITS_OWN
+    events = [event + b"\n\n" for event in specimen.body.split(b"\n\n")]
+    reads = [*events[:start], b"", *events[end:]]
+    record = play(specimen, reads, tail=b"".join(events[9 - kept :]))
+    assert (record.completion_tokens or 0) <= 3
+    assert record.completion_tokens == 3 or record.token_source is not TokenSource.FINAL_USAGE
+
+
+@pytest.mark.parametrize("lost", [2, 5])
+def test_each_choice_has_a_usage_though_its_end_was_missed(lost: int) -> None:
+    """So the sum is what it is."""
+    (specimen,) = EACH_ITS_OWN
+    events = [event + b"\n\n" for event in specimen.body.split(b"\n\n")]
+    record = play(specimen, [b"".join(events[:lost]), b"", b"".join(events[lost + 1 :])])
+    assert (record.prompt_tokens, record.completion_tokens) == (11, 3)
+
+
+def test_of_a_long_plain_reply_with_several_choices_llamacpp_counts_the_first() -> None:
+    """Also if it is read from its end."""
+    (specimen,) = (each for each in SPECIMENS if "of a plain reply with n=2" in each.name)
+    record = play(specimen, [b""], tail=specimen.body[8:])
+    assert (record.completion_tokens, record.token_source) == (1, TokenSource.PARTIAL_USAGE)
 
 
 @given(st.sampled_from(SPECIMENS), st.data())
