@@ -11,6 +11,7 @@ from dashboards.src.panels import (
     Query,
     Row,
     counted,
+    ratio,
     rows_of,
     series,
     stack,
@@ -22,8 +23,16 @@ from dashboards.src.panels import (
 _CARD: Final = "instance, gpu"
 
 
-def _gauge(metric: str, *, more: str = "", by: str = _CARD) -> Query:
-    return value(metric, HOST + more, by, how="max")
+def _gauge(metric: str, *, by: str = _CARD) -> Query:
+    return value(metric, HOST, by, how="max")
+
+
+def _of_instances(metric: str, what: str = "", by: str = "mig_uuid, mig_profile") -> Query:
+    return value(metric, HOST, by, how="max", legend=what and f"{{{{mig_profile}}}} {what}")
+
+
+def _of_cards(metric: str, what: str = "") -> Query:
+    return value(metric, HOST, _CARD, how="max", legend=f"{{{{instance}}}} {{{{gpu}}}} {what}".strip())
 
 
 _ENGINE: Final = Row(
@@ -54,8 +63,8 @@ _ENGINE: Final = Row(
         series(
             "Running and waiting",
             (
-                value("inferwatch_engine_requests_running", HOST, "instance", legend="{{instance}} running"),
-                value("inferwatch_engine_requests_waiting", HOST, "instance", legend="{{instance}} waiting"),
+                value("inferwatch_engine_requests_running", HOST, "instance", what="running"),
+                value("inferwatch_engine_requests_waiting", HOST, "instance", what="waiting"),
             ),
             "short",
             "Sequences. Waiting above running for ten minutes is a ticket.",
@@ -76,10 +85,10 @@ _ENGINE: Final = Row(
         ),
         series(
             "Prefix cache hits",
-            Query(
-                f"sum by (instance) (rate(inferwatch_engine_prefix_cache_hits_total{{{HOST}}}[$__rate_interval])) / "
-                f"sum by (instance) (rate(inferwatch_engine_prefix_cache_queries_total{{{HOST}}}[$__rate_interval]))",
-                "{{instance}}",
+            ratio(
+                f"inferwatch_engine_prefix_cache_hits_total{{{HOST}}}",
+                f"inferwatch_engine_prefix_cache_queries_total{{{HOST}}}",
+                "instance",
             ),
             "percentunit",
             "Share of prompt tokens that need not be computed.",
@@ -94,7 +103,7 @@ _ENGINE: Final = Row(
         series(
             "Restarts and unread scrapes",
             (
-                counted("inferwatch_engine_restarts_total", HOST, "instance", legend="{{instance}} restarts"),
+                counted("inferwatch_engine_restarts_total", HOST, "instance", what="restarts"),
                 counted("inferwatch_engine_scrape_failures_total", HOST, "reason", legend="scrape: {{reason}}"),
             ),
             "short",
@@ -109,10 +118,10 @@ _ENGINE: Final = Row(
         ),
         series(
             "Joules a token",
-            Query(
-                f"sum by (instance) (rate(inferwatch_gpu_energy_joules_total{{{HOST}}}[$__rate_interval])) / sum by "
-                f'(instance) (rate(inferwatch_engine_tokens_total{{{HOST}, type="completion"}}[$__rate_interval]))',
-                "{{instance}}",
+            ratio(
+                f"inferwatch_gpu_energy_joules_total{{{HOST}}}",
+                f'inferwatch_engine_tokens_total{{{HOST}, type="completion"}}',
+                "instance",
             ),
             "joule",
             "All energy of the cards over completion tokens. It falls as the batch fills.",
@@ -158,14 +167,8 @@ _SATURATION: Final = Row(
         series(
             "Memory bandwidth",
             (
-                value("inferwatch_gpu_dram_activity_ratio", HOST, _CARD, how="max", legend="{{instance}} {{gpu}} DRAM"),
-                value(
-                    "inferwatch_gpu_memory_activity_ratio",
-                    HOST,
-                    _CARD,
-                    how="max",
-                    legend="{{instance}} {{gpu}} any access",
-                ),
+                _of_cards("inferwatch_gpu_dram_activity_ratio", "DRAM"),
+                _of_cards("inferwatch_gpu_memory_activity_ratio", "any access"),
             ),
             "percentunit",
             "DRAM: of the most the memory can do, what decoding is limited by.",
@@ -174,13 +177,9 @@ _SATURATION: Final = Row(
         series(
             "Arithmetic",
             (
-                value(
-                    "inferwatch_gpu_tensor_activity_ratio", HOST, _CARD, how="max", legend="{{instance}} {{gpu}} tensor"
-                ),
-                value("inferwatch_gpu_sm_activity_ratio", HOST, _CARD, how="max", legend="{{instance}} {{gpu}} SM"),
-                value(
-                    "inferwatch_gpu_sm_occupancy_ratio", HOST, _CARD, how="max", legend="{{instance}} {{gpu}} occupancy"
-                ),
+                _of_cards("inferwatch_gpu_tensor_activity_ratio", "tensor"),
+                _of_cards("inferwatch_gpu_sm_activity_ratio", "SM"),
+                _of_cards("inferwatch_gpu_sm_occupancy_ratio", "occupancy"),
             ),
             "percentunit",
             "Tensor cores are busy in prefill, nearly idle in decode.",
@@ -189,12 +188,10 @@ _SATURATION: Final = Row(
         series(
             "Memory",
             (
-                value("inferwatch_gpu_memory_used_bytes", HOST, _CARD, how="max", legend="{{instance}} {{gpu}} used"),
-                value("inferwatch_gpu_memory_free_bytes", HOST, _CARD, how="max", legend="{{instance}} {{gpu}} free"),
-                value(
-                    "inferwatch_gpu_memory_reserved_bytes", HOST, _CARD, how="max", legend="{{instance}} {{gpu}} driver"
-                ),
-                value("inferwatch_gpu_memory_total_bytes", HOST, _CARD, how="max", legend="{{instance}} {{gpu}} total"),
+                _of_cards("inferwatch_gpu_memory_used_bytes", "used"),
+                _of_cards("inferwatch_gpu_memory_free_bytes", "free"),
+                _of_cards("inferwatch_gpu_memory_reserved_bytes", "driver"),
+                _of_cards("inferwatch_gpu_memory_total_bytes", "total"),
             ),
             "bytes",
             "An engine takes it all at the start: no sign of load.",
@@ -202,8 +199,8 @@ _SATURATION: Final = Row(
         series(
             "Processes",
             (
-                value("inferwatch_gpu_processes", HOST, _CARD, how="max", legend="{{instance}} {{gpu}} processes"),
-                value("inferwatch_gpu_mig_enabled", HOST, _CARD, how="max", legend="{{instance}} {{gpu}} MIG"),
+                _of_cards("inferwatch_gpu_processes", "processes"),
+                _of_cards("inferwatch_gpu_mig_enabled", "MIG"),
             ),
             "short",
             "More than the engine's: somebody shares the card.",
@@ -223,8 +220,8 @@ _POWER: Final = Row(
         series(
             "Power",
             (
-                value("inferwatch_gpu_power_watts", HOST, _CARD, how="max", legend="{{instance}} {{gpu}}"),
-                value("inferwatch_gpu_power_limit_watts", HOST, _CARD, how="max", legend="{{instance}} {{gpu}} limit"),
+                _of_cards("inferwatch_gpu_power_watts"),
+                _of_cards("inferwatch_gpu_power_limit_watts", "limit"),
             ),
             "watt",
             "Drawn by the board, and its limit.",
@@ -238,14 +235,8 @@ _POWER: Final = Row(
         series(
             "Temperature",
             (
-                value("inferwatch_gpu_temperature_celsius", HOST, _CARD, how="max", legend="{{instance}} {{gpu}}"),
-                value(
-                    "inferwatch_gpu_memory_temperature_celsius",
-                    HOST,
-                    _CARD,
-                    how="max",
-                    legend="{{instance}} {{gpu}} memory",
-                ),
+                _of_cards("inferwatch_gpu_temperature_celsius"),
+                _of_cards("inferwatch_gpu_memory_temperature_celsius", "memory"),
             ),
             "celsius",
             "Nobody is woken by heat alone.",
@@ -324,7 +315,7 @@ _HEALTH: Final = Row(
             "PCIe",
             (
                 total("inferwatch_gpu_pcie_bytes_total", HOST, "gpu, direction"),
-                total("inferwatch_gpu_pcie_replays_total", HOST, "gpu", legend="{{gpu}} replays"),
+                total("inferwatch_gpu_pcie_replays_total", HOST, "gpu", what="replays"),
             ),
             "Bps",
             "Bytes a second; replays point at slot, riser or cable.",
@@ -348,9 +339,7 @@ _HEALTH: Final = Row(
             "What reading costs",
             (
                 total("inferwatch_gpu_sampler_cpu_seconds_total", HOST, legend="CPU"),
-                value(
-                    "inferwatch_gpu_sample_duration_seconds", HOST, "instance", how="max", legend="{{instance}} takes"
-                ),
+                value("inferwatch_gpu_sample_duration_seconds", HOST, "instance", how="max", what="takes"),
             ),
             "s",
             "CPU seconds a second, and how long one reading takes.",
@@ -364,14 +353,8 @@ _MIG: Final = Row(
         series(
             "Memory of instances",
             (
-                value("inferwatch_gpu_mig_memory_used_bytes", HOST, "gpu, mig_uuid, mig_profile", how="max"),
-                value(
-                    "inferwatch_gpu_mig_memory_total_bytes",
-                    HOST,
-                    "gpu, mig_uuid, mig_profile",
-                    how="max",
-                    legend="{{mig_profile}} total",
-                ),
+                _of_instances("inferwatch_gpu_mig_memory_used_bytes", by="gpu, mig_uuid, mig_profile"),
+                _of_instances("inferwatch_gpu_mig_memory_total_bytes", "total", by="gpu, mig_uuid, mig_profile"),
             ),
             "bytes",
             "Of cards that are split.",
@@ -379,14 +362,8 @@ _MIG: Final = Row(
         series(
             "SM activity and occupancy",
             (
-                value("inferwatch_gpu_mig_sm_activity_ratio", HOST, "mig_uuid, mig_profile", how="max"),
-                value(
-                    "inferwatch_gpu_mig_sm_occupancy_ratio",
-                    HOST,
-                    "mig_uuid, mig_profile",
-                    how="max",
-                    legend="{{mig_profile}} occupancy",
-                ),
+                _of_instances("inferwatch_gpu_mig_sm_activity_ratio"),
+                _of_instances("inferwatch_gpu_mig_sm_occupancy_ratio", "occupancy"),
             ),
             "percentunit",
             "Of the instance.",
@@ -395,14 +372,8 @@ _MIG: Final = Row(
         series(
             "Tensor and DRAM activity",
             (
-                value("inferwatch_gpu_mig_tensor_activity_ratio", HOST, "mig_uuid, mig_profile", how="max"),
-                value(
-                    "inferwatch_gpu_mig_dram_activity_ratio",
-                    HOST,
-                    "mig_uuid, mig_profile",
-                    how="max",
-                    legend="{{mig_profile}} DRAM",
-                ),
+                _of_instances("inferwatch_gpu_mig_tensor_activity_ratio"),
+                _of_instances("inferwatch_gpu_mig_dram_activity_ratio", "DRAM"),
             ),
             "percentunit",
             "Of the instance.",

@@ -121,10 +121,8 @@ _RELAY: Final = Row(
         series(
             "Connections",
             (
-                value("inferwatch_relay_client_connections", HOST, "instance", legend="{{instance}} clients"),
-                value(
-                    "inferwatch_relay_upstream_idle_connections", HOST, "instance", legend="{{instance}} idle to engine"
-                ),
+                value("inferwatch_relay_client_connections", HOST, "instance", what="clients"),
+                value("inferwatch_relay_upstream_idle_connections", HOST, "instance", what="idle to engine"),
             ),
             "short",
             "Open ones from clients, and idle ones to the engine.",
@@ -132,9 +130,9 @@ _RELAY: Final = Row(
         series(
             "Connecting to the engine",
             (
-                total("inferwatch_relay_upstream_connects_total", HOST, "instance", legend="{{instance}} opened"),
-                total("inferwatch_relay_upstream_connect_errors_total", HOST, "instance", legend="{{instance}} failed"),
-                total("inferwatch_relay_upstream_retries_total", HOST, "instance", legend="{{instance}} sent again"),
+                total("inferwatch_relay_upstream_connects_total", HOST, "instance", what="opened"),
+                total("inferwatch_relay_upstream_connect_errors_total", HOST, "instance", what="failed"),
+                total("inferwatch_relay_upstream_retries_total", HOST, "instance", what="sent again"),
             ),
             "short",
             "A second. As many opened as requests: keep-alive does not work.",
@@ -142,8 +140,8 @@ _RELAY: Final = Row(
         series(
             "Restarts and faults",
             (
-                counted("inferwatch_relay_restarts_total", HOST, "instance", legend="{{instance}} restarts"),
-                counted("inferwatch_relay_observer_errors_total", HOST, "instance", legend="{{instance}} faults"),
+                counted("inferwatch_relay_restarts_total", HOST, "instance", what="restarts"),
+                counted("inferwatch_relay_observer_errors_total", HOST, "instance", what="faults"),
             ),
             "short",
             "In the time shown. A restart breaks the answers that were under way.",
@@ -163,8 +161,8 @@ _TAP: Final = Row(
         series(
             "Dropped copies",
             (
-                total("inferwatch_tap_dropped_bytes_total", HOST, "instance", legend="{{instance}} bytes"),
-                total("inferwatch_tap_dropped_reads_total", HOST, "instance", legend="{{instance}} reads"),
+                total("inferwatch_tap_dropped_bytes_total", HOST, "instance", what="bytes"),
+                total("inferwatch_tap_dropped_reads_total", HOST, "instance", what="reads"),
             ),
             "short",
             "A second. Clients got them all the same; latencies of these answers are unknown.",
@@ -172,8 +170,8 @@ _TAP: Final = Row(
         series(
             "Spooled and lost",
             (
-                counted("inferwatch_tap_spooled_total", HOST, "instance", legend="{{instance}} spooled"),
-                counted("inferwatch_tap_lost_total", HOST, "instance", legend="{{instance}} lost"),
+                counted("inferwatch_tap_spooled_total", HOST, "instance", what="spooled"),
+                counted("inferwatch_tap_lost_total", HOST, "instance", what="lost"),
             ),
             "short",
             "Requests in the time shown. Spooled ones are booked later, lost ones never.",
@@ -214,8 +212,8 @@ _COLLECTOR: Final = Row(
         series(
             "Ledger commits",
             (
-                total("inferwatch_ledger_commits_total", HOST, "instance", legend="{{instance}} commits"),
-                total("inferwatch_ledger_commit_failures_total", HOST, "instance", legend="{{instance}} failures"),
+                total("inferwatch_ledger_commits_total", HOST, "instance", what="commits"),
+                total("inferwatch_ledger_commit_failures_total", HOST, "instance", what="failures"),
             ),
             "short",
             "A second. Each holds all requests of some milliseconds.",
@@ -284,14 +282,14 @@ _CONTENT: Final = Row(
     (
         stack(
             "Content of traces",
-            counted("inferwatch_privacy_requests_total", HOST, "result", legend="{{result}}"),
+            counted("inferwatch_privacy_requests_total", HOST, "result"),
             "short",
             "Requests in the time shown, by what became of their texts. cut: kept up to a bound. Nothing is kept after "
             "timeout, failed and overflow.",
         ),
         stack(
             "Found, by kind",
-            counted("inferwatch_privacy_found_total", HOST, "entity", legend="{{entity}}"),
+            counted("inferwatch_privacy_found_total", HOST, "entity"),
             "short",
             "Places in texts, in the time shown. Each has a pseudonym in its place.",
         ),

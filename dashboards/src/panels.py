@@ -159,26 +159,33 @@ def quantile(share: float, metric: str, where: str, by: str = "") -> str:
     return f"histogram_quantile({share}, sum by ({labels}) (rate({metric}_bucket{{{where}}}[$__rate_interval])))"
 
 
-def total(metric: str, where: str, by: str = "", *, legend: str = "", window: str = "$__rate_interval") -> Query:
-    """Return the rate of a counter, summed but for `by`, and named by it."""
-    rate = f"rate({metric}{{{where}}}[{window}])"
-    return Query(f"sum by ({by}) ({rate})" if by else f"sum({rate})", legend or _named(by))
+def total(metric: str, where: str, by: str = "", *, what: str = "", legend: str = "") -> Query:
+    """Return the rate of a counter, summed but for `by`, and named by that and `what` it is; or by `legend`."""
+    rate = f"rate({metric}{{{where}}}[$__rate_interval])"
+    return Query(f"sum by ({by}) ({rate})" if by else f"sum({rate})", legend or _named(by, what))
 
 
-def counted(metric: str, where: str, by: str = "", *, legend: str = "") -> Query:
-    """Return how much a counter grew in the time shown."""
+def counted(metric: str, where: str, by: str = "", *, what: str = "", legend: str = "") -> Query:
+    """Return how much a counter grew in the time shown, likewise."""
     grown = f"increase({metric}{{{where}}}[$__range])"
-    return Query(f"sum by ({by}) ({grown})" if by else f"sum({grown})", legend or _named(by))
+    return Query(f"sum by ({by}) ({grown})" if by else f"sum({grown})", legend or _named(by, what))
 
 
-def value(metric: str, where: str, by: str = "", *, how: str = "sum", legend: str = "") -> Query:
-    """Return a gauge, taken together but for `by`."""
+def value(metric: str, where: str, by: str = "", *, how: str = "sum", what: str = "", legend: str = "") -> Query:
+    """Return a gauge, taken together but for `by`, likewise."""
     found = f"{metric}{{{where}}}"
-    return Query(f"{how} by ({by}) ({found})" if by else found, legend or _named(by))
+    return Query(f"{how} by ({by}) ({found})" if by else found, legend or _named(by, what))
 
 
-def _named(by: str) -> str:
-    return " · ".join(f"{{{{{label.strip()}}}}}" for label in by.split(",")) if by else ""
+def ratio(part: str, whole: str, by: str) -> Query:
+    """Return the rate of one counter over that of another, for each `by`. Both as selectors."""
+    parts = (f"sum by ({by}) (rate({each}[$__rate_interval]))" for each in (part, whole))
+    return Query(" / ".join(parts), _named(by))
+
+
+def _named(by: str, what: str = "") -> str:
+    names = " · ".join(f"{{{{{label.strip()}}}}}" for label in by.split(",")) if by else ""
+    return f"{names} {what}".strip()
 
 
 # --- Grafana's own form ---
