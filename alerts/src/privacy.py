@@ -3,60 +3,59 @@
 from typing import Final
 
 from alerts.src.alert import HOST, HOST_LABELS, Alert, Case, Group
+from alerts.src.shapes import grown, share
 
-_BY: Final = "by (job, instance)"
+_BY: Final = "job, instance"
 
 
 def _requests(result: str) -> str:
     return f'inferwatch_privacy_requests_total{{{HOST}, result="{result}"}}'
 
 
-DROPPED: Final = Alert(
-    name="InferwatchContentDropped",
-    severity="ticket",
-    # `cut` and `overflow` are bounds that somebody chose.
-    expr=f'sum {_BY} (increase(inferwatch_privacy_requests_total{{result="failed"}}[15m])) > 0',
-    for_="5m",
-    keep="15m",
-    summary="Some traces of {{ $labels.instance }} have no content: the search for personal data failed, and nothing "
-    "of those users' texts was kept",
-    value="{{ $value | humanize }} requests in 15 minutes",
-    dashboard="inferwatch-fleet",
-    fires=(
-        Case(series={_requests("failed"): "0+1x60"}, at="45m", labels=HOST_LABELS, value="15 requests in 15 minutes"),
-    ),
-    silent=(
-        Case(series={_requests("failed"): "7x60"}, at="45m", says="a fault, long ago"),
-        Case(
-            series={_requests("kept"): "0+9x60", _requests("cut"): "0+2x60"}, at="45m", says="long texts that are cut"
+def _unkept(name: str, result: str, why: str, *silent: Case) -> Alert:
+    """Return the ticket of content that is not kept for one reason, again and again."""
+    return Alert(
+        name=name,
+        severity="ticket",
+        expr=grown(f'inferwatch_privacy_requests_total{{result="{result}"}}', "15m", _BY) + " > 0",
+        for_="5m",
+        keep="15m",
+        summary=f"Some traces of {{{{ $labels.instance }}}} have no content: {why}",
+        value="{{ $value | humanize }} requests in 15 minutes",
+        dashboard="inferwatch-fleet",
+        fires=(
+            Case(series={_requests(result): "0+1x60"}, at="45m", labels=HOST_LABELS, value="15 requests in 15 minutes"),
         ),
-    ),
+        silent=silent,
+    )
+
+
+# `cut` and `overflow` are bounds that somebody chose.
+DROPPED: Final = _unkept(
+    "InferwatchContentDropped",
+    "failed",
+    "the search for personal data failed, and nothing of those users' texts was kept",
+    Case(series={_requests("failed"): "7x60"}, at="45m", says="a fault, long ago"),
+    Case(series={_requests("kept"): "0+9x60", _requests("cut"): "0+2x60"}, at="45m", says="long texts that are cut"),
 )
 
-SLOW: Final = Alert(
-    name="InferwatchContentScanSlow",
-    severity="ticket",
-    expr=f'sum {_BY} (increase(inferwatch_privacy_requests_total{{result="timeout"}}[15m])) > 0',
-    for_="5m",
-    keep="15m",
-    summary="Some traces of {{ $labels.instance }} have no content: looking for personal data in a user's text took "
-    "longer than its budget",
-    value="{{ $value | humanize }} requests in 15 minutes",
-    dashboard="inferwatch-fleet",
-    fires=(
-        Case(series={_requests("timeout"): "0+1x60"}, at="45m", labels=HOST_LABELS, value="15 requests in 15 minutes"),
-    ),
-    silent=(Case(series={_requests("timeout"): "7x60"}, at="45m", says="texts of long ago"),),
+SLOW: Final = _unkept(
+    "InferwatchContentScanSlow",
+    "timeout",
+    "looking for personal data in a user's text took longer than its budget",
+    Case(series={_requests("timeout"): "7x60"}, at="45m", says="texts of long ago"),
 )
 
 OVERFLOW: Final = Alert(
     name="InferwatchContentOverflow",
     severity="ticket",
-    expr=f"""
-        sum {_BY} (increase(inferwatch_privacy_requests_total{{result="overflow"}}[1h]))
-        / sum {_BY} (increase(inferwatch_privacy_requests_total[1h]))
-        > 0.05
-    """,
+    expr=share(
+        'inferwatch_privacy_requests_total{result="overflow"}',
+        "inferwatch_privacy_requests_total",
+        above=0.05,
+        window="1h",
+        by=_BY,
+    ),
     for_="15m",
     keep="1h",
     summary="Content of users' requests on {{ $labels.instance }} is missing in traces: more is sampled "
@@ -79,7 +78,7 @@ OVERFLOW: Final = Alert(
 KEY: Final = Alert(
     name="InferwatchPseudonymKey",
     severity="ticket",
-    expr=f"min {_BY} (inferwatch_privacy_key_current) == 0",
+    expr=f"min by ({_BY}) (inferwatch_privacy_key_current) == 0",
     for_="15m",
     summary="Pseudonyms of users on {{ $labels.instance }} are made with another key than the last of "
     "privacy.key_file: it was rotated without a restart, or cannot be read",

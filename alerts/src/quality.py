@@ -4,6 +4,7 @@ hurts at once burns a service level. Each looks at a share, of enough requests f
 from typing import Final
 
 from alerts.src.alert import HOST, Alert, Case, Group
+from alerts.src.shapes import grown, share
 
 from inferwatch import canary
 
@@ -18,24 +19,45 @@ _PROBES: Final = (
     'operation="text_completion", outcome="ok"}'
 )
 _HEARD: Final = "inferwatch_quality_heard_total"
-
-
-def _grown(metric: str, window: str) -> str:
-    return f"sum by (model) (increase({metric}[{window}]))"
+_SPANS: Final = {"1h": "hour", "30m": "30 minutes"}
 
 
 def _signs(sign: str) -> str:
     return f'inferwatch_quality_signs_total{{sign=~"{sign}"}}'
 
 
-def _share(sign: str, of: str, *, above: float, least: int, window: str = "1h", times_usual: float = 0) -> str:
-    """Return when a sign is in too large a share of requests; with `times_usual` also of its own share in 3 days."""
-    signs = _signs(sign)
-    expr = f"({_grown(signs, window)} / {_grown(of, window)}) > {above}\nand\n{_grown(signs, window)} >= {least}"
+def _ticket(
+    name: str,
+    signs: str,
+    of: str,
+    *,
+    above: float,
+    least: int,
+    what: str,
+    summary: str,
+    fires: tuple[Case, ...],
+    silent: tuple[Case, ...],
+    for_: str = "15m",
+    window: str = "1h",
+    times_usual: float = 0,
+) -> Alert:
+    """Return the alert of a sign that is in too large a share of `what`: above so much of at least so many, and, with
+    `times_usual`, of so many times its own share in three days."""
+    expr = share(signs, of, above=above, least=least, window=window)
     if times_usual:
-        now, usual = (f"({_grown(signs, each)} / {_grown(of, each)})" for each in (window, "3d"))
+        now, usual = (f"({grown(signs, each)} / {grown(of, each)})" for each in (window, "3d"))
         expr += f"\nand\n{now} > {times_usual:g} * {usual}"
-    return expr
+    return Alert(
+        name=name,
+        severity="ticket",
+        expr=expr,
+        for_=for_,
+        summary=summary,
+        value=f"{{{{ $value | humanizePercentage }}}} of the {what} of the last {_SPANS[window]}",
+        dashboard=_BOARD,
+        fires=fires,
+        silent=silent,
+    )
 
 
 def _series(sign: str, signs: str, of: str, requests: str) -> dict[str, str]:
@@ -46,14 +68,14 @@ def _series(sign: str, signs: str, of: str, requests: str) -> dict[str, str]:
     }
 
 
-LOOPS: Final = Alert(
-    name="InferwatchLoops",
-    severity="ticket",
-    expr=_share("loop|repetition", _HEARD, above=0.01, least=5),
+LOOPS: Final = _ticket(
+    "InferwatchLoops",
+    _signs("loop|repetition"),
+    _HEARD,
+    above=0.01, least=5,
     for_="10m",
+    what="answers",
     summary="Users of {{ $labels.model }} get answers that repeat themselves without an end",
-    value="{{ $value | humanizePercentage }} of the answers of the last hour",
-    dashboard=_BOARD,
     fires=(
         Case(series=_series("loop", "0+1x120", _HEARD, "0+20x120"), at="90m", labels={"model": "m"},
              value="5% of the answers of the last hour"),
@@ -64,15 +86,14 @@ LOOPS: Final = Alert(
     ),
 )  # fmt: skip
 
-REFUSALS: Final = Alert(
-    name="InferwatchRefusals",
-    severity="ticket",
+REFUSALS: Final = _ticket(
+    "InferwatchRefusals",
+    _signs("refusal"),
+    _HEARD,
     # How often a model refuses is its own: coders hardly do, advisers do every day.
-    expr=_share("refusal", _HEARD, above=0.05, least=20, times_usual=2),
-    for_="15m",
+    above=0.05, least=20, times_usual=2,
+    what="answers",
     summary="{{ $labels.model }} refuses to answer its users much more often than it used to",
-    value="{{ $value | humanizePercentage }} of the answers of the last hour",
-    dashboard=_BOARD,
     fires=(
         Case(series=_series("refusal", "0+1x2000 2000+15x120", _HEARD, "0+50x2120"), at="2090m", labels={"model": "m"},
              value="30% of the answers of the last hour", says="from 2 % to 30 %"),
@@ -83,14 +104,13 @@ REFUSALS: Final = Alert(
     ),
 )  # fmt: skip
 
-CUT_ANSWERS: Final = Alert(
-    name="InferwatchAnswersCut",
-    severity="ticket",
-    expr=_share("truncated", _REQUESTS, above=0.2, least=20, times_usual=2),
-    for_="15m",
+CUT_ANSWERS: Final = _ticket(
+    "InferwatchAnswersCut",
+    _signs("truncated"),
+    _REQUESTS,
+    above=0.2, least=20, times_usual=2,
+    what="requests",
     summary="Answers of {{ $labels.model }} are cut by the length limit much more often than they used to be",
-    value="{{ $value | humanizePercentage }} of the requests of the last hour",
-    dashboard=_BOARD,
     fires=(
         Case(series=_series("truncated", "0+1x2000 2000+20x120", _REQUESTS, "0+50x2120"), at="2090m",
              labels={"model": "m"}, value="40% of the requests of the last hour", says="from 2 % to 40 %"),
@@ -103,14 +123,13 @@ CUT_ANSWERS: Final = Alert(
     ),
 )  # fmt: skip
 
-ASKED_AGAIN: Final = Alert(
-    name="InferwatchAskedAgain",
-    severity="ticket",
-    expr=_share("retry|regeneration", _HEARD, above=0.2, least=50),
-    for_="15m",
+ASKED_AGAIN: Final = _ticket(
+    "InferwatchAskedAgain",
+    _signs("retry|regeneration"),
+    _HEARD,
+    above=0.2, least=50,
+    what="requests",
     summary="Users of {{ $labels.model }} ask the same again within a minute: they were not content, or got nothing",
-    value="{{ $value | humanizePercentage }} of the requests of the last hour",
-    dashboard=_BOARD,
     fires=(
         Case(series=_series("regeneration", "0+5x120", _HEARD, "0+20x120"), at="90m", labels={"model": "m"},
              value="25% of the requests of the last hour"),
@@ -120,14 +139,13 @@ ASKED_AGAIN: Final = Alert(
     ),
 )  # fmt: skip
 
-ABANDONED: Final = Alert(
-    name="InferwatchAnswersAbandoned",
-    severity="ticket",
-    expr=_share("abandoned", _REQUESTS, above=0.3, least=20, times_usual=1.5),
-    for_="15m",
+ABANDONED: Final = _ticket(
+    "InferwatchAnswersAbandoned",
+    _signs("abandoned"),
+    _REQUESTS,
+    above=0.3, least=20, times_usual=1.5,
+    what="requests",
     summary="Users of {{ $labels.model }} hang up in the midst of their answers, more often than they used to",
-    value="{{ $value | humanizePercentage }} of the requests of the last hour",
-    dashboard=_BOARD,
     fires=(
         Case(series=_series("abandoned", "0+1x2000 2000+20x120", _REQUESTS, "0+50x2120"), at="2090m",
              labels={"model": "m"}, value="40% of the requests of the last hour", says="from 2 % to 40 %"),
@@ -138,14 +156,15 @@ ABANDONED: Final = Alert(
     ),
 )  # fmt: skip
 
-STALLS: Final = Alert(
-    name="InferwatchStalls",
-    severity="ticket",
-    expr=_share("stalled", _REQUESTS, above=0.05, least=10, window="30m"),
+STALLS: Final = _ticket(
+    "InferwatchStalls",
+    _signs("stalled"),
+    _REQUESTS,
+    above=0.05, least=10,
+    window="30m",
     for_="10m",
+    what="requests",
     summary="Answers of {{ $labels.model }} stand still for many seconds while users read them",
-    value="{{ $value | humanizePercentage }} of the requests of the last 30 minutes",
-    dashboard=_BOARD,
     fires=(
         Case(series=_series("stalled", "0+5x90", _REQUESTS, "0+50x90"), at="60m", labels={"model": "m"},
              value="10% of the requests of the last 30 minutes"),
@@ -160,15 +179,7 @@ _VOTES: Final = "inferwatch_feedback_votes_total"
 THUMBS_DOWN: Final = Alert(
     name="InferwatchThumbsDown",
     severity="ticket",
-    expr=f"""
-        (
-          sum by (model) (increase({_VOTES}{{thumb="down"}}[1d]))
-          /
-          sum by (model) (increase({_VOTES}{{thumb=~"up|down"}}[1d]))
-        ) > 0.5
-        and
-        sum by (model) (increase({_VOTES}{{thumb="down"}}[1d])) >= 20
-    """,
+    expr=share(f'{_VOTES}{{thumb="down"}}', f'{_VOTES}{{thumb=~"up|down"}}', above=0.5, least=20, window="1d"),
     for_="1h",
     summary="Most users of {{ $labels.model }} who vote on its answers vote them down",
     value="{{ $value | humanizePercentage }} of the votes of the last day",

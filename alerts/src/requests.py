@@ -3,6 +3,7 @@
 from typing import Final
 
 from alerts.src.alert import HOST, HOST_LABELS, Alert, Case, Group, Record
+from alerts.src.shapes import grown, share
 
 from inferwatch import canary
 
@@ -79,21 +80,23 @@ def _abandoned(given_up: str, begun: str) -> dict[str, str]:
     }
 
 
+_GIVEN_UP: Final = grown('inferwatch_first_token_missing_total{reason="client_abort"}', "10m")
+
 CLIENTS_GIVE_UP: Final = Alert(
     name="InferwatchClientsGiveUp",
     severity="page",
-    expr="""
+    expr=f"""
         (
-          sum by (model) (increase(inferwatch_first_token_missing_total{reason="client_abort"}[10m]))
+          {_GIVEN_UP}
           /
           (
-            sum by (model) (increase(inferwatch_first_token_missing_total{reason="client_abort"}[10m]))
+            {_GIVEN_UP}
             +
-            sum by (model) (increase(inferwatch_time_to_first_token_seconds_count[10m]))
+            {grown("inferwatch_time_to_first_token_seconds_count", "10m")}
           )
         ) > 0.5
         and
-        sum by (model) (increase(inferwatch_first_token_missing_total{reason="client_abort"}[10m])) >= 20
+        {_GIVEN_UP} >= 20
     """,
     for_="5m",
     within="15m",
@@ -122,15 +125,13 @@ _PROBE: Final = f'{HOST}, model="m", tenant="{canary.TENANT}", operation="text_c
 EMPTY_ANSWERS: Final = Alert(
     name="InferwatchEmptyAnswers",
     severity="ticket",
-    expr=f"""
-        (
-          sum by (model) (increase(inferwatch_first_token_missing_total{{reason="empty", {_READ}}}[1h]))
-          /
-          sum by (model) (increase(inferwatch_requests_total{{outcome="ok", {_READ}}}[1h]))
-        ) > 0.05
-        and
-        sum by (model) (increase(inferwatch_first_token_missing_total{{reason="empty", {_READ}}}[1h])) >= 20
-    """,
+    expr=share(
+        f'inferwatch_first_token_missing_total{{reason="empty", {_READ}}}',
+        f'inferwatch_requests_total{{outcome="ok", {_READ}}}',
+        above=0.05,
+        least=20,
+        window="1h",
+    ),
     for_="15m",
     summary="Users of {{ $labels.model }} get answers with nothing in them, and no error",
     value="{{ $value | humanizePercentage }} of the good answers of the last hour",
@@ -190,13 +191,12 @@ def _estimated(estimates: str, counts: str) -> dict[str, str]:
 ESTIMATED: Final = Alert(
     name="InferwatchTokensEstimated",
     severity="ticket",
-    expr="""
-        (
-          sum by (model) (increase(inferwatch_tokens_by_source_total{source="chunk_estimate", type="completion"}[1h]))
-          /
-          sum by (model) (increase(inferwatch_tokens_by_source_total{type="completion"}[1h]))
-        ) > 0.2
-    """,
+    expr=share(
+        'inferwatch_tokens_by_source_total{source="chunk_estimate", type="completion"}',
+        'inferwatch_tokens_by_source_total{type="completion"}',
+        above=0.2,
+        window="1h",
+    ),
     for_="1h",
     team="finance",
     summary="Costs and budgets of {{ $labels.model }} are estimates: its engine does not say how many tokens it made",

@@ -12,53 +12,49 @@ def _items(result: str) -> str:
     return f'inferwatch_otlp_items_total{{{HOST}, signal="traces", result="{result}"}}'
 
 
+# In words, by the value of the label `result`.
+_LOST: Final = {"failed": "lost", "dropped": "dropped"}
+
 _QUEUE: Final = f'inferwatch_otlp_queue_items{{{HOST}, signal="traces"}}'
 
-FAILING: Final = Alert(
-    name="InferwatchExportFailing",
-    severity="ticket",
-    expr=f'sum {_BY} (increase(inferwatch_otlp_items_total{{result="failed"}}[15m])) > 0',
-    for_="10m",
-    keep="15m",
-    summary="Some requests on {{ $labels.instance }} have no {{ $labels.signal }}: the OTLP endpoint does not take all "
-    "(users notice nothing)",
-    value="{{ $value | humanize }} lost in 15 minutes",
-    dashboard="inferwatch-fleet",
-    fires=(
-        Case(
-            series={_items("failed"): "0+6x60", _items("exported"): "0+60x60"},
-            at="45m",
-            labels=_LABELS,
-            value="90 lost in 15 minutes",
+
+def _lost(name: str, result: str, why: str, *silent: Case) -> Alert:
+    """Return the ticket of items that are lost in one way, again and again."""
+    return Alert(
+        name=name,
+        severity="ticket",
+        expr=f'sum {_BY} (increase(inferwatch_otlp_items_total{{result="{result}"}}[15m])) > 0',
+        for_="10m",
+        keep="15m",
+        summary=f"Some requests on {{{{ $labels.instance }}}} have no {{{{ $labels.signal }}}}: {why} "
+        "(users notice nothing)",
+        value=f"{{{{ $value | humanize }}}} {_LOST[result]} in 15 minutes",
+        dashboard="inferwatch-fleet",
+        fires=(
+            Case(
+                series={_items(result): "0+6x60", _items("exported"): "0+60x60"},
+                at="45m",
+                labels=_LABELS,
+                value=f"90 {_LOST[result]} in 15 minutes",
+            ),
         ),
-    ),
-    silent=(
-        Case(series={_items("failed"): "7x60", _items("exported"): "0+60x60"}, at="45m", says="an outage, long ago"),
-        Case(series={_items("failed"): "0x20 512x40", _items("exported"): "0+60x60"}, at="28m", says="a single batch"),
-    ),
+        silent=silent,
+    )
+
+
+FAILING: Final = _lost(
+    "InferwatchExportFailing",
+    "failed",
+    "the OTLP endpoint does not take all",
+    Case(series={_items("failed"): "7x60", _items("exported"): "0+60x60"}, at="45m", says="an outage, long ago"),
+    Case(series={_items("failed"): "0x20 512x40", _items("exported"): "0+60x60"}, at="28m", says="a single batch"),
 )
 
-DROPPING: Final = Alert(
-    name="InferwatchExportDropping",
-    severity="ticket",
-    expr=f'sum {_BY} (increase(inferwatch_otlp_items_total{{result="dropped"}}[15m])) > 0',
-    for_="10m",
-    keep="15m",
-    summary="Some requests on {{ $labels.instance }} have no {{ $labels.signal }}: the exporter's queue is full (users "
-    "notice nothing)",
-    value="{{ $value | humanize }} dropped in 15 minutes",
-    dashboard="inferwatch-fleet",
-    fires=(
-        Case(
-            series={_items("dropped"): "0+6x60", _items("exported"): "0+60x60"},
-            at="45m",
-            labels=_LABELS,
-            value="90 dropped in 15 minutes",
-        ),
-    ),
-    silent=(
-        Case(series={_items("dropped"): "7x60", _items("exported"): "0+60x60"}, at="45m", says="a burst, long ago"),
-    ),
+DROPPING: Final = _lost(
+    "InferwatchExportDropping",
+    "dropped",
+    "the exporter's queue is full",
+    Case(series={_items("dropped"): "7x60", _items("exported"): "0+60x60"}, at="45m", says="a burst, long ago"),
 )
 
 NOTHING: Final = Alert(
