@@ -113,6 +113,7 @@ class Collector:
             in_force=lambda: self._config,
             engine=lambda: self._engine.engine,
             said=lambda: self._engine.said,
+            ask=lambda: self._engine.ask_soon(),  # noqa: PLW0108 - it is made below
         )
         self._live = LiveService(
             self._parts.store, self._refresh, self._parts.open_exchanges, self._health, Prometheus(self._config.live)
@@ -133,7 +134,7 @@ class Collector:
         self._exit_code = 0
         self._tasks = TaskSet(self._task_failed)
         self._upstream = UpstreamWatch(settings.config.upstream.url, self._tasks)
-        self._engine = EngineWatch(self._parts.store, self, self._tasks, self._late)
+        self._engine = EngineWatch(self._parts.store, self, self._tasks, self._late, self._parts.drift)
         self._vouched_ns = time.monotonic_ns() if settings.status.get("data_path_alive") else 0
         self.take_status(settings.status)
 
@@ -347,6 +348,7 @@ class Collector:
             now_ns = time.monotonic_ns()
             now_s = now_ns / 1e9
             self._parts.vitals.lagged(now_s, now_s - due_s)
+            self._engine.reachable(self._upstream.probe.up)
             self._parts.booking.expire(now_ns, is_alive)
             self._parts.meter.tick(now_ns, time.time_ns(), self._parts.tap.links())
             self._parts.recorder.tick(now_s=now_s)

@@ -53,6 +53,11 @@ class MemoPlaces(Generic[K]):
             place = self._places[key] = self._free.pop()
         self._store.memo(self._name, (str(place),)).set(data)
 
+    def data(self, key: K) -> bytes:
+        """Return what is written down of a thing; nothing if that is nothing."""
+        place = self._places.get(key)
+        return b"" if place is None else self._store.memo(self._name, (str(place),)).data
+
     def forget(self, key: K) -> None:
         """Nothing is known of it any more."""
         place = self._places.pop(key, None)

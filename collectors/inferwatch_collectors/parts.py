@@ -89,11 +89,12 @@ class Parts:
         in_force: Callable[[], Config],
         engine: Callable[[], str],
         said: Callable[[], Said],
+        ask: Callable[[], None],
     ) -> None:
         """`watchers` see each booked record after those that are made here.
 
         `in_force` returns the configuration as reloads have left it, `engine` the name of the engine or "", `said` what
-        it says of itself.
+        it says of itself; `ask` has it asked soon.
 
         Raises:
             ConfigError: what is needed for OTLP cannot be used.
@@ -134,6 +135,7 @@ class Parts:
             config.drift,
             secret=secret,
             load=lambda: self.booking.open_requests,
+            ask=ask,
         )
         self.feedback: FeedbackService | None = None
         if config.feedback.is_used:
@@ -216,6 +218,8 @@ class Parts:
         vitals.cut("anomaly_runs", lambda: self.anomalies.runs_cut)
         vitals.cut("anomaly_late", lambda: self.anomalies.late)
         vitals.cut("drift_streams", lambda: self.drift.streams_cut)
+        vitals.cut("drift_references", lambda: self.drift.references_cut)
+        vitals.cut("drift_unsure_votes", lambda: self.drift.votes_dropped)
         vitals.cut("quality_prompts", lambda: self.quality.prompts_cut)
         vitals.cut("canary_models", lambda: self.canary.models_cut)
         vitals.cut("drift_sessions", lambda: self.drift.sessions_cut)

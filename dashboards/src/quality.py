@@ -175,9 +175,11 @@ _EFFECTS: Final = Row(
                 Query(f"max by ({_STREAM}) (inferwatch_drift_judging{{{REQUEST}}})", "judging"),
                 Query(f"max by ({_STREAM}) (inferwatch_drift_reference_votes{{{REQUEST}}})", "votes"),
                 Query(f"max by ({_STREAM}) (inferwatch_drift_features_off{{{REQUEST}}})", "features off"),
+                Query(f"sum by ({_STREAM}) (inferwatch_drift_engine_changes_total{{{REQUEST}}})", "engine changed"),
             ),
             "none",
-            "What there is to judge by. A feature is off that hardly any request had.",
+            "What there is to judge by. A feature is off that hardly any request had. When the engine's version, weights or "
+            "context changed, a reference of it is learnt anew, or used again: `inferwatch report --drift` says which.",
         ),
     ),
 )

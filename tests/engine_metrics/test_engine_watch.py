@@ -10,6 +10,7 @@ import pytest
 from inferwatch.config import Config
 from inferwatch.record import LateCount, RequestRecord
 from inferwatch.settings.canary import Canary
+from inferwatch.settings.drift import Drift
 from inferwatch.settings.engine_metrics import EngineMetrics
 from inferwatch.settings.traffic import Upstream
 from inferwatch.tasks import TaskSet
@@ -104,30 +105,73 @@ async def test_another_engine(store: MetricStore, tasks: TaskSet, free_port: Cal
     assert store.gauge(m.ENGINE_UP, (f"127.0.0.1:{second}",)).value is None
 
 
-async def test_only_the_canary_asks_who_the_engine_is(
+class Doubting:
+    """Counts doubts, and what it is told."""
+
+    def __init__(self) -> None:
+        self.doubts = 0
+        self.heard: list[Said | None] = []
+
+    def asking(self) -> int:
+        return 7
+
+    def told(self, mark: int, said: Said) -> None:
+        assert mark == 7
+        self.heard.append(said)
+
+    def silent(self) -> None:
+        self.heard.append(None)
+
+    def doubt(self) -> None:
+        self.doubts += 1
+
+
+async def test_who_needs_it_has_the_engine_asked_what_it_is(
     store: MetricStore, tasks: TaskSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody else needs it: two requests a minute less."""
-    asked: list[str] = []
+    """The canary and drift; without both the engine has two requests a minute less."""
+    asked: list[tuple[str, bool]] = []
 
     class Asking:
         said = Said("0.32.0")
+        soon = 0
 
-        def __init__(self, config: Config, key: str = "") -> None:
-            asked.append(config.upstream.url)
+        def __init__(self, config: Config, key: str = "", listener: object = None) -> None:
+            asked.append((config.upstream.url, listener is not None))
 
         async def run(self) -> None:
             await asyncio.Event().wait()
 
+        def ask_soon(self) -> None:
+            self.soon += 1
+
     monkeypatch.setattr(watch_module, "EngineSaid", Asking)
-    without = EngineWatch(store, Traffic(), tasks)
-    config = configured(1, enabled=False)
-    assert config.drift.enabled
+    config = msgspec.structs.replace(configured(1, enabled=False), drift=Drift(enabled=False))
+    without = EngineWatch(store, Traffic(), tasks, changes=Doubting())
     without.start(config, "engine:1")
+    without.ask_soon()
     assert (asked, without.said) == ([], Said())
-    with_it = EngineWatch(store, Traffic(), tasks)
-    with_it.start(msgspec.structs.replace(config, canary=Canary(enabled=True)), "engine:1")
-    assert (asked, with_it.said) == (["http://127.0.0.1:1"], Said("0.32.0"))
+    canary = EngineWatch(store, Traffic(), tasks, changes=Doubting())
+    canary.start(msgspec.structs.replace(config, canary=Canary(enabled=True)), "engine:1")
+    drift = EngineWatch(store, Traffic(), tasks, changes=Doubting())
+    drift.start(msgspec.structs.replace(config, drift=Drift()), "engine:1")
+    drift.ask_soon()
+    assert asked == [("http://127.0.0.1:1", False), ("http://127.0.0.1:1", True)]
+    assert canary.said == Said("0.32.0")
+
+
+async def test_an_engine_that_was_away_or_is_another_one_is_doubted(
+    store: MetricStore, tasks: TaskSet, free_port: Callable[[], int]
+) -> None:
+    """When it goes and when it comes back, and when the configuration names another one; not while nothing happens."""
+    changes = Doubting()
+    watch = EngineWatch(store, Traffic(), tasks, changes=changes)
+    watch.start(configured(free_port()), "engine:1")
+    for up, doubts in ((None, 0), (True, 0), (True, 0), (False, 1), (False, 1), (True, 2), (True, 2)):
+        watch.reachable(up)
+        assert changes.doubts == doubts
+    watch.reconfigure(configured(free_port()), "engine:2")
+    assert changes.doubts == 3
 
 
 async def test_late_counts_are_passed_on(

@@ -8,7 +8,7 @@ Pure: time comes from the caller.
 """
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 import msgspec
 
@@ -16,6 +16,7 @@ from inferwatch.record import RequestRecord
 from inferwatch_collectors.drift import signals
 from inferwatch_collectors.drift.features import Direction, Feature
 from inferwatch_collectors.drift.judging import Judging
+from inferwatch_collectors.drift.made import Change, Made
 from inferwatch_collectors.drift.reference import Terms
 from inferwatch_collectors.drift.stream import Effect, Lesson, LessonState, Values, WatchedState
 from inferwatch_collectors.drift.trigrams import Words
@@ -62,6 +63,9 @@ class FollowedState(msgspec.Struct, array_like=True):
     watched: WatchedState | None
     since_s: float
     signalling: bool
+    made: Made | None = None  # these at the end: files of older versions do not have them
+    changed: Change | None = None
+    aside_s: int = 0  # Unix time since when another engine answers; 0: this one does
 
 
 class Followed(Judging):
@@ -73,6 +77,8 @@ class Followed(Judging):
         self.seen_s = 0.0  # when it last voted; CLOCK_MONOTONIC
         self.next_s = 0.0  # when it may vote again
         self.engine_model = ""
+        self.made: Made | None = None  # of what all of this is; None: the engine was never asked
+        self.changed: Change | None = None  # the last change of the engine, until a reference is pinned
         super().__init__(of, wall_s)
 
     def learn_anew(self, wall_s: float) -> None:
@@ -115,14 +121,23 @@ class Followed(Judging):
         if not self.take_up(MIN_VALUES, terms, now_weeks, wall_s):
             return False
         self.about = About(self.engine_model, self.number, int(wall_s), votes, int(self.begun_s))
+        self.changed = None
         return True
+
+    def takes_over(self, before: "Followed", now: Made, wall_s: float) -> Self:
+        """Follow from now on, in the place of what is of another engine."""
+        self.changed = None if before.made is None else Change(before.made, now, int(wall_s), self.watched is not None)
+        self.made = now if self.made is None else self.made.with_(now)
+        self.number = max(self.number, before.number)
+        self.seen_s, self.next_s = before.seen_s, before.next_s
+        return self
 
     def effects(self) -> list[Effect]:
         """Return how each feature is now, those with the most evidence first."""
         return [] if self.watched is None else self.watched.effects()
 
-    def state(self) -> FollowedState:
-        """Return it to be written down."""
+    def state(self, aside_s: int = 0) -> FollowedState:
+        """Return it to be written down. `aside_s`: since when another engine answers."""
         return FollowedState(
             VERSION,
             self.model,
@@ -138,6 +153,9 @@ class Followed(Judging):
             self.watched_state(),
             self.since_s,
             self.signalling,
+            self.made,
+            self.changed,
+            aside_s,
         )
 
     @classmethod
@@ -151,6 +169,7 @@ class Followed(Judging):
         if state.version != VERSION or state.text != bool(found._words):
             raise ValueError(f"version {state.version}, text {state.text}")
         found.number, found.since_s, found.signalling = state.number, state.since_s, state.signalling
+        found.made, found.changed = state.made, state.changed
         found._ttft, found._gap = signals.Pace(state.ttft), signals.Pace(state.gap)
         for direction in found._words:
             found._words[direction] = Words.of(state.words[direction.value])

@@ -1,48 +1,129 @@
-"""What is remembered of drift through a restart: one memo for each model and tenant.
+"""What is remembered of drift through a restart: one memo for each model and tenant, and for what an engine that was there
+before had taught, up to KEPT of them.
 
 One is written when a reference is pinned, and then once an hour: a collector that is killed loses an hour of votes.
-What is written are counts; see `reference` and `trigrams`.
+What is written are counts; see `reference` and `trigrams`. What is set aside is nowhere else.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from inferwatch_collectors.drift.features import Feature
 from inferwatch_collectors.drift.following import Followed, FollowedState
+from inferwatch_collectors.drift.made import Made
 from inferwatch_collectors.drift.reference import Terms
 from inferwatch_collectors.memo_places import MemoPlaces
 from inferwatch_collectors.metric_store import MetricStore
 
 NAME: Final = "drift"
 
+# Who goes back, goes back to what was there before, or before that.
+KEPT: Final = 2
+
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(FollowedState).decode
 
 Key = tuple[str, str]  # model, tenant
+_Place = tuple[str, str, Made | None]  # of which engine, if it was set aside
+
+
+class _Aside(NamedTuple):
+    """One that was set aside. The least is forgotten first: what was only being learnt, then the oldest."""
+
+    pinned: bool
+    wall_s: int
+    made: Made
+
+    @property
+    def worth(self) -> tuple[bool, int]:
+        return self.pinned, self.wall_s
 
 
 class Memory:
-    """Writes and reads the memos. Not more places than streams at a time."""
+    """Writes and reads the memos. Not more places than (1 + KEPT) times the streams at a time."""
 
     def __init__(self, store: MetricStore) -> None:
-        self._places = MemoPlaces[Key](store, NAME)
+        self._places = MemoPlaces[_Place](store, NAME)
+        self._aside: dict[Key, list[_Aside]] = {}
+        self.references_cut = 0
 
     def read(self, of: Sequence[Feature], terms: Terms, now_weeks: float, most: int) -> list[Followed]:
         """Return up to `most` that an earlier life left; what cannot be read, or is too much, is forgotten."""
-
-        def made(data: bytes) -> Followed:
-            return Followed.of_state(_decode(data), of, terms, now_weeks)
-
-        return self._places.read(made, lambda followed: (followed.model, followed.tenant), most)
+        found: dict[Key, Followed] = {}
+        states = self._places.read(_decode, _place, (1 + KEPT) * most)
+        for state in states:
+            if state.aside_s:
+                continue
+            followed = _followed(state, of, terms, now_weeks) if len(found) < most else None
+            if followed is None:
+                self._places.forget(_place(state))
+            else:
+                found[state.model, state.tenant] = followed
+        for state in states:
+            if not state.aside_s:
+                continue
+            key = (state.model, state.tenant)
+            if key in found and state.made is not None:
+                self._aside.setdefault(key, []).append(_Aside(state.watched is not None, state.aside_s, state.made))
+            else:
+                self._places.forget(_place(state))
+        return list(found.values())
 
     def write(self, followed: Followed) -> int:
         """Write down what is known; return how many bytes that is."""
         data = _encode(followed.state())
-        self._places.write((followed.model, followed.tenant), data)
+        self._places.write((followed.model, followed.tenant, None), data)
         return len(data)
+
+    def set_aside(self, followed: Followed, wall_s: float) -> None:
+        """Keep what was learnt of an engine that is not there any more, should it come back, if that is anything."""
+        key = (followed.model, followed.tenant)
+        self._places.forget((*key, None))
+        if followed.made is None or not followed.votes:
+            return
+        aside = _Aside(followed.watched is not None, max(1, int(wall_s)), followed.made)  # 0 is not aside
+        self._places.write((*key, aside.made), _encode(followed.state(aside.wall_s)))
+        kept = self._aside.setdefault(key, [])
+        kept.append(aside)
+        if len(kept) > KEPT:
+            least = min(kept, key=lambda each: each.worth)
+            kept.remove(least)
+            self._places.forget((*key, least.made))
+            self.references_cut += 1
+
+    def take_back(self, key: Key, now: Made, of: Sequence[Feature], terms: Terms, now_weeks: float) -> Followed | None:
+        """Return what was set aside of this engine, to be followed and written on; None if nothing was."""
+        kept = next((each for each in self._aside.get(key, ()) if not each.made.is_another(now)), None)
+        if kept is None:
+            return None
+        self._aside[key].remove(kept)
+        data = self._places.data((*key, kept.made))
+        self._places.forget((*key, kept.made))
+        return _followed(_decode(data), of, terms, now_weeks)
+
+    def has_aside(self, key: Key) -> bool:
+        """Whether there is a reference of an engine that was there before."""
+        return any(kept.pinned for kept in self._aside.get(key, ()))
+
+    def kept(self, key: Key) -> tuple[Made, ...]:
+        """Return of which engines there is something set aside, the latest first."""
+        return tuple(each.made for each in sorted(self._aside.get(key, ()), key=lambda each: -each.wall_s))
 
     def forget(self, key: Key) -> None:
         """Nothing is known of these any more."""
-        self._places.forget(key)
+        self._places.forget((*key, None))
+        for kept in self._aside.pop(key, ()):
+            self._places.forget((*key, kept.made))
+
+
+def _place(state: FollowedState) -> _Place:
+    return state.model, state.tenant, state.made if state.aside_s else None
+
+
+def _followed(state: FollowedState, of: Sequence[Feature], terms: Terms, now_weeks: float) -> Followed | None:
+    try:
+        return Followed.of_state(state, of, terms, now_weeks)
+    except (ValueError, KeyError):
+        return None

@@ -3,6 +3,8 @@
 * **Who votes.** At most `votes_per_hour` requests of a model and tenant, evenly; one of a session (`votes`). All
   others cost a look into a dict. With `text`, who votes is chosen when the request begins, so that only then texts
   are heard.
+* **Engine.** A reference is of one version and configuration of the engine. When another one answers, what was learnt
+  is set aside, and what there is of the new one is used again, or learnt; votes wait for its word (`holding`).
 * **Rate.** All streams together give a false signal once in `weeks_per_false_alarm`: each alone must have evidence
   worth as many times more as there were ever streams with a reference at a time (never fewer again: weights may not
   grow afterwards).
@@ -14,7 +16,8 @@ Time is given by the caller, who calls `tick` twice a second.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from inferwatch import canary
@@ -28,12 +31,15 @@ from inferwatch_collectors.drift.betting import RATIOS, SHIFTS, SPREADS, WEEK_S
 from inferwatch_collectors.drift.features import Kind, features
 from inferwatch_collectors.drift.following import Followed, Heard
 from inferwatch_collectors.drift.hearing import Hearing, last_said
+from inferwatch_collectors.drift.holding import Holding, Vote
+from inferwatch_collectors.drift.made import Made
 from inferwatch_collectors.drift.memory import Key, Memory
 from inferwatch_collectors.drift.reference import Terms
 from inferwatch_collectors.drift.signals import JUDGED
 from inferwatch_collectors.drift.trigrams import Codebook
 from inferwatch_collectors.drift.votes import Sessions
 from inferwatch_collectors.drift.words import Report, stream_of, told
+from inferwatch_collectors.engine.said import Said
 from inferwatch_collectors.ledger.vote import Thumb
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_collectors.wall_time import HOUR_S, hour_of_week
@@ -48,6 +54,8 @@ MAX_NAMES: Final = 4096
 HIDE_BEFORE_S: Final = 60.0
 # A command is to be heard within a minute, a reference pins itself then as well.
 LOOK_S: Final = 30.0
+# Between two ticks no time passes here.
+TICK_S: Final = 0.5
 
 
 class DriftWatch:
@@ -61,12 +69,19 @@ class DriftWatch:
         *,
         secret: bytes,
         load: Callable[[], int] = lambda: 0,
+        ask: Callable[[], None] | None = None,
     ) -> None:
-        """`load` tells how many requests are open; `secret` has 16 bytes or more."""
+        """`load` tells how many requests are open; `secret` has 16 bytes or more.
+
+        `ask` has the engine asked soon what it is, which is told by `asking` and then `told` or `silent`. None: what
+        answers is not known, and taken for the same all the time.
+        """
         self._store = store
         self._guard = guard
         self._settings = settings
         self._load = load
+        self._ask = ask
+        self._holding = Holding(asks=ask is not None)
         self._features = features(text=settings.text)
         bets = sum(len(RATIOS) if each.kind is Kind.FLAG else len(SHIFTS) + len(SPREADS) for each in self._features)
         self._terms = Terms.of(bets, risk=settings.reference_risk, tolerance=settings.tolerance)
@@ -94,6 +109,16 @@ class DriftWatch:
     def sessions_cut(self) -> int:
         """Sessions forgotten while they went on."""
         return self._sessions.cut
+
+    @property
+    def references_cut(self) -> int:
+        """What was learnt of earlier engines, and forgotten for that of later ones."""
+        return self._memory.references_cut
+
+    @property
+    def votes_dropped(self) -> int:
+        """Votes of which it is not known what answered."""
+        return self._holding.dropped
 
     @property
     def bar_weeks(self) -> float:
@@ -147,10 +172,93 @@ class DriftWatch:
         return followed
 
     def _vote(self, followed: Followed, record: RequestRecord, heard: Heard | None) -> None:
+        if self._streams.get((followed.model, followed.tenant)) is not followed:
+            return  # it was another engine's, or made room
         followed.seen_s = self._now_s
-        followed.vote(record, heard, self._load(), self._now_s / WEEK_S, self._hour)
+        vote = Vote(followed, record, heard, self._load(), self._now_s, self._hour)
+        if self._holding.is_late(record, self._now_s):
+            return
+        if self._holding.waits:
+            self._holding.take(vote)
+        else:
+            self._count(vote)
+
+    def _count(self, vote: Vote) -> None:
+        followed = vote.followed
+        followed.vote(vote.record, vote.heard, vote.load, self._now_s / WEEK_S, vote.hour)
         if followed.watched is not None and followed.judge(self.bar_weeks, self._wall_s):
             self._tell(followed)
+
+    # --- the engine: `engine.said.Listener`
+
+    def asking(self) -> int:
+        """The engine is being asked what it is. Return what `told` is to be given."""
+        return self._holding.asking(self._now_s)
+
+    def told(self, mark: int, said: Said) -> None:
+        """Take what the engine says of itself."""
+        if not self._settings.enabled:
+            return
+        known = self._holding.said
+        votes = self._holding.told(mark, said)
+        unsure: set[Key] = set()
+        if said != known:
+            before = dict(self._streams)
+            unsure = {key for key in before if not self._is_still(key, said)}
+            self._hide({key for key in unsure if self._streams[key] is not before[key]})
+        self._settle(votes, unsure)
+
+    def silent(self) -> None:
+        """The engine could not be asked."""
+        self._settle(self._holding.silent(), ())
+
+    def _settle(self, votes: Iterable[Vote], unsure: Container[Key]) -> None:
+        """Count the votes that have waited, but of `unsure`."""
+        for vote in votes:
+            key = (vote.followed.model, vote.followed.tenant)
+            if key not in unsure and self._streams.get(key) is vote.followed:
+                self._count(vote)
+            else:
+                self._holding.dropped += 1
+
+    def doubt(self) -> None:
+        """The engine was away, or has been started anew: whoever answers next may be another one."""
+        self._holding.doubt()
+        if self._ask is not None:
+            self._ask()
+
+    def _is_still(self, key: Key, said: Said) -> bool:
+        """Bring one in line with what the engine says it is; return whether it is what it was."""
+        each = self._streams[key]
+        now = Made.of(said, each.model)
+        if each.made is None:  # learnt before anybody asked: it is taken for the same, as it would be without a version
+            each.made = now
+            self._writing.append(each)
+            return not now.version
+        if not each.made.is_another(now):
+            each.made = each.made.with_(now)
+            return True
+        self._memory.set_aside(each, self._wall_s)
+        back = self._memory.take_back(key, now, each.of, self._terms, self._now_s / WEEK_S)
+        if back is None and not each.votes:
+            each.learn_anew(self._wall_s)  # a little was learnt of texts
+            each.made = now
+            return False
+        self._replace(each, (back or Followed(*key, each.of, self._wall_s)).takes_over(each, now, self._wall_s))
+        return False
+
+    def _replace(self, before: Followed, now: Followed) -> None:
+        key = (now.model, now.tenant)
+        self._streams[key] = now
+        self._names.clear()
+        self._writing = [each for each in self._writing if each is not before]
+        self._memory.write(now)
+        self._holding.changed(self._now_s, self._wall_s + TICK_S)
+        self._set_parts()
+        if self._is_shown(now):
+            result = "used_again" if now.watched is not None else "learning"
+            self._store.counter(m.DRIFT_ENGINE_CHANGES, (*key, result)).add()
+        _log.warning("drift_engine_changed model=%s tenant=%s %s", *key, now.changed)
 
     # --- streams
 
@@ -171,11 +279,15 @@ class DriftWatch:
             self.streams_cut += 1
             return None
         found = self._streams[model, tenant] = Followed(model, tenant, self._features, self._wall_s)
+        if self._holding.said is not None:
+            found.made = Made.of(self._holding.said, model)
         return found
 
     def _make_room(self) -> bool:
         learning = [
-            each for each in self._streams.values() if each.watched is None and self._now_s - each.seen_s >= IDLE_S
+            each
+            for key, each in self._streams.items()
+            if each.watched is None and self._now_s - each.seen_s >= IDLE_S and not self._memory.has_aside(key)
         ]
         if not learning:
             return False
@@ -202,6 +314,8 @@ class DriftWatch:
             self._hour = hour
             self._names.clear()  # the guard may have retired some
             self._writing = list(self._streams.values())
+        if self._ask is not None and self._holding.wants_answer(self._now_s):
+            self._ask()
         if self._writing:  # one a tick: some milliseconds
             self._memory.write(self._writing.pop())
         if now_s - self._look_s >= LOOK_S:
@@ -261,7 +375,11 @@ class DriftWatch:
         return Report(
             weeks_per_false_alarm=self._settings.weeks_per_false_alarm,
             text=self.listens,
-            streams=tuple(stream_of(each, self._parts, self._thumbs(each)) for each in streams),
+            waits=self._holding.is_stuck(self._now_s),
+            streams=tuple(
+                stream_of(each, self._parts, self._thumbs(each), self._memory.kept((each.model, each.tenant)))
+                for each in streams
+            ),
         )
 
     def _thumbs(self, each: Followed) -> tuple[int, int] | None:
@@ -288,28 +406,28 @@ class DriftWatch:
 
     def refresh(self) -> None:
         """Set the gauges. Right before an exposition."""
-        # A little before the guard removes the series of a tenant: one set afterwards would stay for ever.
-        idle_s = (self._guard.limits.idle_s or DAY_S) - HIDE_BEFORE_S
-        shown = {
-            key: self._as_it_is(each) for key, each in self._streams.items() if self._now_s - each.seen_s <= idle_s
-        }
+        shown = {key: self._as_it_is(each) for key, each in self._streams.items() if self._is_shown(each)}
         for key, now in shown.items():
             if self._shown.get(key) != now:  # fifty effects for nothing, if nobody has voted since
                 self._show(key, self._streams[key])
-        for key in self._shown.keys() - shown.keys():
-            self._hide(key)
+        self._hide(self._shown.keys() - shown.keys())
         self._shown = shown
+
+    def _is_shown(self, each: Followed) -> bool:
+        # A little before the guard removes the series of a tenant: one set afterwards would stay for ever.
+        return self._now_s - each.seen_s <= (self._guard.limits.idle_s or DAY_S) - HIDE_BEFORE_S
 
     def _as_it_is(self, each: Followed) -> tuple[object, ...]:
         """Return what is another thing whenever something else is to be shown: evidence and effects wait for votes."""
         votes = each.votes if each.watched is None else each.watched.votes
-        return (each.watched is None, each.number, votes, self._parts)
+        return (each.watched is None, each.number, votes, self._parts, self._holding.is_stuck(self._now_s))
 
     def _show(self, key: Key, each: Followed) -> None:
         gauge = self._store.gauge
         gauge(m.DRIFT_REFERENCE_VOTES, key).set(each.votes)
-        gauge(m.DRIFT_JUDGING, key).set(int(each.watched is not None))
-        if each.watched is None:
+        judging = each.watched is not None and not self._holding.is_stuck(self._now_s)
+        gauge(m.DRIFT_JUDGING, key).set(int(judging))
+        if each.watched is None or not judging:
             for direction in ("prompt", "answer", "pace"):
                 gauge(m.DRIFT_EVIDENCE, (*key, direction)).set(None)
             gauge(m.DRIFT_DETECTED, key).set(None)
@@ -323,7 +441,11 @@ class DriftWatch:
             gauge(m.DRIFT_PSI, (*key, effect.feature.name)).set(effect.psi)
             gauge(m.DRIFT_WASSERSTEIN, (*key, effect.feature.name)).set(effect.wasserstein)
 
-    def _hide(self, key: Key) -> None:
+    def _hide(self, keys: AbstractSet[Key]) -> None:
+        if not keys:
+            return
+        for key in keys:
+            self._shown.pop(key, None)
         for metric in (
             m.DRIFT_REFERENCE_VOTES,
             m.DRIFT_JUDGING,
@@ -334,5 +456,5 @@ class DriftWatch:
             m.DRIFT_WASSERSTEIN,
         ):
             for labels in self._store.series(metric):
-                if labels[:2] == key:
+                if labels[:2] in keys:
                     self._store.gauge(metric, labels).set(None)

@@ -1,12 +1,13 @@
 """Drift in words: what moved, by how much, since when, whose. For the log, the report and HTTP. Pure."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
 
 from inferwatch_collectors.drift.features import Kind
 from inferwatch_collectors.drift.following import Followed
+from inferwatch_collectors.drift.made import Made
 from inferwatch_collectors.drift.stream import Effect
 from inferwatch_collectors.wall_time import HOUR_S, utc
 
@@ -37,6 +38,9 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     evidence_weeks: float | None = None  # after division by the number of streams
     since: str = ""  # Unix time until which nothing was unusual, in UTC
     reference: str = ""  # what it is of, in words
+    engine: str = ""  # what is learnt or judged is of this engine, as it says itself
+    changed: str = ""  # it was another one before, in words, with the time
+    kept: tuple[str, ...] = ()  # engines of before, of which something is kept, the latest first
     off: tuple[str, ...] = ()  # features that are not judged: hardly any request had them
     moved: tuple[Moved, ...] = ()
     up: int | None = None  # requests that users voted up or down, since the counters began; None: nobody voted
@@ -48,6 +52,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     weeks_per_false_alarm: float
     text: bool
+    waits: bool = False  # the engine, which told its version before, does not: nothing is judged at present
     streams: tuple[Stream, ...]
 
 
@@ -63,12 +68,26 @@ def told(effect: Effect) -> str:
     return f"{feature.words}: median {before:.4g} before, {now:.4g} now"
 
 
-def stream_of(followed: Followed, parts: int, thumbs: tuple[int, int] | None = None) -> Stream:
-    """Return what there is to say of one. `thumbs`: what users said of it, up and down."""
+def stream_of(
+    followed: Followed, parts: int, thumbs: tuple[int, int] | None = None, kept: Sequence[Made] = ()
+) -> Stream:
+    """Return what there is to say of one. `thumbs`: what users said of it, up and down; `kept`: see `Stream`."""
     up, down = thumbs or (None, None)
+    change = followed.changed
+    changed = f"{change}, since {utc(change.wall_s)}" if change is not None else ""
+    engine = str(followed.made) if followed.made is not None and followed.made.version else ""
+    others = tuple(map(str, kept))
     if followed.watched is None or followed.about is None:
         return Stream(
-            model=followed.model, tenant=followed.tenant, state="learning", votes=followed.votes, up=up, down=down
+            model=followed.model,
+            tenant=followed.tenant,
+            state="learning",
+            votes=followed.votes,
+            engine=engine,
+            changed=changed,
+            kept=others,
+            up=up,
+            down=down,
         )
     about = followed.about
     hours = (about.pinned_s - about.from_s) // HOUR_S
@@ -82,6 +101,9 @@ def stream_of(followed: Followed, parts: int, thumbs: tuple[int, int] | None = N
         evidence_weeks=followed.weeks / parts,
         since=utc(followed.since_s) if followed.signalling else "",
         reference=f"number {about.number}, pinned {utc(about.pinned_s)} from {about.votes} votes in {hours} h{of}",
+        engine=engine,
+        changed=changed,
+        kept=others,
         off=tuple(feature.name for feature in followed.watched.off),
         moved=moved,
         up=up,
@@ -113,6 +135,8 @@ def _lines(report: Report) -> Iterator[str]:
         f"Drift: at most one false signal in {report.weeks_per_false_alarm:g} weeks, over all of these; "
         f"texts are {'looked at' if report.text else 'not looked at (drift.text)'}"
     )
+    if report.waits:
+        yield "OFF: the engine does not say what version it is, as it did before: nothing is judged at present."
     if not report.streams:
         yield "Nothing is followed yet."
     for stream in report.streams:
@@ -124,6 +148,7 @@ def _of_stream(stream: Stream) -> Iterator[str]:
     who = f"{_shown(stream.model)} for {_shown(stream.tenant)}"
     if stream.evidence_weeks is None:
         yield f"{who}: learning, {stream.votes} votes so far"
+        yield from _engine(stream)
         yield from _thumbs(stream)
         return
     if stream.state == "drifted":
@@ -131,6 +156,7 @@ def _of_stream(stream: Stream) -> Iterator[str]:
     else:
         yield f"{who}: as in the reference, evidence {stream.evidence_weeks:.3g} weeks"
     yield f"  reference {stream.reference}"
+    yield from _engine(stream)
     if stream.off:
         yield f"  not judged, hardly any request had it: {', '.join(stream.off)}"
     yield from (
@@ -139,6 +165,14 @@ def _of_stream(stream: Stream) -> Iterator[str]:
         for moved in _notable(stream)
     )
     yield from _thumbs(stream)
+
+
+def _engine(stream: Stream) -> Iterator[str]:
+    if stream.changed:
+        yield f"  {stream.changed}"
+    elif stream.engine:
+        yield f"  engine {stream.engine}"
+    yield from (f"  kept: what was learnt of the engine of {made}" for made in stream.kept)
 
 
 def _thumbs(stream: Stream) -> Iterator[str]:

@@ -73,11 +73,13 @@ class EngineMonitor:
         interval_s: float = 5.0,
         wall: Callable[[], float] = time.time,
         on_late: Callable[[LateCount], None] | None = None,
+        on_restart: Callable[[], None] = lambda: None,
     ) -> None:
         """`upstream` is the label: `host:port` of the configured engine.
 
         `on_late` takes what the engine counted for requests that were booked without counts. It books that in the same
-        step, without waiting for anything: what is remembered of it here is committed then.
+        step, without waiting for anything: what is remembered of it here is committed then. `on_restart` is called when
+        the engine is found to have begun anew, or to be another one.
         """
         self._store = store
         self._upstream = upstream
@@ -87,6 +89,7 @@ class EngineMonitor:
         self._scraper = Scraper(target)
         self._mirror = Mirror(store, upstream)
         self._on_late = on_late
+        self._on_restart = on_restart
         self._capture = self._fresh()
         self._books = store.memo(BOOKS, (upstream,))
         self._state = store.memo(STATE, (upstream,))
@@ -186,11 +189,15 @@ class EngineMonitor:
             _log.info("engine_metrics_readable upstream=%s engine=%s", self._upstream, reading.engine)
         self._failure, self._failures, self._read_s = "", 0, now_s
         met = self._capture.names is None or self._capture.names.engine != reading.engine
+        another = met and self._capture.names is not None
         if met:
             self._meet(reading.engine)
-        if self._mirror.take(reading):
+        restarted = self._mirror.take(reading)
+        if restarted:
             self._capture.engine_restarted()
             self._state.set(self._capture.state())
+        if restarted or another:
+            self._on_restart()
         self._store.gauge(m.ENGINE_UP, (self._upstream,)).set(1)
         self._store.gauge(m.ENGINE_SCRAPE_DURATION, (self._upstream,)).set(took_s)
         return met

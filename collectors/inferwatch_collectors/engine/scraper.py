@@ -57,6 +57,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     max_bytes: int = 4 * 1024 * 1024
     tls_ca_file: str = ""
     tls_verify: bool = True
+    afresh: bool = False  # on a new connection each time: one that was kept may lead to who was there before
 
 
 class Scraper:
@@ -152,7 +153,7 @@ class Scraper:
                 headers=_HEADERS | key,
                 auto_decompress=False,
                 timeout=aiohttp.ClientTimeout(total=None),  # one for all requests of a scrape is set in `fetch`
-                connector=aiohttp.TCPConnector(limit=1),
+                connector=aiohttp.TCPConnector(limit=1, force_close=self._target.afresh),
             )
         return self._session
 

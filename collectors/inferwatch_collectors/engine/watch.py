@@ -3,18 +3,26 @@
 import asyncio
 import os
 from collections.abc import Callable
+from typing import Protocol
 
 from inferwatch.config import Config
 from inferwatch.engines import AUTO
 from inferwatch.record import LateCount, RequestRecord
 from inferwatch.tasks import TaskSet
 from inferwatch_collectors.engine.monitor import EngineMonitor, Traffic
-from inferwatch_collectors.engine.said import EngineSaid, Said
+from inferwatch_collectors.engine.said import EngineSaid, Listener, Said
 from inferwatch_collectors.engine.scraper import Target
 from inferwatch_collectors.metric_store import MetricStore
 
 # (label, what to scrape, how often); None: nothing
 _Plan = tuple[str, Target, float] | None
+
+
+class Changes(Listener, Protocol):
+    """Who must not take one engine for another."""
+
+    def doubt(self) -> None:
+        """There is a sign that it was started anew, or is another one."""
 
 
 class EngineWatch:
@@ -26,9 +34,12 @@ class EngineWatch:
         traffic: Traffic,
         tasks: TaskSet,
         on_late: Callable[[LateCount], None] | None = None,
+        changes: Changes | None = None,
     ) -> None:
-        """`on_late`: see `EngineMonitor`."""
+        """`on_late`: see `EngineMonitor`; `changes`: who judges by what the engine is, if drift is watched."""
         self._on_late = on_late
+        self._changes = changes
+        self._up: bool | None = None
         self._store = store
         self._traffic = traffic
         self._tasks = tasks
@@ -70,8 +81,23 @@ class EngineWatch:
 
     @property
     def said(self) -> Said:
-        """What the engine says of itself; nothing before it was asked, and without a canary."""
+        """What the engine says of itself; nothing before it was asked, and without a canary and drift."""
         return Said() if self._said is None else self._said.said
+
+    def ask_soon(self) -> None:
+        """Have the engine asked at once what it is."""
+        if self._said is not None:
+            self._said.ask_soon()
+
+    def reachable(self, up: bool | None) -> None:
+        """Take whether the engine accepts connections at present. Each time it is looked at."""
+        if None not in (up, self._up) and up != self._up:
+            self._doubt()
+        self._up = up
+
+    def _doubt(self) -> None:
+        if self._changes is not None:
+            self._changes.doubt()
 
     def record(self, record: RequestRecord) -> None:
         """Take a request, in the step that adds it to the journal."""
@@ -84,15 +110,19 @@ class EngineWatch:
             self._monitor.refresh()
 
     def _ask(self, config: Config) -> None:
-        """Ask the engine who it is, for the canary, which compares it with what it was."""
+        """Ask the engine who it is, for the canary and for drift, which compare it with what it was."""
         if self._config is not None and self._config.upstream == config.upstream:
             return
+        if self._config is not None:
+            self._doubt()
         self._config = config
         if self._asking is not None:
             self._asking.cancel()
             self._said = self._asking = None
-        if config.canary.enabled:
-            self._said = EngineSaid(config, os.environ.get(config.canary.key_env, "") if config.canary.key_env else "")
+        listener = self._changes if config.drift.enabled else None
+        if config.canary.enabled or listener is not None:
+            key = os.environ.get(config.canary.key_env, "") if config.canary.key_env else ""
+            self._said = EngineSaid(config, key, listener)
             self._asking = self._tasks.start(self._said.run(), "engine_said")
 
     def _watch(self, plan: _Plan) -> None:
@@ -101,7 +131,13 @@ class EngineWatch:
             return
         upstream, target, interval_s = plan
         self._monitor = EngineMonitor(
-            self._store, upstream, target, self._traffic, interval_s=interval_s, on_late=self._on_late
+            self._store,
+            upstream,
+            target,
+            self._traffic,
+            interval_s=interval_s,
+            on_late=self._on_late,
+            on_restart=self._doubt,
         )
         self._monitor.resume()
         self._task = self._tasks.start(self._monitor.run(), "engine_metrics")

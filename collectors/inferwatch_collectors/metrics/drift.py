@@ -11,7 +11,7 @@ DRIFT_EVIDENCE: Final = Metric(
     labels=("model", "tenant", "direction"),
     help="Evidence that prompts, answers or their pace are unlike the reference, in weeks.",
     measured="An alert at W or more is false at most once in W weeks, over all models, tenants and features together. "
-    "Absent while the reference is learnt.",
+    "Absent while the reference is learnt, and while the engine does not say what it is.",
 )
 DRIFT_DETECTED: Final = Metric(
     name="inferwatch_drift_detected",
@@ -35,7 +35,8 @@ DRIFT_JUDGING: Final = Metric(
     group=Group.DRIFT,
     labels=("model", "tenant"),
     help="1 if there is a reference and requests are judged by it, 0 while it is learnt.",
-    measured="Absent for who is not followed: above drift.max_streams, or folded into `other`.",
+    measured="0 also while the engine does not say which version it is, as it did before. "
+    "Absent for who is not followed: above drift.max_streams, or folded into `other`.",
 )
 DRIFT_REFERENCE_VOTES: Final = Metric(
     name="inferwatch_drift_reference_votes",
@@ -52,6 +53,15 @@ DRIFT_FEATURES_OFF: Final = Metric(
     labels=("model", "tenant"),
     help="Features that are not judged, because hardly any request in the reference had them.",
     measured="Their names are in `inferwatch report --drift`.",
+)
+DRIFT_ENGINE_CHANGES: Final = Metric(
+    name="inferwatch_drift_engine_changes_total",
+    kind=Kind.COUNTER,
+    group=Group.DRIFT,
+    labels=("model", "tenant", "result"),
+    help="Times that the engine changed: another version, other weights, another length of context.",
+    measured="As it says itself. `learning`: a reference of it is being learnt; `used_again`: there was one. "
+    "`inferwatch report --drift` and a line in the log say what it was and is.",
 )
 DRIFT_PSI: Final = Metric(
     name="inferwatch_drift_psi",

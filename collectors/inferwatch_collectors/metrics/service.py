@@ -133,5 +133,7 @@ COLLECTOR_CUT: Final = Metric(
     "anomaly_tenants, anomaly_runs, anomaly_late: tenants or runs of requests forgotten by the watch for unusual "
     "spending, and requests too late for it; otlp_retries: requests forgotten before it was known whether another one "
     "tries them again; otlp_asked: spans without the numbers that their requests asked for; "
-    "otlp_trace_states: spans without what they would have kept of `tracestate`.",
+    "otlp_trace_states: spans without what they would have kept of `tracestate`; "
+    "drift_references: what was learnt of an engine of before, forgotten for that of later ones; drift_unsure_votes: "
+    "not counted because it is not known which version of the engine answered them.",
 )
