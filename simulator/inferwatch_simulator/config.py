@@ -26,6 +26,7 @@ class SimulatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         stream_interval: tokens per streamed chunk after the first.
         sse_keep_alive_interval_s: silence after which a stream gets a comment; None writes none.
         max_num_queued_reqs: sequences, waiting and running, beyond which new ones are refused with 503; None never.
+        version: what the vLLM persona says that it is; its bytes are those of VLLM_VERSION.
     """
 
     engine: str = "vllm"
@@ -49,6 +50,7 @@ class SimulatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     sse_keep_alive_interval_s: float | None = None
     enable_per_request_metrics: bool = False
     max_num_queued_reqs: int | None = None
+    version: str = VLLM_VERSION
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:

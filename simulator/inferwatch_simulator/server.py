@@ -19,7 +19,7 @@ from aiohttp import web
 
 from inferwatch_simulator import faults
 from inferwatch_simulator.answers import looped, refused
-from inferwatch_simulator.config import VLLM_VERSION, SimulatorConfig
+from inferwatch_simulator.config import SimulatorConfig
 from inferwatch_simulator.engine import Engine
 from inferwatch_simulator.http_answers import before_head, open_stream, plain, read_body, send_body
 from inferwatch_simulator.persona_app import PersonaApp
@@ -160,7 +160,7 @@ class _App:
         return web.Response(headers={**_head(), "content-length": "0", "vary": "Origin"})
 
     async def _version(self, _request: web.BaseRequest, _plan: faults.FaultPlan) -> web.StreamResponse:
-        return _json(msgspec.json.encode({"version": VLLM_VERSION}))
+        return _json(msgspec.json.encode({"version": self._config.version}))
 
     async def _metrics(self, _request: web.BaseRequest, _plan: faults.FaultPlan) -> web.StreamResponse:
         text = self._engine.metrics.exposition()

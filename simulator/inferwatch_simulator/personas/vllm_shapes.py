@@ -8,7 +8,7 @@ from collections.abc import Sequence as Items
 from typing import Any, NamedTuple
 
 from inferwatch_simulator.answers import Answer, Kind
-from inferwatch_simulator.config import VLLM_VERSION, SimulatorConfig
+from inferwatch_simulator.config import SimulatorConfig
 from inferwatch_simulator.kv_cache import BLOCK_TOKENS
 from inferwatch_simulator.personas.vllm_requests import Generation
 from inferwatch_simulator.scheduler import Sequence
@@ -26,7 +26,7 @@ class Identity(NamedTuple):
 
 def fingerprint_of(config: SimulatorConfig) -> str:
     """Constant for one engine process, different for another model."""
-    return f"vllm-{VLLM_VERSION}-{hashlib.blake2b(config.model.encode(), digest_size=4).hexdigest()}"
+    return f"vllm-{config.version}-{hashlib.blake2b(config.model.encode(), digest_size=4).hexdigest()}"
 
 
 def finish_reason(answer: Answer, generation: Generation) -> str:
