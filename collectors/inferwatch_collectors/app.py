@@ -208,6 +208,7 @@ class Collector:
         self._parts.budgets.restore()
         self._parts.anomalies.resume(time.monotonic())
         self._parts.drift.resume(time.monotonic())
+        self._parts.drift.tick(time.monotonic(), time.time())  # the engine may say what it is before the first tick
         self._parts.canary.resume(time.monotonic(), time.time())
 
     def _canary(self) -> Probing:

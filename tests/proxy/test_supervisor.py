@@ -39,7 +39,9 @@ async def test_requests_go_through_and_sigterm_is_exit_0(serve: MakeServe, engin
 
     assert await server.exit_code() == 0
     # The collector looks for the engine's own metrics, too, and at what it is and which model it has.
-    assert [path for path in engine.paths if not path.endswith(("metrics", "/v1/models", "/version", "/info"))] == ["/hello"]
+    assert [path for path in engine.paths if not path.endswith(("metrics", "/v1/models", "/version", "/info"))] == [
+        "/hello"
+    ]
     assert [(record["outcome"], record["status"]) for record in server.records()] == [("ok", 200)]
     assert [line for line in server.log if "ERROR" in line or "Traceback" in line] == []
     assert await server.refuses()

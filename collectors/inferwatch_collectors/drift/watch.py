@@ -17,7 +17,6 @@ Time is given by the caller, who calls `tick` twice a second.
 
 import logging
 from collections.abc import Callable, Container, Iterable
-from collections.abc import Set as AbstractSet
 from typing import Final
 
 from inferwatch import canary
@@ -30,6 +29,7 @@ from inferwatch_collectors.dialects.base import Dialect
 from inferwatch_collectors.drift.betting import RATIOS, SHIFTS, SPREADS, WEEK_S
 from inferwatch_collectors.drift.features import Kind, features
 from inferwatch_collectors.drift.following import Followed, Heard
+from inferwatch_collectors.drift.gauges import Gauges
 from inferwatch_collectors.drift.hearing import Hearing, last_said
 from inferwatch_collectors.drift.holding import Holding, Vote
 from inferwatch_collectors.drift.made import Made
@@ -88,6 +88,7 @@ class DriftWatch:
         self._book = Codebook(secret) if settings.enabled and settings.text else None
         self._interval_s = HOUR_S / settings.votes_per_hour
         self._memory = Memory(store)
+        self._gauges = Gauges(store)
         self._streams: dict[Key, Followed] = {}
         self._names: dict[Key, Followed | None] = {}
         self._sessions = Sessions()
@@ -97,7 +98,6 @@ class DriftWatch:
         self._look_s = 0.0
         self._writing: list[Followed] = []
         self._parts = 1
-        self._shown: dict[Key, tuple[object, ...]] = {}  # as what each was last shown
         self.streams_cut = 0
 
     @property
@@ -175,9 +175,9 @@ class DriftWatch:
         if self._streams.get((followed.model, followed.tenant)) is not followed:
             return  # it was another engine's, or made room
         followed.seen_s = self._now_s
-        vote = Vote(followed, record, heard, self._load(), self._now_s, self._hour)
         if self._holding.is_late(record, self._now_s):
             return
+        vote = Vote(followed, record, heard, self._load(), self._now_s, self._hour)
         if self._holding.waits:
             self._holding.take(vote)
         else:
@@ -197,15 +197,17 @@ class DriftWatch:
 
     def told(self, mark: int, said: Said) -> None:
         """Take what the engine says of itself."""
-        if not self._settings.enabled:
+        if self._now_s < 0:
             return
         known = self._holding.said
         votes = self._holding.told(mark, said)
+        if known is not None and known.version != said.version:
+            self._changed()
         unsure: set[Key] = set()
         if said != known:
             before = dict(self._streams)
             unsure = {key for key in before if not self._is_still(key, said)}
-            self._hide({key for key in unsure if self._streams[key] is not before[key]})
+            self._gauges.hide({key for key in unsure if self._streams[key] is not before[key]})
         self._settle(votes, unsure)
 
     def silent(self) -> None:
@@ -243,6 +245,7 @@ class DriftWatch:
         if back is None and not each.votes:
             each.learn_anew(self._wall_s)  # a little was learnt of texts
             each.made = now
+            self._changed()
             return False
         self._replace(each, (back or Followed(*key, each.of, self._wall_s)).takes_over(each, now, self._wall_s))
         return False
@@ -253,12 +256,15 @@ class DriftWatch:
         self._names.clear()
         self._writing = [each for each in self._writing if each is not before]
         self._memory.write(now)
-        self._holding.changed(self._now_s, self._wall_s + TICK_S)
+        self._changed()
         self._set_parts()
         if self._is_shown(now):
             result = "used_again" if now.watched is not None else "learning"
             self._store.counter(m.DRIFT_ENGINE_CHANGES, (*key, result)).add()
         _log.warning("drift_engine_changed model=%s tenant=%s %s", *key, now.changed)
+
+    def _changed(self) -> None:
+        self._holding.changed(self._now_s, self._wall_s + TICK_S)
 
     # --- streams
 
@@ -344,6 +350,7 @@ class DriftWatch:
         if each.lesson is None:
             each.learn_anew(self._wall_s)
             self._memory.write(each)
+            self._gauges.hide({(model, tenant)})  # its effects are those of the old one
             return True, "the reference is forgotten, another one is being learnt"
         least = self._settings.reference_requests_min
         if each.lesson.votes < least:
@@ -406,55 +413,9 @@ class DriftWatch:
 
     def refresh(self) -> None:
         """Set the gauges. Right before an exposition."""
-        shown = {key: self._as_it_is(each) for key, each in self._streams.items() if self._is_shown(each)}
-        for key, now in shown.items():
-            if self._shown.get(key) != now:  # fifty effects for nothing, if nobody has voted since
-                self._show(key, self._streams[key])
-        self._hide(self._shown.keys() - shown.keys())
-        self._shown = shown
+        shown = {key: each for key, each in self._streams.items() if self._is_shown(each)}
+        self._gauges.show(shown, self._parts, stuck=self._holding.is_stuck(self._now_s))
 
     def _is_shown(self, each: Followed) -> bool:
         # A little before the guard removes the series of a tenant: one set afterwards would stay for ever.
         return self._now_s - each.seen_s <= (self._guard.limits.idle_s or DAY_S) - HIDE_BEFORE_S
-
-    def _as_it_is(self, each: Followed) -> tuple[object, ...]:
-        """Return what is another thing whenever something else is to be shown: evidence and effects wait for votes."""
-        votes = each.votes if each.watched is None else each.watched.votes
-        return (each.watched is None, each.number, votes, self._parts, self._holding.is_stuck(self._now_s))
-
-    def _show(self, key: Key, each: Followed) -> None:
-        gauge = self._store.gauge
-        gauge(m.DRIFT_REFERENCE_VOTES, key).set(each.votes)
-        judging = each.watched is not None and not self._holding.is_stuck(self._now_s)
-        gauge(m.DRIFT_JUDGING, key).set(int(judging))
-        if each.watched is None or not judging:
-            for direction in ("prompt", "answer", "pace"):
-                gauge(m.DRIFT_EVIDENCE, (*key, direction)).set(None)
-            gauge(m.DRIFT_DETECTED, key).set(None)
-            gauge(m.DRIFT_FEATURES_OFF, key).set(None)
-            return
-        for direction, weeks in each.watched.weeks_by_direction().items():
-            gauge(m.DRIFT_EVIDENCE, (*key, direction.value)).set(weeks / self._parts)
-        gauge(m.DRIFT_DETECTED, key).set(int(each.signalling))
-        gauge(m.DRIFT_FEATURES_OFF, key).set(len(each.watched.off))
-        for effect in each.effects():
-            gauge(m.DRIFT_PSI, (*key, effect.feature.name)).set(effect.psi)
-            gauge(m.DRIFT_WASSERSTEIN, (*key, effect.feature.name)).set(effect.wasserstein)
-
-    def _hide(self, keys: AbstractSet[Key]) -> None:
-        if not keys:
-            return
-        for key in keys:
-            self._shown.pop(key, None)
-        for metric in (
-            m.DRIFT_REFERENCE_VOTES,
-            m.DRIFT_JUDGING,
-            m.DRIFT_EVIDENCE,
-            m.DRIFT_DETECTED,
-            m.DRIFT_FEATURES_OFF,
-            m.DRIFT_PSI,
-            m.DRIFT_WASSERSTEIN,
-        ):
-            for labels in self._store.series(metric):
-                if labels[:2] in keys:
-                    self._store.gauge(metric, labels).set(None)
