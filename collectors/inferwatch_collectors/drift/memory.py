@@ -1,5 +1,5 @@
-"""What is remembered of drift through a restart: one memo for each model and tenant, and for what an engine that was there
-before had taught, up to KEPT of them.
+"""What is remembered of drift through a restart: a memo for each model and tenant, and one for each engine of before,
+up to KEPT of them.
 
 One is written when a reference is pinned, and then once an hour: a collector that is killed loses an hour of votes.
 What is written are counts; see `reference` and `trigrams`. What is set aside is nowhere else.
