@@ -284,7 +284,7 @@ _CONTENT: Final = Row(
             "Content of traces",
             counted("inferwatch_privacy_requests_total", HOST, "result"),
             "short",
-            "Requests in the time shown, by what became of their texts. cut: kept up to a bound. Nothing is kept after "
+            "Requests in the time shown, by what became of their texts. cut: kept up to a bound, or but for the end of an answer that broke off. Nothing is kept after "
             "timeout, failed and overflow.",
         ),
         stack(

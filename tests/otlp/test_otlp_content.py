@@ -10,6 +10,7 @@ import pytest
 from otlp_records import Make
 from privacy_keys import KEY
 
+from inferwatch.record import Outcome
 from inferwatch.settings.privacy import Privacy, TenantPrivacy
 from inferwatch.tap import Open
 from inferwatch_collectors.dialects.base import ANSWER, REASONING, TOOL_CALL
@@ -181,6 +182,61 @@ def test_a_value_at_the_cut_is_not_kept_in_half(record: Make) -> None:
 
     assert made["inferwatch.content.cut"] is True
     assert "ann" not in str(made["gen_ai.input.messages"])
+
+
+BROKEN_OFF: list[dict[str, Any]] = [
+    {"finish_reasons": ("length",)},
+    {"finish_reasons": ("stop", "length")},
+    {"finish_reasons": (), "outcome": Outcome.CLIENT_ABORT},
+    {"finish_reasons": ("stop",), "outcome": Outcome.STREAM_ERROR},
+    {"finish_reasons": ()},
+]
+
+
+@pytest.mark.parametrize("changes", BROKEN_OFF, ids=str)
+def test_the_end_of_an_answer_that_broke_off_is_not_kept(record: Make, changes: dict[str, Any]) -> None:
+    """It may be half a value, which looks like none. What was said before it is kept, and the span says that it was cut."""
+    said = hear(Content(HASHED), [(0, ANSWER, f"{'so it goes. ' * 20}Write to grace.hop")])
+    keeper = Keeper(REDACTOR)
+
+    made = keeper.attributes(said, record(**changes))
+
+    kept = json.loads(str(made["gen_ai.output.messages"]))[0]["parts"][0]["content"]
+    assert kept.startswith("so it goes. so it goes.")
+    assert "grace" not in kept
+    assert made["inferwatch.content.cut"] is True
+    assert keeper.results == {"cut": 1}
+    whole = Keeper(REDACTOR).attributes(said, record(finish_reasons=("stop", "tool_calls")))
+    assert "grace.hop" in str(whole["gen_ai.output.messages"])
+
+
+@pytest.mark.parametrize("kind", sorted(planted.KINDS))
+def test_no_half_of_a_value_is_kept_wherever_an_answer_breaks_off(record: Make, kind: str) -> None:
+    """Nor a third of it, plain or as the arguments of a tool have it."""
+    value, sentence = planted.plant(kind, 1)
+    start = sentence.index(value)
+    for end in range(start + 4, start + len(value) + 1, max(1, len(value) // 12)):
+        text = f"{'and so on. ' * 8}{sentence[:end]}"
+        said = hear(Content(HASHED), [(0, ANSWER, text), (0, TOOL_CALL, json.dumps({"note": json.dumps(text)}))])
+
+        kept = str(Keeper(REDACTOR).attributes(said, record(finish_reasons=("length",)))["gen_ai.output.messages"])
+
+        assert sentence[start:end] not in kept, kept
+
+
+@pytest.mark.parametrize("more", ["", "per@example.com"], ids=["broke off", "bound"])
+def test_the_end_is_that_of_the_text_as_it_is_kept(record: Make, more: str) -> None:
+    """One of escapes reads as a shorter one: so much as is left out is left out of that."""
+    text = "%61" * 1000 + ", mail ann\\u0040example.com, not grace.hop"
+    content = Content(Privacy(content="hashed", sample_ratio=1.0, max_text_bytes=len(text)))
+    said = hear(content, [(0, ANSWER, text), *([(0, ANSWER, more)] if more else [])])
+
+    made = Keeper(REDACTOR).attributes(said, record(finish_reasons=("length",)))
+
+    assert said.answer_cut is bool(more)
+    assert made["inferwatch.content.cut"] is True
+    assert "aaaa" in str(made["gen_ai.output.messages"])
+    assert "grace" not in str(made["gen_ai.output.messages"])
 
 
 @pytest.mark.parametrize(("error", "result"), [(ScanTimeoutError("late"), "timeout"), (ZeroDivisionError(), "failed")])

@@ -27,8 +27,9 @@ PRIVACY_REQUESTS: Final = Metric(
     group=Group.OTLP,
     labels=("result",),
     help="Exported requests whose content was looked at, by what became of it.",
-    measured="`kept`; `cut`: kept up to a bound, or without an answer of which a part was missing. Nothing was kept: "
-    "`timeout`, `failed`: the scanner did not finish; `overflow`: too much content was held already.",
+    measured="`kept`; `cut`: kept up to a bound, or without an answer of which a part was missing, or without the end "
+    "of one that broke off. Nothing was kept: `timeout`, `failed`: the scanner did not finish; `overflow`: too much "
+    "content was held already.",
 )
 PRIVACY_KEY: Final = Metric(
     name="inferwatch_privacy_key_current",

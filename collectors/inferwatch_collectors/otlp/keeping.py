@@ -6,10 +6,10 @@ not said that there is nobody in it.
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
-from inferwatch.record import RequestRecord
+from inferwatch.record import Outcome, RequestRecord
 from inferwatch_collectors.dialects.base import REASONING, TOOL_CALL
 from inferwatch_collectors.dialects.content import Piece, Source
 from inferwatch_collectors.otlp.attributes import Value
@@ -23,9 +23,19 @@ if TYPE_CHECKING:  # it needs the extra `privacy`, which most who export do not 
 # that are looked for, tokens and URLs, have some thousand characters.
 MARGIN_CHARS: Final = 1024
 
+# Of an answer that broke off nobody has more, and it may have done so within a value, of which what is there looks like
+# nothing. What is written in groups, cards and accounts above all, is no longer than this; the rest is one word.
+END_CHARS: Final = 64
+
+# Why answers end by themselves, in engines' words. With any other reason, or none, one broke off.
+_WHOLE: Final = frozenset(
+    {"stop", "eos", "eos_token", "word", "stop_sequence", "end_turn", "completed", "complete"}
+    | {"tool_calls", "function_call", "tool_use"}
+)
+
 # Results of looking at a request's content, the label values of `inferwatch_privacy_requests_total`.
 KEPT: Final = "kept"
-CUT: Final = "cut"  # kept up to a bound
+CUT: Final = "cut"  # kept up to a bound, or but for the end of an answer that broke off
 TIMEOUT: Final = "timeout"
 FAILED: Final = "failed"
 OVERFLOW: Final = "overflow"
@@ -55,7 +65,8 @@ class Keeper:
         except Exception:  # noqa: BLE001 - a fence: what could not be looked at is not kept
             self.results[FAILED] += 1
             return {}
-        cut = said.prompt_cut or said.answer_cut
+        broke_off = said.mode == "hashed" and bool(said.answer) and not _is_whole(record)
+        cut = said.prompt_cut or said.answer_cut or broke_off
         self.results[CUT if cut else KEPT] += 1
         self.found += found
         made |= {f"inferwatch.personal_data.{name}": count for name, count in sorted(found.items())}
@@ -70,7 +81,8 @@ class Keeper:
         system: list[dict[str, str]] = []
         messages: list[dict[str, object]] = []
         for piece in spoken:
-            text = self._text(piece.text, record, found, cut=said.prompt_cut and piece is last)
+            is_cut = said.prompt_cut and piece is last
+            text = self._text(piece.text, record, found, _within if is_cut else len)
             if piece.source is Source.SYSTEM:
                 system.append({"type": "text", "content": text})
             else:
@@ -87,8 +99,9 @@ class Keeper:
 
     def _answers(self, said: Said, record: RequestRecord, found: Counter[str]) -> list[dict[str, object]]:
         choices: dict[int, list[dict[str, str]]] = {}
+        keeps = _within if said.answer_cut else len if _is_whole(record) else _before_the_end
         for (choice, classes), text in sorted(said.answer.items()):
-            kept = self._text(text, record, found, cut=said.answer_cut)
+            kept = self._text(text, record, found, keeps)
             choices.setdefault(choice, []).append({"type": _PARTS.get(classes, "text"), "content": kept})
         reasons = record.finish_reasons
         return [
@@ -100,9 +113,8 @@ class Keeper:
             for _, parts in sorted(choices.items())
         ]
 
-    def _text(self, text: str, record: RequestRecord, found: Counter[str], *, cut: bool) -> str:
-        keep = max(0, len(text) - MARGIN_CHARS) if cut else None
-        kept = self._redactor.hashed(text, record.tenant, record.wall_ns / 1e9, keep=keep)
+    def _text(self, text: str, record: RequestRecord, found: Counter[str], keeps: Callable[[str], int]) -> str:
+        kept = self._redactor.hashed(text, record.tenant, record.wall_ns / 1e9, keeps=keeps)
         found += kept.found
         return kept.text
 
@@ -129,6 +141,23 @@ class Keeper:
         return {
             "inferwatch.settings": tuple(pseudonyms.token(record.tenant, wall_s, "SETTING", text) for text in texts)
         }
+
+
+def _is_whole(record: RequestRecord) -> bool:
+    reasons = record.finish_reasons
+    return record.outcome is Outcome.OK and bool(reasons) and _WHOLE.issuperset(reason.lower() for reason in reasons)
+
+
+def _within(text: str) -> int:
+    """Return how much is kept of a text of which there was more."""
+    return max(0, len(text) - MARGIN_CHARS)
+
+
+def _before_the_end(text: str) -> int:
+    """Return how much is kept of a text that broke off: neither its last characters nor the word that they begin in."""
+    end = max(0, len(text) - END_CHARS)
+    before = text[_within(text) : end]
+    return end if not before or before[-1].isspace() else end - len(before.split()[-1])
 
 
 def _json(value: object) -> str:

@@ -8,7 +8,7 @@ import base64
 import binascii
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
@@ -43,14 +43,16 @@ class Redactor:
         self.pseudonyms = pseudonyms
         self.entities = scanner.entities
 
-    def hashed(self, text: str, tenant: str, wall_s: float, *, keep: int | None = None) -> Kept:
-        """Return `text` with pseudonyms; all of it is looked at, and no more than `keep` characters are kept.
+    def hashed(self, text: str, tenant: str, wall_s: float, *, keeps: Callable[[str], int] = len) -> Kept:
+        """Return `text` with pseudonyms; all of it is looked at, and `keeps` says how many characters are kept.
+
+        It is asked of the text as it reads without escapes, which is shorter.
 
         Raises:
             ScanTimeoutError: nothing of it may be kept.
         """
         text, findings = self.findings(text)
-        keep = len(text) if keep is None else min(keep, len(text))
+        keep = keeps(text)
         findings = [each for each in findings if each.start < keep]
         parts: list[str] = []
         end = 0
