@@ -6,7 +6,7 @@ found here. Pure.
 
 from typing import Final
 
-from inferwatch.record import ErrorType, Outcome
+from inferwatch.record import ErrorType, Outcome, RequestRecord
 from inferwatch_collectors.dialects.base import UNKNOWN_NS, Dialect, Observation
 
 # A member at hand: before Python 3.12 each mention of one (`Outcome.OK`) calls a descriptor.
@@ -16,9 +16,11 @@ _TIMEOUTS: Final = frozenset(
     {ErrorType.CONNECT_TIMEOUT, ErrorType.FIRST_BYTE_TIMEOUT, ErrorType.IDLE_TIMEOUT, ErrorType.TOTAL_TIMEOUT}
 )
 
+EMPTY: Final = "empty"
+
 # Values of `RequestRecord.first_token_missing`; they become a label.
 FIRST_TOKEN_MISSING_REASONS: Final = frozenset(
-    {"client_abort", "upstream_error", "timeout", "error_event", "interrupted", "tap_gap", "unreadable", "empty"}
+    {"client_abort", "upstream_error", "timeout", "error_event", "interrupted", "tap_gap", "unreadable", EMPTY}
 )
 
 
@@ -71,4 +73,10 @@ def first_token_missing(
         return Outcome.UPSTREAM_ERROR.value
     if unread:
         return "unreadable"
-    return "tap_gap" if seen.lossy else "empty"
+    return "tap_gap" if seen.lossy else EMPTY
+
+
+def is_empty(record: RequestRecord) -> bool:
+    """Tell whether the record of a request shows that it was answered with nothing. Some engines count the token that
+    ends an answer, so a stream in which nothing came is empty, whatever was counted."""
+    return record.outcome is _OK and (record.completion_tokens == 0 or record.first_token_missing == EMPTY)

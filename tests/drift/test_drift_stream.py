@@ -11,7 +11,7 @@ from inferwatch.record import Outcome, RequestRecord
 from inferwatch_collectors.drift.features import Direction, features
 from inferwatch_collectors.drift.following import Followed, FollowedState, Heard
 from inferwatch_collectors.drift.reference import Terms
-from inferwatch_collectors.drift.signals import Pace, of_record
+from inferwatch_collectors.drift.signals import Pace, of_pace, of_record
 from inferwatch_collectors.drift.words import stream_of
 
 TERMS = Terms.of(100, risk=0.01, tolerance=0.0)
@@ -104,7 +104,7 @@ def test_a_feature_that_hardly_any_request_had_is_off_and_says_so(request_of: Ma
     for vote in range(3_000):
         followed.vote(some(request_of, rng, ttft_s=None, gap_count=0), None, 5, 0.0, vote % 168)
     assert followed.pin(TERMS, 0.0, 1.0)
-    assert set(stream_of(followed, 1).off) == {"ttft", "gap"}
+    assert set(stream_of(followed, 1).off) == {"ttft", "gap", "gap_max"}
 
 
 def test_a_reference_of_too_few_requests_cannot_be_pinned(request_of: Make) -> None:
@@ -184,3 +184,23 @@ def test_pace_is_what_length_and_load_do_not_explain(rng: random.Random) -> None
     assert usual == pytest.approx(0, abs=0.15)
     assert slow - usual == pytest.approx(math.log(3))
     assert pace.excess(0.0, 1, 1) is None
+
+
+def test_one_long_pause_is_told_from_a_slow_answer(request_of: Make) -> None:
+    """Twice as slow throughout: the longest pause is as it was, beside the mean. One pause of three seconds: it is not."""
+
+    def tail(**fields: object) -> float:
+        value = of_pace(request_of(gap_count=99, **fields), 5, Pace(), Pace())["gap_max"]
+        assert value is not None
+        return value
+
+    usual = tail(gap_sum_s=1.0, gap_max_s=0.03)
+    assert tail(gap_sum_s=2.0, gap_max_s=0.06) == pytest.approx(usual)
+    assert tail(gap_sum_s=4.0, gap_max_s=3.0) > usual + 2
+    assert "gap_max" not in of_pace(request_of(gap_count=3, gap_sum_s=0.0, gap_max_s=0.0), 5, Pace(), Pace())
+
+
+def test_an_empty_answer_is_known_by_its_stream_too(request_of: Make) -> None:
+    """Engines that count the token that ends it say one token."""
+    assert of_record(request_of(completion_tokens=1, first_token_missing="empty"))["empty"] == 1.0
+    assert of_record(request_of(completion_tokens=1))["empty"] == 0.0

@@ -13,7 +13,7 @@ from inferwatch_collectors.dialects.base import ANSWER, REASONING, TOOL_CALL
 from inferwatch_collectors.dialects.content import Piece, Source
 from inferwatch_collectors.drift.features import TEXT_NAMES, Direction, features
 from inferwatch_collectors.drift.following import Followed, Heard
-from inferwatch_collectors.drift.hearing import Hearing, last_said, valid_json
+from inferwatch_collectors.drift.hearing import Hearing, last_said, valid_arguments, valid_json
 from inferwatch_collectors.drift.text import MAX_CHARS, read
 from inferwatch_collectors.drift.trigrams import BUCKETS, STEP, Codebook, Words
 
@@ -176,6 +176,32 @@ def test_nothing_said_is_empty_unless_a_tool_is_called(request_of: Callable[...,
 def test_json_is_valid_or_not_or_not_meant(answer: str, valid: float | None) -> None:
     """Of answers that begin as JSON."""
     assert valid_json(answer) == valid
+
+
+@pytest.mark.parametrize(
+    ("called", "valid"),
+    [
+        ('{"city": "Rome"}', 1.0),
+        ('{"a": 1}{"b": 2} []', 1.0),
+        ('{"a": 1', 0.0),
+        ('{"a": 1} and so on', 0.0),
+        ("[" * 100_000, 0.0),
+        ("Rome", None),
+        ("", None),
+    ],
+)
+def test_arguments_of_tools_are_valid_or_not_or_not_told_as_such(called: str, valid: float | None) -> None:
+    """Of several calls one after the other."""
+    assert valid_arguments(called) == valid
+
+
+def test_calls_of_tools_are_looked_at_in_pieces(request_of: Callable[..., RequestRecord]) -> None:
+    """As they come; not if some of it was not seen."""
+    pieces = [(0, TOOL_CALL, '{"ci'), (0, TOOL_CALL, 'ty": "Ro'), (1, TOOL_CALL, "{}")]
+    assert heard_of(request_of, *pieces).values["tool_json"] == 0.0
+    assert heard_of(request_of, *pieces, (0, TOOL_CALL, 'me"}')).values["tool_json"] == 1.0
+    assert "tool_json" not in heard_of(request_of, *pieces, missing=True).values
+    assert "tool_json" not in heard_of(request_of, (0, ANSWER, "{}")).values
 
 
 def test_what_the_user_said_last_is_the_prompt() -> None:

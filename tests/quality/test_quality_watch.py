@@ -64,6 +64,7 @@ class Site:
         ({"finish_reasons": ("stop", "length")}, ["truncated"]),
         ({"finish_reasons": ("repetition",)}, ["repetition"]),
         ({"completion_tokens": 0}, ["empty"]),
+        ({"completion_tokens": 1, "ttft_s": None, "first_token_missing": "empty"}, ["empty"]),
         ({"completion_tokens": None}, []),
         ({"outcome": Outcome.CLIENT_ABORT, "ttft_s": None}, ["unheard"]),
         ({"outcome": Outcome.CLIENT_ABORT, "completion_tokens": 0}, ["abandoned"]),
@@ -120,6 +121,56 @@ def test_the_same_prompt_again_within_a_minute() -> None:
     site.say("Yes.", stamp_ns=4 * AGAIN_NS, user="u2")
     site.say("Yes.", body=b'{"a": 1}', stamp_ns=4 * AGAIN_NS)
     assert (site.count("retry"), site.count("regeneration")) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "same"),
+    [
+        (b'{"prompt": "a", "temperature": 0}', b'{"prompt": "a", "temperature": 1.0, "seed": 7}', True),
+        (b'{"prompt": "a", "stream": true, "max_tokens": 5}', b'{"prompt": "a", "max_tokens": 500}', True),
+        (b'{"inputs": "a", "parameters": {"seed": 1}}', b'{"inputs": "a", "parameters": {"seed": 2}}', True),
+        (b'{"prompt": "a"}', b'{"prompt": "b"}', False),
+        (b'{"prompt": "a", "image": "x"}', b'{"prompt": "a", "image": "y"}', False),
+        (b'{"prompt": "a"}', b'{"suffix": "a"}', False),
+        (b"no json", b"no json", True),
+        (b"no json", b"no jsom", False),
+        (b"[" * 5_000, b"[" * 5_000, True),
+        (b'{"a": "' + b"x" * 70_000 + b'1"}', b'{"a": "' + b"x" * 70_000 + b'2"}', True),  # beyond what is compared
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_who_asks_again_may_ask_for_another_throw_of_the_dice(first: bytes, then: bytes, same: bool) -> None:
+    """What a prompt is, not how it is to be answered, makes it the same."""
+    site = Site()
+    site.say("Yes.", body=first, stamp_ns=1)
+    site.say("Yes.", body=then, stamp_ns=2)
+    assert site.count("regeneration") == same
+
+
+def test_an_answer_of_its_end_alone_is_empty() -> None:
+    """vLLM counts the token that ends an answer. A call without arguments, a picture, or what was not seen is none."""
+    site = Site()
+
+    def heard(*texts: str, missing: bool = False, **fields: Any) -> float:
+        before = site.count("empty")
+        hearing = site.watch.opened(opened(), OPENAI_CHAT)
+        assert hearing is not None
+        for text in texts:
+            hearing.text(0, 0, ANSWER, text)
+        if missing:
+            hearing.missing()
+        closed = record(**fields)
+        hearing.closed(closed)
+        site.watch.record(closed)
+        return site.count("empty") - before
+
+    assert heard(completion_tokens=1) == 1
+    assert heard(completion_tokens=0) == 1  # not twice
+    assert heard("Yes", completion_tokens=1) == 0
+    assert heard(completion_tokens=12) == 0
+    assert heard(completion_tokens=None) == 0
+    assert heard(completion_tokens=1, missing=True) == 0
+    assert heard(completion_tokens=1, outcome=Outcome.UPSTREAM_ERROR) == 0
 
 
 def test_prompts_are_bounded_and_what_is_cut_is_counted() -> None:

@@ -57,6 +57,7 @@ RECORD_FEATURES: Final = (
     Feature("abandoned", _ANSWER, _F, "clients that hung up"),
     Feature("ttft", _PACE, _Q, "time to the first token, given the prompt's length and the load", partial=True),
     Feature("gap", _PACE, _Q, "mean time between tokens, given the load", partial=True),
+    Feature("gap_max", _PACE, _Q, "longest pause between tokens, beside the mean", partial=True),
 )
 
 # What `text.read` says of a text, of prompts and of answers alike.
@@ -96,6 +97,12 @@ TEXT_FEATURES: Final = (
     Feature("loop", _ANSWER, _F, "answers that repeat themselves without an end", FIRST, True),
     Feature(
         "json", _ANSWER, _F, "answers that are valid JSON, of those that begin as JSON", FIRST, text=True, partial=True
+    ),
+    Feature(
+        "tool_json",
+        *(_ANSWER, _F, "calls of tools whose arguments are valid JSON, of those that begin as JSON", CORE),
+        text=True,
+        partial=True,
     ),
 )
 

@@ -4,6 +4,7 @@ Texts are kept up to bounds, made into numbers when the request is over, and let
 heard.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
@@ -22,7 +23,7 @@ from inferwatch_collectors.quality.tail_cycle import TailCycle
 # Whether a longer answer is valid JSON is not known.
 MAX_ANSWER_CHARS: Final = 65_536
 
-# Of a request with a thousand messages the last few are looked at.
+_raw_decode: Final = json.JSONDecoder().raw_decode
 _FENCE: Final = "```"
 
 
@@ -40,7 +41,7 @@ def last_said(pieces: Iterator[Piece]) -> str:
 class Hearing:
     """A listener to one request. `over` takes what was heard, with the record."""
 
-    __slots__ = ("_answer", "_book", "_chars", "_cycle", "_missing", "_over", "_prompt", "_tools")
+    __slots__ = ("_answer", "_book", "_called", "_called_chars", "_chars", "_cycle", "_missing", "_over", "_prompt")
 
     def __init__(self, prompt: str, book: Codebook, over: Callable[[RequestRecord, Heard], None]) -> None:
         self._prompt = prompt
@@ -48,7 +49,8 @@ class Hearing:
         self._over = over
         self._answer: list[str] = []
         self._chars = 0
-        self._tools = False
+        self._called: list[str] = []
+        self._called_chars = 0
         self._cycle = TailCycle()
         self._missing = False
 
@@ -57,7 +59,9 @@ class Hearing:
         if choice:
             return
         if classes & TOOL_CALL:
-            self._tools = True
+            self._called_chars += len(text)
+            if self._called_chars <= MAX_ANSWER_CHARS:
+                self._called.append(text)
         elif classes & ANSWER:
             self._chars += len(text)
             if self._chars <= MAX_ANSWER_CHARS:
@@ -85,8 +89,11 @@ class Hearing:
             if text
         }
         if not self._missing and not answer:
-            values["empty"] = float(not self._tools)
+            values["empty"] = float(not self._called_chars)
+        if self._called and not self._missing and self._called_chars <= MAX_ANSWER_CHARS:
+            values["tool_json"] = valid_arguments("".join(self._called))
         self._answer.clear()
+        self._called.clear()
         self._over(record, Heard(values, buckets))
 
 
@@ -100,5 +107,22 @@ def valid_json(answer: str) -> float | None:
     try:
         msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError):
+        return 0.0
+    return 1.0
+
+
+def valid_arguments(called: str) -> float | None:
+    """Return 1.0 if what was told of calls is one JSON object after the other, 0.0 if it only begins so.
+
+    None if it does not even: some engines tell arguments that they have read already.
+    """
+    rest = called.strip()
+    if not rest.startswith(("{", "[")):
+        return None
+    try:
+        while rest:
+            _, end = _raw_decode(rest)
+            rest = rest[end:].lstrip()
+    except (ValueError, RecursionError):
         return 0.0
     return 1.0

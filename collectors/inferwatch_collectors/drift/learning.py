@@ -27,6 +27,8 @@ from inferwatch_collectors.drift.reference import Pinned
 # Values that make the edges: a 2 % quantile is then the fifth value. Edges need not be good, only fixed.
 EDGE_VOTES: Final = 256
 
+_MIDDLE: Final = 128  # a byte's
+
 # Rounds of the deconvolution, which gains a digit in two or three.
 ROUNDS: Final = 12
 
@@ -45,14 +47,14 @@ class LearningState(msgspec.Struct, array_like=True):
 class Learning:
     """One feature on its way to a reference."""
 
-    __slots__ = ("_eighths", "_sums", "_values", "_votes", "counts", "edges", "kind")
+    __slots__ = ("_packed", "_sums", "_values", "_votes", "counts", "edges", "kind")
 
     def __init__(self, kind: Kind, *, partial: bool = False) -> None:
         """`partial`: not every request has it, and which do may depend on the hour."""
         self.kind = kind
         self._values: array[float] | None = array("f")  # None: they have made the edges
         self.edges: Sequence[float] = ()
-        self._eighths = array("b")  # scores
+        self._packed = b""  # scores, in eighths above -_MIDDLE
         self.counts = array("I")
         self._sums = array("i", bytes(4 * HOURS_OF_WEEK))  # of scores, in eighths
         self._votes = array("I", bytes(4 * HOURS_OF_WEEK)) if partial else None
@@ -61,14 +63,14 @@ class Learning:
 
     def _cut(self, edges: Sequence[float], scores: Sequence[float]) -> None:
         self.edges = array("d", edges)
-        self._eighths = array("b", eighths(scores))
+        self._packed = bytes(eighth + _MIDDLE for eighth in eighths(scores))
         self.counts = array("I", bytes(4 * len(scores)))
         self._values = None
 
     @property
     def scores(self) -> tuple[float, ...]:
         """The score of each bin."""
-        return tuple(each / STEPS for each in self._eighths)
+        return tuple((each - _MIDDLE) / STEPS for each in self._packed)
 
     @property
     def votes(self) -> int:
@@ -84,7 +86,7 @@ class Learning:
             return
         place = bisect_left(self.edges, value)
         self.counts[place] += 1
-        self._sums[hour] += self._eighths[place]
+        self._sums[hour] += self._packed[place] - _MIDDLE
         if self._votes is not None:
             self._votes[hour] += 1
 
@@ -101,7 +103,7 @@ class Learning:
         return LearningState(
             self.kind.value,
             tuple(self.edges),
-            tuple(self._eighths),
+            tuple(each - _MIDDLE for each in self._packed),
             tuple(self.counts),
             self._sums.tobytes(),
             votes,

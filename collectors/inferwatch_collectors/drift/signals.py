@@ -15,6 +15,7 @@ import msgspec
 
 from inferwatch.record import Outcome, RequestRecord
 from inferwatch_collectors.recorder import LENGTH_REASONS
+from inferwatch_collectors.verdict import is_empty
 
 # Outcomes that say something about the traffic or the model. A refused or broken request is another alert's.
 JUDGED: Final = frozenset({Outcome.OK, Outcome.CLIENT_ABORT})
@@ -93,7 +94,7 @@ def of_record(record: RequestRecord) -> dict[str, float | None]:
         return values
     values["completion_tokens"] = _number(record.completion_tokens)
     if record.completion_tokens is not None:
-        values["empty"] = float(record.completion_tokens == 0)
+        values["empty"] = float(is_empty(record))
     if reasons := record.finish_reasons:
         length, tool = LENGTH_REASONS.intersection(reasons), TOOL_REASONS.intersection(reasons)
         values["finish_length"] = float(bool(length))
@@ -108,7 +109,11 @@ def of_pace(record: RequestRecord, load: int, ttft: Pace, gap: Pace) -> dict[str
     if record.ttft_s is not None and record.prompt_tokens is not None:
         values["ttft"] = ttft.excess(record.ttft_s, record.prompt_tokens - (record.cached_tokens or 0), load)
     if record.gap_count >= 1:
-        values["gap"] = gap.excess(record.gap_sum_s / record.gap_count, load, record.gap_count)
+        mean_s = record.gap_sum_s / record.gap_count
+        values["gap"] = gap.excess(mean_s, load, record.gap_count)
+        if mean_s > 0 and record.gap_max_s > 0:
+            # The longest of n pauses by chance grows as log n does.
+            values["gap_max"] = log(record.gap_max_s / (mean_s * (1 + log(record.gap_count))))
     return values
 
 

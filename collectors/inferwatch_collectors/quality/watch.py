@@ -1,12 +1,14 @@
 """Counts signs that an answer was of no use: from the record of each request, and with `listen` from what is said.
 
-A prompt that is sent again is known by a keyed hash of the request's body, kept for a minute. Names go through the
-cardinality guard.
+A prompt that is sent again is known by a keyed hash of the request's body, without what says only how to answer it,
+kept for a minute. Names go through the cardinality guard.
 """
 
 import hashlib
 from collections.abc import Iterator
 from typing import Final
+
+import msgspec
 
 from inferwatch import canary
 from inferwatch.record import Outcome, RequestRecord
@@ -15,10 +17,12 @@ from inferwatch.tap import Open
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import OTHER, CardinalityGuard
 from inferwatch_collectors.dialects.base import ANSWER, Dialect
+from inferwatch_collectors.dialects.content import BAD_JSON
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_collectors.quality.refusals import OPENING_CHARS, is_refusal
 from inferwatch_collectors.quality.tail_cycle import TailCycle
 from inferwatch_collectors.recorder import LENGTH_REASONS
+from inferwatch_collectors.verdict import is_empty
 
 # vLLM's own detection ends an answer so.
 REPETITION_REASON: Final = "repetition"
@@ -30,6 +34,13 @@ MAX_PROMPTS: Final = 16_384
 # Of a longer body the beginning and the length are compared.
 MAX_HASHED_BYTES: Final = 65_536
 DIGEST_BYTES: Final = 16
+# Who asks again may ask for another throw of the dice, more tokens, or a stream: it is the same prompt.
+_HOW: Final = frozenset({
+    "temperature", "top_p", "top_k", "min_p", "typical_p", "seed", "n", "best_of", "stream", "stream_options",
+    "logprobs", "top_logprobs", "logit_bias", "frequency_penalty", "presence_penalty", "repetition_penalty",
+    "max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "parameters", "options", "metadata",
+})  # fmt: skip
+_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _KEY_USE: Final = b"iw-same-prompt"  # blake2b's `person`: two uses of one secret give unrelated hashes
 
 
@@ -40,12 +51,27 @@ def signs(record: RequestRecord, stall_s: float) -> Iterator[str]:
         yield "truncated"
     if REPETITION_REASON in reasons:
         yield "repetition"
-    if record.outcome is Outcome.OK and record.completion_tokens == 0:
+    if is_empty(record):
         yield "empty"
     if record.outcome is Outcome.CLIENT_ABORT:
         yield "unheard" if record.ttft_s is None else "abandoned"
     if record.gap_max_s >= stall_s:
         yield "stalled"
+
+
+def asked(opened: Open) -> bytes:
+    """Return what is the same if a prompt is sent again: the body without what says only how to answer.
+
+    Of a body that is longer, or no object, the length and the beginning.
+    """
+    body = opened.body
+    if len(body) == opened.body_bytes <= MAX_HASHED_BYTES:
+        try:
+            members = _members(body).items()
+            return b"\0".join(b"%s\0%s" % (name.encode(), raw) for name, raw in members if name not in _HOW)
+        except BAD_JSON:
+            pass
+    return b"%d\0" % opened.body_bytes + body[:MAX_HASHED_BYTES]
 
 
 class _Prompt:
@@ -102,10 +128,8 @@ class QualityWatch:
             self._store.counter(m.QUALITY_HEARD, (labels.model, labels.tenant)).add()
 
     def _sent(self, opened: Open, operation: str) -> _Prompt:
-        who = f"{opened.tenant}\0{opened.user}\0{opened.body_bytes}\0".encode()
-        key = hashlib.blake2b(
-            who + opened.body[:MAX_HASHED_BYTES], digest_size=DIGEST_BYTES, key=self._secret, person=_KEY_USE
-        ).digest()
+        who = f"{opened.tenant}\0{opened.user}\0{opened.model}\0".encode()
+        key = hashlib.blake2b(who + asked(opened), digest_size=DIGEST_BYTES, key=self._secret, person=_KEY_USE).digest()
         before = self._prompts.pop(key, None)
         if before is not None and 0 <= opened.arrival_ns - before.stamp_ns <= AGAIN_NS:
             again = "regeneration" if before.answered else "retry"
@@ -120,20 +144,25 @@ class QualityWatch:
 class _Hearing:
     """Listens to the first choice of one answer."""
 
-    __slots__ = ("_cycle", "_looped", "_opened", "_opening", "_operation", "_prompt", "_watch", "_whole")
+    __slots__ = (
+        "_choices", "_cycle", "_looped", "_opened", "_opening", "_operation", "_prompt", "_said", "_watch", "_whole",
+    )  # fmt: skip
 
     def __init__(self, watch: QualityWatch, opened: Open, operation: str, prompt: _Prompt | None) -> None:
         self._watch = watch
         self._opened = (opened.model, opened.tenant)
+        self._choices = opened.choices
         self._operation = operation
         self._prompt = prompt
         self._cycle = TailCycle()
         self._opening = ""
         self._looped = False
         self._whole = True
+        self._said = False  # anything at all, by any choice; or what was not seen may have
 
     def text(self, stamp_ns: int, choice: int, classes: int, text: str) -> None:
         """Take a piece of the answer."""
+        self._said = True
         if choice or not classes & ANSWER:
             return
         if len(self._opening) < OPENING_CHARS:
@@ -145,6 +174,7 @@ class _Hearing:
     def missing(self) -> None:
         """Some of the answer was not seen."""
         self._cycle.missing()
+        self._said = True
         self._whole = bool(self._opening)
 
     def closed(self, record: RequestRecord) -> None:
@@ -152,7 +182,17 @@ class _Hearing:
         if self._prompt is not None:
             self._prompt.answered = record.outcome is Outcome.OK
         self._watch.count(*self._opened, self._operation, "")
+        if self._heard_nothing_of(record):
+            self._watch.count(*self._opened, self._operation, "empty")
         if self._looped and self._cycle.finish():
             self._watch.count(*self._opened, self._operation, "loop")
         if self._whole and is_refusal(self._opening):
             self._watch.count(*self._opened, self._operation, "refusal")
+
+    def _heard_nothing_of(self, record: RequestRecord) -> bool:
+        """Tell whether an answer is empty though its record does not show it: one token a choice may be its mere end.
+
+        Of more than that something is there, if not text.
+        """
+        tokens = record.completion_tokens or 0
+        return not self._said and record.outcome is Outcome.OK and 0 < tokens <= self._choices and not is_empty(record)
