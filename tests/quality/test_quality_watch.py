@@ -12,7 +12,7 @@ from inferwatch_collectors.cardinality import CardinalityGuard
 from inferwatch_collectors.dialects.base import ANSWER, REASONING
 from inferwatch_collectors.dialects.openai_chat import OPENAI_CHAT
 from inferwatch_collectors.metric_store import MetricStore
-from inferwatch_collectors.quality.watch import AGAIN_NS, MAX_PROMPTS, QualityWatch, signs
+from inferwatch_collectors.quality.watch import AGAIN_NS, MAX_PROMPTS, NS_PER_S, QualityWatch, signs
 
 SECRET = b"a secret of the installation"
 
@@ -124,6 +124,24 @@ def test_the_same_prompt_again_within_a_minute() -> None:
 
 
 @pytest.mark.parametrize(
+    ("again_s", "outcome", "sign"),
+    [(3.0, Outcome.OK, "regeneration"), (1.0, Outcome.OK, "retry"), (3.0, Outcome.CLIENT_ABORT, "retry")],
+    ids=["after-the-answer", "in-its-midst", "after-it-was-hung-up-on"],
+)
+def test_who_asks_again_at_once_is_told_of_before_the_end(again_s: float, outcome: Outcome, sign: str) -> None:
+    """The relay tells what began in a batch before what ended in it. What came first, their times say."""
+    site = Site()
+    first = site.watch.opened(opened(stamp_ns=0), OPENAI_CHAT)
+    second = site.watch.opened(opened(stamp_ns=int(again_s * NS_PER_S)), OPENAI_CHAT)
+    assert first is not None
+    assert second is not None
+    assert (site.count("retry"), site.count("regeneration")) == (0, 0)
+    first.closed(record(outcome=outcome, duration_s=2.0))
+    second.closed(record())
+    assert (site.count("retry"), site.count("regeneration")) == (sign == "retry", sign == "regeneration")
+
+
+@pytest.mark.parametrize(
     ("first", "then", "same"),
     [
         (b'{"prompt": "a", "temperature": 0}', b'{"prompt": "a", "temperature": 1.0, "seed": 7}', True),
@@ -143,7 +161,7 @@ def test_who_asks_again_may_ask_for_another_throw_of_the_dice(first: bytes, then
     """What a prompt is, not how it is to be answered, makes it the same."""
     site = Site()
     site.say("Yes.", body=first, stamp_ns=1)
-    site.say("Yes.", body=then, stamp_ns=2)
+    site.say("Yes.", body=then, stamp_ns=2 * NS_PER_S)
     assert site.count("regeneration") == same
 
 

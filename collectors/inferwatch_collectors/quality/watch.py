@@ -28,7 +28,8 @@ from inferwatch_collectors.verdict import is_empty
 REPETITION_REASON: Final = "repetition"
 
 # Who asks the same within a minute was not content, or did not get anything.
-AGAIN_NS: Final = 60 * 1_000_000_000
+NS_PER_S: Final = 1_000_000_000
+AGAIN_NS: Final = 60 * NS_PER_S
 # Prompts remembered: 2 MB. Above it the oldest are forgotten, and counted.
 MAX_PROMPTS: Final = 16_384
 # Of a longer body the beginning and the length are compared.
@@ -75,13 +76,21 @@ def asked(opened: Open) -> bytes:
 
 
 class _Prompt:
-    """A prompt that was sent."""
+    """A prompt that was sent, what came of it, and when it was sent again."""
 
-    __slots__ = ("answered", "stamp_ns")
+    __slots__ = ("again_ns", "answered_ns", "over", "stamp_ns")
 
     def __init__(self, stamp_ns: int) -> None:
         self.stamp_ns = stamp_ns
-        self.answered = False
+        self.over = False
+        self.answered_ns: int | None = None
+        self.again_ns: int | None = None
+
+    @property
+    def again(self) -> str:
+        """What it is called that it was sent again."""
+        assert self.again_ns is not None
+        return "regeneration" if self.answered_ns is not None and self.answered_ns <= self.again_ns else "retry"
 
 
 class QualityWatch:
@@ -132,8 +141,9 @@ class QualityWatch:
         key = hashlib.blake2b(who + asked(opened), digest_size=DIGEST_BYTES, key=self._secret, person=_KEY_USE).digest()
         before = self._prompts.pop(key, None)
         if before is not None and 0 <= opened.arrival_ns - before.stamp_ns <= AGAIN_NS:
-            again = "regeneration" if before.answered else "retry"
-            self.count(opened.model, opened.tenant, operation, again)
+            before.again_ns = opened.arrival_ns
+            if before.over:  # else it is called something when that is known: beginnings are told before ends
+                self.count(opened.model, opened.tenant, operation, before.again)
         if len(self._prompts) >= MAX_PROMPTS:
             oldest = self._prompts.pop(next(iter(self._prompts)))
             self.prompts_cut += opened.arrival_ns - oldest.stamp_ns <= AGAIN_NS
@@ -180,7 +190,7 @@ class _Hearing:
     def closed(self, record: RequestRecord) -> None:
         """Say what it was."""
         if self._prompt is not None:
-            self._prompt.answered = record.outcome is Outcome.OK
+            self._over(self._prompt, record)
         self._watch.count(*self._opened, self._operation, "")
         if self._heard_nothing_of(record):
             self._watch.count(*self._opened, self._operation, "empty")
@@ -188,6 +198,13 @@ class _Hearing:
             self._watch.count(*self._opened, self._operation, "loop")
         if self._whole and is_refusal(self._opening):
             self._watch.count(*self._opened, self._operation, "refusal")
+
+    def _over(self, prompt: _Prompt, record: RequestRecord) -> None:
+        prompt.over = True
+        if record.outcome is Outcome.OK:
+            prompt.answered_ns = prompt.stamp_ns + int(record.duration_s * NS_PER_S)
+        if prompt.again_ns is not None:
+            self._watch.count(*self._opened, self._operation, prompt.again)
 
     def _heard_nothing_of(self, record: RequestRecord) -> bool:
         """Tell whether an answer is empty though its record does not show it: one token a choice may be its mere end.
