@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from inferwatch import tap
 from inferwatch.record import ErrorType, Outcome
 from inferwatch.relay import mirror as mirror_module
 from inferwatch.relay.masking import masked_batch
-from inferwatch.relay.mirror import Mirror
+from inferwatch.relay.mirror import RESEND_BATCH, Mirror
 from inferwatch.relay.observer import Observer, Subject
 from inferwatch.relay.spool import Copy
 from inferwatch.relay.usage_request import Facts
@@ -400,11 +400,11 @@ async def test_a_copy_that_could_not_be_made_is_lost_with_the_memory(
     may_fail = threading.Event()
     faults = iter([ValueError])
 
-    def mask(batch: tap.Batch) -> tap.Batch:
+    def mask(requests: Iterable[tuple[tap.Open, tap.Close]]) -> tap.Batch:
         may_fail.wait(PATIENCE_S)
         for fault in faults:
             raise fault
-        return masked_batch(batch)
+        return masked_batch(requests)
 
     monkeypatch.setattr(mirror_module, "masked_batch", mask)
     mirror = await make(run=False, max_pending_closes=3)
@@ -456,13 +456,58 @@ async def test_spool_waits_until_what_was_told_again_is_booked(
     collector.acks = False
     await collector.start()
     await collector.closes(600)
-    first, second = [batch.seq for batch in collector.batches if batch.closes]
+    *_, first, second = [batch.seq for batch in collector.batches if batch.closes]
     mirror.flush(tap.Stats(**dict.fromkeys(tap.Stats.__struct_fields__, 1)))
     collector.ack(first)
     await until(lambda: len(mirror._unacked) == 100)
     assert not spooled(state_dir)
     collector.ack(second)
     await until(lambda: last in {frame.request_id for batch in spooled(state_dir) for frame in batch.opens})
+
+
+async def test_much_is_told_again_in_small_pieces(make: Make, collector: Collector) -> None:
+    """Streams go on between them; and what a connection that breaks has not been told, the next one is."""
+    await collector.stop()
+    mirror = await make()
+    ids = {finish(request(mirror)) for _ in range(1000)}
+    await until(lambda: len(mirror._unacked) == 1000)
+    collector.acks = False
+    await collector.start()
+    await collector.closes(1)
+    collector.hang_up()
+    collector.acks = True
+    await until(lambda: not mirror._unacked and not mirror._untold)
+    assert {frame.request_id for frame in collector.all("opens")} == ids
+    assert max(len(batch.closes) for batch in collector.batches) <= RESEND_BATCH
+
+
+class Silent(asyncio.Transport):
+    """A connection that takes everything and says nothing."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        pass
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("end", ["lost", "closed"])
+async def test_what_was_to_be_told_again_is_kept_when_that_ends(make: Make, state_dir: Path, end: str) -> None:
+    """Whether the connection goes or we do."""
+    mirror = await make(run=False)
+    ids = [finish(request(mirror)) for _ in range(1000)]
+    mirror.flush()
+    mirror.connection_made(Silent())
+    assert len(mirror._untold) == 1000 - RESEND_BATCH
+    if end == "lost":
+        mirror.connection_lost(None)
+        assert {observer.request_id for _, observer, _ in mirror._unacked} == set(ids)
+    await mirror.close(0.0)
+    assert {frame.request_id for batch in spooled(state_dir) for frame in batch.opens} == set(ids)
+    assert mirror.lost == 0
 
 
 async def test_garbage_from_the_collector_only_costs_the_connection(make: Make, collector: Collector) -> None:

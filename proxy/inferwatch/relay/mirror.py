@@ -19,7 +19,7 @@ import secrets
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, cast
 
@@ -46,6 +46,8 @@ READ_OVERHEAD_BYTES: Final = 100
 # Closes per spool write: large enough to be rare, small enough to be short.
 SPOOL_BATCH: Final = 500
 
+# Told again in one go, some 7 us each: between two such batches streams go on.
+RESEND_BATCH: Final = 100
 
 # What a request takes in the spool file beside its end and its usages: names, times and their keys, some 700 bytes.
 SPOOLED_BYTES: Final = 1024
@@ -80,6 +82,7 @@ class Mirror(asyncio.Protocol):
 
         self._open: dict[int, Observer] = {}
         self._unacked: deque[_Entry] = deque()
+        self._untold: deque[_Entry] = deque()  # what a new collector has still to be told of, before those
         self._transport: asyncio.Transport | None = None
         self._reader = tap.relay_side()
         self._lost_connection = asyncio.Event()
@@ -233,9 +236,8 @@ class Mirror(asyncio.Protocol):
 
     def _write_down(self, entries: list[_Entry], copy: Copy | None = None) -> bool:
         """Have them written to the spool, without what was said; False if it is full. A `copy`: they stay in memory."""
-        batch = _resent(0, entries)
-        size = sum(SPOOLED_BYTES + len(frame.tail) + len(frame.usages) * USAGE_BYTES for frame in batch.closes)
-        return self._spool.put(lambda: _encoded(masked_batch(batch))[0], size, len(entries), copy)
+        size = sum(SPOOLED_BYTES + len(frame.tail) + len(frame.usages) * USAGE_BYTES for _, _, frame in entries)
+        return self._spool.put(lambda: _encoded(masked_batch(_told(entries)))[0], size, len(entries), copy)
 
     # the connection
 
@@ -268,24 +270,30 @@ class Mirror(asyncio.Protocol):
 
     def _resend(self) -> None:
         """Tell a new collector (or the same, after a broken connection) all it may not know."""
-        entries = list(self._unacked)
+        self._untold.extend(self._unacked)
         self._unacked.clear()
-        for start in range(0, len(entries), SPOOL_BATCH):
-            part = entries[start : start + SPOOL_BATCH]
-            self._resent_seq = next(self._seq)
-            message = _resent(self._resent_seq, part)
-            self._unacked.extend((message.seq, observer, frame) for _, observer, frame in part)
-            self._write(message)
+        self._resend_more()
         opens = [observer.open_frame(resumed=True) for observer in self._open.values()]
         if opens:
             self._write(tap.Batch(next(self._seq), opens, [], [], []))
+
+    def _resend_more(self) -> None:
+        """Tell of some requests that are over, and of the next ones when the loop has been round."""
+        if self._transport is None or not self._untold:
+            return
+        self._resent_seq = next(self._seq)
+        part = [self._untold.popleft() for _ in range(min(RESEND_BATCH, len(self._untold)))]
+        self._write(_resent(self._resent_seq, part))
+        self._unacked.extend((self._resent_seq, observer, frame) for _, observer, frame in part)
+        if self._untold:
+            asyncio.get_running_loop().call_soon(self._resend_more)
 
     def _hand_over(self) -> None:
         """Give the spool file to the collector, once it has booked what it was told again.
 
         In the file is less of the same requests; whichever it takes first is booked.
         """
-        if self._acked_seq >= self._resent_seq:
+        if self._acked_seq >= self._resent_seq and not self._untold:
             self._spool.hand_over()
 
     def _write(self, message: tap.Batch) -> None:
@@ -309,7 +317,10 @@ class Mirror(asyncio.Protocol):
         self._transport = None
         for observer in self._open.values():
             observer.gap_marked = False
-        self._unacked = deque(self._copied(list(self._unacked)))
+        kept = [*self._untold, *self._unacked]
+        self._untold.clear()
+        self._unacked = deque(entry for entry in kept if isinstance(entry[0], Copy))
+        self._unacked.extend(self._copied([entry for entry in kept if not isinstance(entry[0], Copy)]))
         self._lost_connection.set()
 
     # the end
@@ -318,7 +329,7 @@ class Mirror(asyncio.Protocol):
         """Send everything, wait for the acknowledgement, say goodbye; spool what is left."""
         deadline_s = time.monotonic() + timeout_s
         self.flush()
-        while self._unacked and (left_s := deadline_s - time.monotonic()) > 0:
+        while (self._unacked or self._untold) and (left_s := deadline_s - time.monotonic()) > 0:
             self._acked.clear()
             try:
                 await asyncio.wait_for(self._acked.wait(), min(left_s, 0.1))
@@ -326,6 +337,8 @@ class Mirror(asyncio.Protocol):
                 self.flush()
         self._closing = True
         self._keep_without_collector()
+        self._unacked.extendleft(reversed(self._untold))
+        self._untold.clear()
         while self._unacked:
             self._spool_oldest()
         await self._spool.close()
@@ -359,6 +372,11 @@ def _encoded(batch: tap.Batch) -> tuple[bytes, bool]:
         return tap.encode(tap.Batch(batch.seq, opens, [], [], batch.closes, batch.stats)), False
 
 
-def _resent(seq: int, entries: list[_Entry]) -> tap.Batch:
-    opens = [observer.open_frame(resumed=True) for _, observer, _ in entries]
-    return tap.Batch(seq, opens, [], [], [frame for _, _, frame in entries])
+def _told(entries: Iterable[_Entry]) -> Iterator[tuple[tap.Open, tap.Close]]:
+    """Yield the frames that tell again of finished requests, of which nothing changes any more."""
+    return ((observer.open_frame(resumed=True), frame) for _, observer, frame in entries)
+
+
+def _resent(seq: int, entries: Sequence[_Entry]) -> tap.Batch:
+    opens, closes = zip(*_told(entries), strict=True)
+    return tap.Batch(seq, list(opens), [], [], list(closes))
