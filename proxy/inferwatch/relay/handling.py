@@ -150,7 +150,9 @@ class Handling:
         if read is not None:
             self._facts, self._options = read
             self._asks = self._facts.stream and self._relay.asks(head)
-        refusal = self._relay.room.take(self.exchange.observer, self._request.method, head, self._facts, len(body))
+        room, refusal = self._relay.room, None
+        if room.gate is not None:
+            refusal = room.take(self.exchange.observer, self._request.method, head, self._facts, len(body))
         if refusal is None:
             self._go_on()
         elif refusal.soon:

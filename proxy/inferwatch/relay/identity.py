@@ -61,7 +61,8 @@ class Identity:
             named = head.ours.get(b"tenant")
             if named and self._is_trusted(peer.remote):
                 return Who(clean(named))
-            if hmac.compare_digest(head.ours.get(canary.FIELD, b""), self._canary):
+            proof = head.ours.get(canary.FIELD)
+            if proof is not None and hmac.compare_digest(proof, self._canary):
                 return Who(canary.TENANT)
         found = self._directory.lookup(head.named)
         welcome = not self._directory.refuses(found)
