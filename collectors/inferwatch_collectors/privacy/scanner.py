@@ -164,12 +164,14 @@ class Scanner:
         joined, rescan, shortest, check = entity.joined, entity.rescan, entity.shortest, entity.check
         in_context = entity.tier is Tier.CONTEXT
         matches = rule.regexp.finditer(data)
-        looks = 0
-        while (match := next(matches, None)) is not None:
+        looks, ends = 0, 0
+        # Behind a match that goes to the end there is none.
+        while ends < len(data) and (match := next(matches, None)) is not None:
             looks += 1
             if looks % LOOKS_AT_ONCE == 0 and self._clock_ns() > deadline_ns:
                 raise ScanTimeoutError(f"more than {self._budget_ns // 1_000_000} ms for {len(data)} bytes")
             start, end = whole = match.span()
+            ends = end
             if group:
                 start, end = match.span(group)
             if taken.find(0, start, end) < 0:
@@ -183,7 +185,7 @@ class Scanner:
                 found.append(_Match(start, end, entity.rank, entity.name, canonical))
                 taken[start:end] = b"\1" * (end - start)
             elif rescan and (run := _RUN.search(data, whole[0])) is not None and run.end() < whole[1]:
-                matches = rule.regexp.finditer(data, run.end())
+                matches, ends = rule.regexp.finditer(data, run.end()), 0
 
 
 class _Beside:
@@ -276,6 +278,8 @@ def _hangs_on(data: bytes, start: int, end: int) -> bool:
 
 def _merged(found: list[_Match]) -> list[_Match]:
     """Join what overlaps, so that no end of a lower match sticks out: the highest one gives its name."""
+    if len(found) < 2:
+        return found
     found.sort(key=lambda match: (match.start, -match.end))
     merged: list[_Match] = []
     for match in found:
