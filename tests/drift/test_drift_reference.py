@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inferwatch_collectors.drift.bins import cut, psi, tilt, wasserstein
 from inferwatch_collectors.drift.features import Kind
 from inferwatch_collectors.drift.learning import EDGE_VOTES, Learning
 from inferwatch_collectors.drift.profile import HOURS_OF_WEEK
@@ -28,15 +27,6 @@ def learnt(values: list[float], kind: Kind = Kind.QUANTITY, hours: list[int] | N
     pinned = learning.pin(joint)
     assert pinned is not None
     return pinned
-
-
-@given(st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=300))
-def test_edges_ascend_and_every_value_has_a_bin(values: list[float]) -> None:
-    """Whatever the values, constant ones and ties among them."""
-    edges, scores = cut(values)
-    assert list(edges) == sorted(set(edges))
-    assert len(scores) == len(edges) + 1
-    assert all(0 <= bisect_left(edges, value) < len(scores) for value in values)
 
 
 @settings(max_examples=30)
@@ -115,16 +105,6 @@ def test_business_hours_are_a_rhythm_of_both_hour_and_day(rng: random.Random) ->
     assert mean(24 * 5 + 12) - mean(24 * 5 + 2) == pytest.approx(0.0, abs=0.25)
 
 
-@given(st.lists(st.floats(0.001, 1), min_size=2, max_size=14), st.floats(-3, 3))
-def test_a_tilt_has_the_mean_that_was_asked_for(weights: list[float], mean: float) -> None:
-    """Or the nearest that the scores allow; it sums to 1 and has no hole."""
-    shares = [weight / sum(weights) for weight in weights]
-    scores = [place - len(shares) / 2 for place in range(len(shares))]
-    tilted = tilt(shares, scores, mean)
-    assert sum(tilted) == pytest.approx(1)
-    assert all(share >= 0 for share in tilted)
-
-
 def test_what_is_written_down_is_read_back(rng: random.Random) -> None:
     """A reference and one that is being learnt are the same after a restart."""
     values = [rng.gauss(0, 1) for _ in range(1_000)]
@@ -138,10 +118,3 @@ def test_what_is_written_down_is_read_back(rng: random.Random) -> None:
     for each in (learning, other):
         each.take(0.25, 4)
     assert other.state() == learning.state()
-
-
-def test_effect_sizes_are_0_for_the_same_and_known_for_a_known_shift() -> None:
-    """PSI of 50 and 50 against 60 and 40; Wasserstein of a tenth moved by two standard deviations."""
-    assert psi((0.5, 0.5), (0.5, 0.5)) == 0
-    assert psi((0.5, 0.5), (0.6, 0.4)) == pytest.approx(0.1 * math.log(1.5))
-    assert wasserstein((0.5, 0.5), (0.4, 0.6), (-1.0, 1.0)) == pytest.approx(0.2)

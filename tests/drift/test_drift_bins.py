@@ -1,0 +1,51 @@
+"""bins: edges that hold every value, and distributions over bins."""
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferwatch_collectors.drift.bins import cut, psi, tilt, wasserstein
+
+
+@given(st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=300))
+def test_edges_ascend_and_every_value_has_a_bin(values: list[float]) -> None:
+    """Whatever the values, constant ones and ties among them."""
+    edges, scores = cut(values)
+    assert list(edges) == sorted(set(edges))
+    assert len(scores) == len(edges) + 1
+    assert all(0 <= bisect_left(edges, value) < len(scores) for value in values)
+
+
+@given(st.lists(st.floats(0.001, 1), min_size=2, max_size=14), st.floats(-3, 3))
+def test_a_tilt_has_the_mean_that_was_asked_for(weights: list[float], mean: float) -> None:
+    """Or the nearest that the scores allow; it sums to 1 and has no hole."""
+    shares = [weight / sum(weights) for weight in weights]
+    scores = [place - len(shares) / 2 for place in range(len(shares))]
+    tilted = tilt(shares, scores, mean)
+    assert sum(tilted) == pytest.approx(1)
+    assert all(share >= 0 for share in tilted)
+
+    def off(of: Sequence[float]) -> float:
+        wanted = max(scores[0], min(scores[-1], mean))
+        return abs(sum(share * score for share, score in zip(of, scores, strict=True)) - wanted)
+
+    assert off(tilted) <= off(shares) + 1e-2
+
+
+def test_a_tilt_of_what_is_common_is_exact() -> None:
+    """A standard deviation up and down."""
+    shares, scores = (0.1, 0.2, 0.4, 0.2, 0.1), (-2.0, -1.0, 0.0, 1.0, 2.0)
+    for mean in (-1.0, -0.1, 0.0, 0.5, 1.0):
+        tilted = tilt(shares, scores, mean)
+        assert sum(share * score for share, score in zip(tilted, scores, strict=True)) == pytest.approx(mean, abs=1e-5)
+
+
+def test_effect_sizes_are_0_for_the_same_and_known_for_a_known_shift() -> None:
+    """PSI of 50 and 50 against 60 and 40; Wasserstein of a tenth moved by two standard deviations."""
+    assert psi((0.5, 0.5), (0.5, 0.5)) == 0
+    assert psi((0.5, 0.5), (0.6, 0.4)) == pytest.approx(0.1 * math.log(1.5))
+    assert wasserstein((0.5, 0.5), (0.4, 0.6), (-1.0, 1.0)) == pytest.approx(0.2)
