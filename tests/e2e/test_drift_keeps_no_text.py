@@ -58,6 +58,7 @@ drift: {{text: true, votes_per_hour: 360000, reference_requests_min: 1000}}
 quality: {{listen: true}}
 canary: {{enabled: true, interval_s: 0.02, reference_probes_min: 500, prompts: {json.dumps(PROBES, ensure_ascii=False)}}}
 feedback: {{token_file: TOKEN, response_header: true}}
+engine_metrics: {{interval_s: 0.5}}
 log: {{level: debug}}
 """
 
@@ -211,6 +212,8 @@ def _kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
         pin(stack, "anonymous")
         pin(stack, "inferwatch-canary")
         asyncio.run(ask_all(stack, ASKED[:50]))
+        # Who voted is judged when it is sure that the engine is the same.
+        wait_until(lambda: stack.total("inferwatch_drift_psi") > 0, "votes that were judged")
         asyncio.run(vote(stack, answered))
         exports = shown(stack, config)
         exports["spool"] = asyncio.run(spooled(stack))
