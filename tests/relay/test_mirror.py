@@ -556,6 +556,20 @@ async def test_text_that_is_none_costs_its_words_not_the_tap(make: Make, collect
     assert mirror.observer_errors == 1
 
 
+async def test_a_number_that_is_too_large_stops_nothing(make: Make, collector: Collector) -> None:
+    """Whoever wrote it: each request is told of, once, and the others with all they have."""
+    mirror = await connected(await make())
+    for most in (5, 10**30, 6):
+        watcher = Observer(mirror, Subject(arrival_ns=1, method="POST", path="/v1", tenant="t", headers={}))
+        watcher.opened(Facts("m", True, 1, max_tokens=most), b"{}", 2, 2, asked_usage=False)
+        finish(watcher)
+    finish(request(mirror))
+    assert len(await collector.closes(4)) == 4
+    assert [(frame.path, frame.max_tokens) for frame in collector.all("opens")[:3]] == [("/v1", 5), ("", 0), ("/v1", 6)]
+    assert mirror.observer_errors == 1
+    assert len(collector.all("heads")) == 1
+
+
 async def test_odd_text_is_survived_when_it_is_sent_again(make: Make, state_dir: Path) -> None:
     """After a reconnect, and in the spool."""
     mirror = await make(max_pending_closes=1)

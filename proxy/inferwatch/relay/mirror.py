@@ -53,6 +53,10 @@ RESEND_BATCH: Final = 100
 SPOOLED_BYTES: Final = 1024
 USAGE_BYTES: Final = 128
 
+# Text that is none, a number that 64 bits do not hold: they got past the relay's checks. Each time they were sent they
+# would fail, and with them all that came since.
+_UNSAID: Final = (UnicodeEncodeError, OverflowError)
+
 # In place of the number of the batch that told of a request: no acknowledgement reaches it.
 UNSENT: Final = sys.maxsize
 
@@ -366,10 +370,24 @@ def _encoded(batch: tap.Batch) -> tuple[bytes, bool]:
     """Return a message, and whether it has all of it."""
     try:
         return tap.encode(batch), True
-    except UnicodeEncodeError:
-        # Text that is none got past the relay's checks. Without its words each request is still booked.
-        opens = [msgspec.structs.replace(frame, path="", model="", headers={}, body=b"") for frame in batch.opens]
-        return tap.encode(tap.Batch(batch.seq, opens, [], [], batch.closes, batch.stats)), False
+    except _UNSAID:
+        # Without what others said in it each request is still booked, and the others' are whole.
+        opens = [frame if _can_be_said(frame) else _bare(frame) for frame in batch.opens]
+        heads = [frame if _can_be_said(frame) else msgspec.structs.replace(frame, headers={}) for frame in batch.heads]
+        closes = [frame if _can_be_said(frame) else msgspec.structs.replace(frame, usages={}) for frame in batch.closes]
+        return tap.encode(tap.Batch(batch.seq, opens, heads, batch.reads, closes, batch.stats)), False
+
+
+def _can_be_said(frame: tap.Open | tap.Head | tap.Close) -> bool:
+    try:
+        msgspec.msgpack.encode(frame)
+    except _UNSAID:
+        return False
+    return True
+
+
+def _bare(frame: tap.Open) -> tap.Open:
+    return msgspec.structs.replace(frame, path="", model="", headers={}, body=b"", max_tokens=0)
 
 
 def _told(entries: Iterable[_Entry]) -> Iterator[tuple[tap.Open, tap.Close]]:

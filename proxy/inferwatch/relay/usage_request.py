@@ -50,6 +50,7 @@ MAX_CHOICES: Final = 65536
 
 # No engine takes a number of tokens with more.
 MAX_DIGITS: Final = 18
+MAX_TOKENS: Final = 10**MAX_DIGITS - 1
 
 # `stream_options` is under 100 bytes, and nothing but a line break follows a body.
 MAX_HELD_BYTES: Final = 64 * 1024
@@ -209,7 +210,7 @@ def _facts(model: Any, n: Any, prompts: int, most: int, *, stream: bool) -> Fact
         stream=stream,
         choices=min(prompts * copies, MAX_CHOICES),
         n=copies,
-        max_tokens=most,
+        max_tokens=min(most, MAX_TOKENS),
     )
 
 
