@@ -5,7 +5,7 @@ import platform
 import time
 from pathlib import Path
 
-from bench.drift.cost import cost
+from bench.drift.cost import cost, embedded
 from bench.drift.delays import delays
 from bench.drift.lockstep import check
 from bench.drift.loops import false_loops, true_loops
@@ -53,6 +53,7 @@ def main() -> None:
             true_loops(say)
         elif part == "cost":
             cost(say)
+            embedded(say)
         say("")
     print(f"{time.monotonic() - began:.0f} s")
     if options.out is not None:

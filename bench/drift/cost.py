@@ -13,9 +13,15 @@ from bench.drift.streams import FEATURES
 
 from inferwatch.record import Outcome, RequestRecord
 from inferwatch_collectors.dialects.base import ANSWER
+from inferwatch_collectors.drift.features import embedding_features
 from inferwatch_collectors.drift.following import Followed, Heard
 from inferwatch_collectors.drift.hearing import Hearing
+from inferwatch_collectors.drift.learning import EDGE_VOTES
+from inferwatch_collectors.drift.meaning import SPREAD_VOTES, Meaning
 from inferwatch_collectors.drift.trigrams import Codebook
+from inferwatch_collectors.embeddings.asking import read
+from inferwatch_collectors.embeddings.embedder import BATCH
+from inferwatch_collectors.embeddings.sketch import BUCKETS, Sketch, Sketcher
 
 BYTES: Final = 2_048
 VOTES: Final = 8_000
@@ -59,10 +65,36 @@ def cost(say: Callable[[str], None] = print) -> None:
     say(f"- in memory while judging: {_size(followed, set()):,} bytes")
 
 
-def _timed(one: Callable[[], None]) -> float:
+def embedded(say: Callable[[str], None] = print) -> None:
+    """Print CPU per embedded prompt, without the call of the endpoint, by the size of its vectors."""
+    rng = random.Random(1)
+    sketcher = Sketcher(b"a key of the benchmark")
+    say("\nAn embedded prompt, beside its vote:\n")
+    for size in (384, 1_024, 4_096):
+        vectors = [[rng.gauss(0, 1) for _ in range(size)] for _ in range(BATCH)]
+        reply = msgspec.json.encode({"data": [{"embedding": vector} for vector in vectors]})
+        reading_us = _timed(lambda reply=reply: read(reply, BATCH, "m")) / BATCH  # type: ignore[misc]
+        sketch_us = _timed(lambda vector=vectors[0]: sketcher.numbers(vector))  # type: ignore[misc]
+        say(f"- {size} dimensions: {reading_us:.0f} µs to read a reply of {BATCH}, {sketch_us:.0f} µs to project")
+    meaning = Meaning(embedding_features(8), 0.0)
+
+    def one() -> None:
+        meaning.vote(Sketch("m", tuple(rng.gauss(0, 0.12) for _ in range(BUCKETS))), 0.0, 0, 0.0)
+
+    for _ in range(SPREAD_VOTES + EDGE_VOTES):
+        one()
+    learning_us = _timed(one)
+    meaning.take_up(MEASURED // 2, terms_of(meaning.of), 0.0, 0.0)
+    one()
+    judging_us = _timed(one)
+    say(f"- to vote: {learning_us:.0f} µs while learning, {judging_us:.0f} µs while judging (with 64 random numbers)")
+    say(f"- in memory while judging: {_size(meaning, set()):,} bytes")
+
+
+def _timed(one: Callable[[], object]) -> float:
     began = time.process_time()
     for _ in range(MEASURED):
-        one()
+        _ = one()
     return (time.process_time() - began) / MEASURED * 1e6
 
 

@@ -162,6 +162,8 @@ class Collector:
         self._upstream.start()
         if self._config.canary.enabled:
             self._tasks.spawn(self._canary().run(), "canary")
+        if self._parts.embedder is not None:
+            self._tasks.spawn(self._parts.embedder.run(), "embeddings")
         self._tasks.spawn(self._parts.gpu.run(), "gpu")
         self._tasks.spawn(self._tick(), "tick")
         self._tasks.spawn(retention.keep(self._ledger), "retention")

@@ -16,10 +16,15 @@ from inferwatch_collectors.attribution.meter import Meter
 from inferwatch_collectors.booking import Booking, Watcher
 from inferwatch_collectors.budgets.watch import BudgetWatch
 from inferwatch_collectors.canary.around import around
+from inferwatch_collectors.canary.asking import data_url
 from inferwatch_collectors.canary.watch import CanaryWatch
 from inferwatch_collectors.cardinality import CardinalityGuard, Limits
 from inferwatch_collectors.dialects.base import CUT_REASONS
 from inferwatch_collectors.drift.watch import DriftWatch
+from inferwatch_collectors.embeddings.asking import Endpoint
+from inferwatch_collectors.embeddings.embedder import Embedder
+from inferwatch_collectors.embeddings.redacting import Redacting
+from inferwatch_collectors.embeddings.sketch import Sketcher
 from inferwatch_collectors.engine.said import Said
 from inferwatch_collectors.exchange import Exchange
 from inferwatch_collectors.feedback.comments import RESULTS as COMMENT_RESULTS
@@ -129,6 +134,7 @@ class Parts:
         self.anomalies = AnomalyWatch(self.store, self.recorder.guard, config.anomalies)
         self.secret = secret = _content_secret(settings)
         self.quality = QualityWatch(self.store, self.recorder.guard, config.quality, secret=secret)
+        self.embedder = _embedder(settings, self.store, secret, self.recorder.observer_error)
         self.drift = DriftWatch(
             self.store,
             self.recorder.guard,
@@ -136,6 +142,7 @@ class Parts:
             secret=secret,
             load=lambda: self.booking.open_requests,
             ask=ask,
+            embedder=self.embedder,
         )
         self.feedback: FeedbackService | None = None
         if config.feedback.is_used:
@@ -155,6 +162,8 @@ class Parts:
         )
         if config.canary.enabled:
             self.recorder.guard.pin("tenant", (canary.TENANT,))
+        if self.embedder is not None:
+            self.recorder.guard.pin("tenant", (canary.EMBEDDINGS_TENANT,))
         self.booking = Booking(
             self.recorder,
             self.journal.add,
@@ -235,6 +244,19 @@ class Parts:
         vitals.cut("spool_bad", lambda: self.spool.bad)
         if self.otlp is not None:
             self.otlp.follow(vitals)
+
+
+def _embedder(
+    settings: CollectorSettings, store: MetricStore, secret: bytes, fault: Callable[[str], None]
+) -> Embedder | None:
+    config = settings.config
+    wanted = config.drift.embeddings
+    if not (config.drift.enabled and wanted.is_used):
+        return None
+    own = data_url(settings.data_host, settings.data_port, tls=bool(config.tls.cert_file))
+    endpoint = Endpoint(wanted, own, secret=secret)
+    redact = Redacting(config.privacy) if wanted.redacts and not endpoint.is_own else None
+    return Embedder(wanted, store, endpoint, Sketcher(secret), redact=redact, fault=fault)
 
 
 def _otlp(config: Callable[[], Config], store: MetricStore, engine: Callable[[], str]) -> "OtlpExport":

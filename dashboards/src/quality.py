@@ -178,8 +178,22 @@ _EFFECTS: Final = Row(
                 Query(f"sum by ({_STREAM}) (inferwatch_drift_engine_changes_total{{{REQUEST}}})", "engine changed"),
             ),
             "none",
-            "What there is to judge by. A feature is off that hardly any request had. When the engine's version, weights or "
+            "What there is to judge by. A feature is off that hardly any request had, or that is learnt. When the engine's version, weights or "
             "context changed, a reference of it is learnt anew, or used again: `inferwatch report --drift` says which.",
+        ),
+        series(
+            "Embeddings of prompts",
+            counted("inferwatch_drift_embeddings_total", HOST, "result"),
+            "short",
+            "In the time shown, by what came of them; all but ok vote without one. Nothing here: there is no "
+            "drift.embeddings.url.",
+        ),
+        stat(
+            "Embeddings off",
+            value("inferwatch_drift_embeddings_off", HOST, "reason", how="max"),
+            "none",
+            "Why nothing comes of them. Drift is judged without.",
+            steps=((0, GOOD), (1, FAIR)),
         ),
     ),
 )

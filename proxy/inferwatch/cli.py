@@ -69,6 +69,13 @@ def _load(arguments: argparse.Namespace) -> Config:
         from inferwatch_collectors.privacy import start  # noqa: PLC0415
 
         start.check(loaded.privacy)  # as above
+    elif loaded.drift.embeddings.redacts:
+        from inferwatch_collectors.privacy import start  # noqa: PLC0415
+
+        try:
+            start.check(loaded.privacy)
+        except ConfigError as error:
+            raise ConfigError(f"drift.embeddings.redact: {error}") from None
     if loaded.otlp.exports():
         from inferwatch_collectors.otlp import extras  # noqa: PLC0415
 

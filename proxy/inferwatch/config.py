@@ -20,6 +20,7 @@ from inferwatch.settings import (
     budgets,
     canary,
     cost,
+    embeddings,
     energy,
     engine_metrics,
     feedback,
@@ -330,6 +331,7 @@ def _section_fault(config: Config) -> str:
         or otlp.fault(config.otlp)
         or feedback.fault(config.feedback)
         or canary.fault(config.canary)
+        or embeddings.fault(config.drift.embeddings, text=config.drift.text)
         or privacy.fault(config.privacy, traced=config.otlp.traces)
     )
 

@@ -217,6 +217,11 @@ class EngineMetrics:
             self._histograms["time_to_first_token_seconds"].observe(sequence.first_token_s - sequence.arrival_s)
         return computed
 
+    def embedded(self, tokens: int) -> None:
+        """Book texts that were read, and nothing generated for them."""
+        self._counters["prompt_tokens"].inc(tokens)
+        self._by_source["local_compute"].inc(tokens)
+
     def finished(self, finished: Finished) -> None:
         """Book a sequence that ended by itself, not by abort."""
         sequence, histograms = finished.sequence, self._histograms

@@ -17,7 +17,7 @@ import structlog
 import uvloop
 from aiohttp import web
 
-from inferwatch_simulator import faults
+from inferwatch_simulator import embeddings, faults
 from inferwatch_simulator.answers import looped, refused
 from inferwatch_simulator.config import SimulatorConfig
 from inferwatch_simulator.engine import Engine
@@ -121,6 +121,7 @@ class _App:
         self._routes: Mapping[str, _Route] = {
             "/v1/chat/completions": _Route("POST", self._chat),
             "/v1/completions": _Route("POST", self._completion),
+            "/v1/embeddings": _Route("POST", self._embeddings),
             "/v1/models": _Route("GET", self._models),
             "/tokenize": _Route("POST", self._tokenize),
             "/health": _Route("GET", self._health),
@@ -181,6 +182,11 @@ class _App:
         text = render_chat(body["messages"], []) if "messages" in body else str(body.get("prompt", ""))
         strings = flag(body, "return_token_strs", default=False)
         return _json(vllm_bodies.tokenized(prompt_of(text), self._config, strings=strings))
+
+    async def _embeddings(self, request: web.BaseRequest, plan: faults.FaultPlan) -> web.StreamResponse:
+        texts = embeddings.texts_of(read_object(await read_body(request)), self._config)
+        self._engine.metrics.embedded(embeddings.tokens_of(texts))
+        return await send_body(request, plan, _json(embeddings.reply(texts, self._config)))
 
     async def _chat(self, request: web.BaseRequest, plan: faults.FaultPlan) -> web.StreamResponse:
         return await self._generate(request, plan, chat_request(read_object(await read_body(request)), self._config))

@@ -456,6 +456,49 @@ async def test_the_live_pages_prometheus_is_asked_for_this_host(patient: Any, se
     )
 
 
+# --- embeddings
+
+EMBEDS = {"drift.text": True, "drift.embeddings.model": "e5"}
+EMBEDDED = {"model": "e5", "data": [{"index": 0, "embedding": [0.1] * 384}]}
+
+
+async def test_an_endpoint_that_embeds(patient: Any, serve: Serve) -> None:
+    """Somebody else's, or the engine; that is not asked if it must not be. Without one there is nothing to say."""
+    assert await services.embeddings(await patient({})) == []
+    url = await serve({"/v1/embeddings": EMBEDDED})
+    own = {"drift.embeddings.url": "own", "upstream.url": url}
+    for keys in ({"drift.embeddings.url": url}, own):
+        (found,) = await services.embeddings(await patient(EMBEDS | keys))
+        assert (found.level, found.what) == (NONE, f"{url} embeds, in 384 dimensions")
+    (found,) = await services.embeddings(await patient(EMBEDS | own, request=False))
+    assert found.level is NOTE
+
+
+@pytest.mark.parametrize(
+    ("pages", "words"),
+    [
+        ({"/v1/embeddings": (401, "")}, ["401", "drift.embeddings.token_file"]),
+        ({}, ["404", "without /v1/embeddings"]),
+        ({"/v1/embeddings": "hello"}, ["not one of embeddings"]),
+        ({"/v1/embeddings": {"data": []}}, ["not one of embeddings"]),
+    ],
+)
+async def test_an_endpoint_that_does_not_embed(
+    patient: Any, serve: Serve, pages: dict[str, Any], words: list[str]
+) -> None:
+    """By what it answers."""
+    keys = EMBEDS | {"drift.embeddings.url": await serve(pages)}
+    await only(services.embeddings, await patient(keys), FAULT, *words)
+
+
+async def test_embeddings_that_cannot_be_asked_for(patient: Any, free_port: Any, tmp_path: Path) -> None:
+    """Nobody there; a token that cannot be read."""
+    keys = EMBEDS | {"drift.embeddings.url": f"http://127.0.0.1:{free_port()}"}
+    await only(services.embeddings, await patient(keys), FAULT, "drift is judged without it")
+    token = {"drift.embeddings.token_file": str(tmp_path / "none")}
+    await only(services.embeddings, await patient(keys | token), FAULT, "drift.embeddings.token_file")
+
+
 # --- OTLP
 
 

@@ -6,14 +6,20 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from inferwatch.record import RequestRecord
-from inferwatch_collectors.drift.features import Direction, Feature, Kind, features
+from inferwatch_collectors.drift.features import Direction, Feature, Kind, embedding_features, features
 from inferwatch_collectors.drift.following import Followed, Heard
+from inferwatch_collectors.drift.meaning import Meaning
 from inferwatch_collectors.drift.reference import Terms
 from inferwatch_collectors.drift.trigrams import BUCKETS
+from inferwatch_collectors.embeddings.sketch import BUCKETS as SKETCH_NUMBERS
+from inferwatch_collectors.embeddings.sketch import Sketch
 
 FEATURES = features(text=True)
 LIMIT_BYTES = 64 * 1024
 LEARNING_LIMIT_BYTES = 84 * 1024
+# Of embeddings, beside it: a mean and a covariance of 64 numbers, and nine features.
+EMBEDDINGS_LIMIT_BYTES = 20 * 1024
+EMBEDDINGS_LEARNING_LIMIT_BYTES = 44 * 1024
 
 # Objects that all streams share: code, the table of features, rows of bets.
 SHARED = (type, str, Feature, Terms, Kind, Direction)
@@ -69,3 +75,30 @@ def test_a_stream_is_small(request_of: Callable[..., RequestRecord], rng: random
     print(f"{learning} bytes while learning, {judging} while judging")
     assert judging <= LIMIT_BYTES
     assert learning <= LEARNING_LIMIT_BYTES
+
+
+def test_embeddings_are_small_beside_it(rng: random.Random) -> None:
+    """While sums, edges, counts are learnt, and while they are judged; with a rhythm in every feature."""
+    of = embedding_features(8)
+    meaning = Meaning(of, 0.0)
+
+    def vote(number: int) -> None:
+        hour = number % 168
+        shift = 0.3 if hour % 24 < 12 else 0.0
+        meaning.vote(Sketch("e5", tuple(rng.gauss(shift, 0.12) for _ in range(SKETCH_NUMBERS))), 0.0, hour, 0.0)
+
+    learning = 0
+    for number in range(3_000):
+        vote(number)
+        if number in (500, 600, 800, 2_999):
+            learning = max(learning, size_of(meaning, {id(of), id(meaning.of)}))
+    assert meaning.take_up(1_000, Terms.of(600, risk=0.01, tolerance=0.0), 0.0, 1.0)
+    assert meaning.watched is not None
+    rhythmic = sum(pinned.has_profile for _, pinned in meaning.watched.pinned())
+    assert rhythmic > len(of) / 2
+    for number in range(200):
+        vote(number)
+    judging = size_of(meaning, {id(of), id(meaning.of), id(meaning.watched._places)})
+    print(f"{learning} bytes while learning, {judging} while judging")
+    assert judging <= EMBEDDINGS_LIMIT_BYTES
+    assert learning <= EMBEDDINGS_LEARNING_LIMIT_BYTES

@@ -118,6 +118,14 @@ FILE_MISTAKES = {
     "invalid-canary-models": "canary.models: 9 of them, expected at most 8",
     "invalid-canary-key": "canary.key_env: expected the name of an environment variable",
     "invalid-canary-logprobs": "canary.top_logprobs: expected `int` <= 20",
+    "invalid-embeddings-url": "drift.embeddings.url: expected `http://host:port`, with a path if there is one, or `own`",
+    "invalid-embeddings-password": "drift.embeddings.url: holds a user or a password; use `drift.embeddings.token_file`",
+    "invalid-embeddings-no-text": "drift.embeddings.url: needs `drift.text`",
+    "invalid-embeddings-no-model": "drift.embeddings.model: expected the name of a model",
+    "invalid-embeddings-no-url": "drift.embeddings.model: needs `drift.embeddings.url`",
+    "invalid-embeddings-key": "drift.embeddings.key_env: expected the name of an environment variable",
+    "invalid-embeddings-two-tokens": "drift.embeddings.key_env: a token from there or from `drift.embeddings.token_file`, not from both",
+    "invalid-embeddings-numbers": "drift.embeddings.numbers: expected `int` <= 16",
     "invalid-privacy-untraced": "privacy.content: is kept in traces, and `otlp.traces` is off",
     "invalid-privacy-no-key": "privacy.key_file: needed where `privacy.content` keeps any",
     "invalid-privacy-key-file-missing": "privacy.key_file: cannot read `/nonexistent/privacy.keys`",
@@ -368,6 +376,7 @@ def test_the_full_file_has_every_key_and_none_is_ignored() -> None:
     files |= {"access.token_env", "access.metrics_token_env"}  # read by whoever checks the file
     # A GPU is rented or bought, and an address is in one place.
     either = {"cost.hourly_dollars", "budgets.redis.url_file", "budgets.redis.url_env", "feedback.token_env"}
+    either.add("drift.embeddings.key_env")  # a token, too
     # Secrets; and only dollars have a basis.
     unset = {"tenants.known[].keys_file", "tenants.known[].key_env", "budgets.rules[].basis"}
 

@@ -83,6 +83,13 @@ def test_the_canary_is_known_by_its_proof_alone() -> None:
     assert tenant([(b"x-inferwatch-tenant", canary.TENANT.encode())]) == ANONYMOUS
 
 
+def test_each_tenant_of_our_own_has_its_own_proof() -> None:
+    """The proof of embeddings does not make a canary, nor the other way round."""
+    for name in canary.OWN:
+        assert tenant([(b"x-inferwatch-canary", canary.proof(SECRET, name).encode())]) == name
+    assert len({canary.proof(SECRET, name) for name in canary.OWN}) == len(canary.OWN)
+
+
 def test_short_secret_is_refused() -> None:
     """A keyed hash with a short key can be searched."""
     with pytest.raises(ValueError, match="at least 16"):

@@ -88,7 +88,7 @@ class AnomalyWatch:
 
     def record(self, record: RequestRecord) -> None:
         """Take a request, after it was counted. The canary's are our own: they are many, small and alike."""
-        if self._bucket is None or record.tenant == canary.TENANT:
+        if self._bucket is None or record.tenant in canary.OWN:
             return
         now_s = self._now_s
         if record.wall_ns < self._late_ns and record.wall_ns + record.duration_s * NS_PER_S < self._late_ns:

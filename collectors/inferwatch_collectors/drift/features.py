@@ -107,6 +107,25 @@ TEXT_FEATURES: Final = (
 )
 
 
+# Of the embedding of a prompt: see `meaning`.
+LIKENESS: Final = Feature(
+    "prompt_embedding_likeness", _PROMPT, _Q, "likeness of prompts' embeddings to the reference's", CORE, True, True
+)
+
+
+def embedding_features(numbers: int) -> tuple[Feature, ...]:
+    """Return those of an embedding that is projected to so many numbers; none of none."""
+    if not numbers:
+        return ()
+    return (
+        LIKENESS,
+        *(
+            Feature(f"prompt_embedding_{place}", _PROMPT, _Q, f"number {place} of prompts' embeddings", 1.0, True, True)
+            for place in range(1, numbers + 1)
+        ),
+    )
+
+
 def features(*, text: bool) -> tuple[Feature, ...]:
     """Return those that are looked at."""
     return (*RECORD_FEATURES, *TEXT_FEATURES) if text else RECORD_FEATURES

@@ -14,11 +14,12 @@ import msgspec
 
 from inferwatch.record import RequestRecord
 from inferwatch_collectors.drift import signals
-from inferwatch_collectors.drift.features import Direction, Feature
+from inferwatch_collectors.drift.features import Direction, Feature, embedding_features
 from inferwatch_collectors.drift.judging import Judging
 from inferwatch_collectors.drift.made import Change, Made
+from inferwatch_collectors.drift.meaning import Meaning, MeaningState
 from inferwatch_collectors.drift.reference import Terms
-from inferwatch_collectors.drift.stream import Effect, Lesson, LessonState, Values, WatchedState
+from inferwatch_collectors.drift.stream import Effect, Lesson, LessonState, Values, Watched, WatchedState
 from inferwatch_collectors.drift.trigrams import Words
 
 VERSION: Final = 1
@@ -66,12 +67,14 @@ class FollowedState(msgspec.Struct, array_like=True):
     made: Made | None = None  # these at the end: files of older versions do not have them
     changed: Change | None = None
     aside_s: int = 0  # Unix time since when another engine answers; 0: this one does
+    meaning: MeaningState | None = None
 
 
 class Followed(Judging):
     """One of them."""
 
-    def __init__(self, model: str, tenant: str, of: Sequence[Feature], wall_s: float) -> None:
+    def __init__(self, model: str, tenant: str, of: Sequence[Feature], wall_s: float, numbers: int = 0) -> None:
+        """`numbers`: that an embedding is projected to; 0: there are none."""
         self.model = model
         self.tenant = tenant
         self.seen_s = 0.0  # when it last voted; CLOCK_MONOTONIC
@@ -79,6 +82,9 @@ class Followed(Judging):
         self.engine_model = ""
         self.made: Made | None = None  # of what all of this is; None: the engine was never asked
         self.changed: Change | None = None  # the last change of the engine, until a reference is pinned
+        self._of_meaning = embedding_features(numbers)
+        weights = [sum(feature.weight for feature in each) for each in (of, self._of_meaning)]
+        self._shares = [weight / sum(weights) for weight in weights]  # of the evidence
         super().__init__(of, wall_s)
 
     def learn_anew(self, wall_s: float) -> None:
@@ -88,6 +94,35 @@ class Followed(Judging):
         self._ttft, self._gap = signals.Pace(), signals.Pace()
         text = any(feature.text for feature in self.of)
         self._words = {each: Words() for each in (Direction.PROMPT, Direction.ANSWER)} if text else {}
+        self.meaning = Meaning(self._of_meaning, wall_s) if self._of_meaning else None
+
+    @property
+    def weeks(self) -> float:
+        """The evidence, of embeddings too; 0 without a reference."""
+        return sum(share * watched.weeks for share, watched in self._watched())
+
+    def weeks_by_direction(self) -> dict[Direction, float]:
+        """Return the parts of the evidence."""
+        found = dict.fromkeys(Direction, 0.0)
+        for share, watched in self._watched():
+            for direction, weeks in watched.weeks_by_direction().items():
+                found[direction] += share * weeks
+        return found
+
+    @property
+    def off(self) -> tuple[Feature, ...]:
+        """The features that are not judged, of those that could be."""
+        watched = self._watched()
+        unlearnt = self._of_meaning if len(watched) == 1 else ()
+        return (*(each for _, of in watched for each in of.off), *unlearnt)
+
+    def _watched(self) -> list[tuple[float, Watched]]:
+        """What is judged, each with its share of the evidence."""
+        if self.watched is None:
+            return []
+        meaning = None if self.meaning is None else self.meaning.watched
+        own = (self._shares[0], self.watched)
+        return [own] if meaning is None else [own, (self._shares[1], meaning)]
 
     @property
     def votes(self) -> int:
@@ -134,7 +169,10 @@ class Followed(Judging):
 
     def effects(self) -> list[Effect]:
         """Return how each feature is now, those with the most evidence first."""
-        return [] if self.watched is None else self.watched.effects()
+        found = [
+            effect._replace(weeks=share * effect.weeks) for share, of in self._watched() for effect in of.effects()
+        ]
+        return sorted(found, key=lambda effect: effect.weeks, reverse=True)
 
     def state(self, aside_s: int = 0) -> FollowedState:
         """Return it to be written down. `aside_s`: since when another engine answers."""
@@ -156,16 +194,19 @@ class Followed(Judging):
             self.made,
             self.changed,
             aside_s,
+            None if self.meaning is None else self.meaning.state(),
         )
 
     @classmethod
-    def of_state(cls, state: FollowedState, of: Sequence[Feature], terms: Terms, now_weeks: float) -> "Followed":
-        """Return what was written down.
+    def of_state(
+        cls, state: FollowedState, of: Sequence[Feature], terms: Terms, now_weeks: float, numbers: int = 0
+    ) -> "Followed":
+        """Return what was written down. An embedding that is projected to other `numbers` is learnt anew.
 
         Raises:
             ValueError: it is another version's, or of other features: a reference without texts does not judge texts.
         """
-        found = cls(state.model, state.tenant, of, state.begun_s)
+        found = cls(state.model, state.tenant, of, state.begun_s, numbers)
         if state.version != VERSION or state.text != bool(found._words):
             raise ValueError(f"version {state.version}, text {state.text}")
         found.number, found.since_s, found.signalling = state.number, state.since_s, state.signalling
@@ -177,4 +218,6 @@ class Followed(Judging):
         if state.watched is not None and state.about is not None:
             found.about = state.about
             found.resume(state.watched, terms, now_weeks)
+        if found.meaning is not None and state.meaning is not None and state.meaning.count == numbers:
+            found.meaning.take_back(state.meaning, terms, now_weeks)
         return found

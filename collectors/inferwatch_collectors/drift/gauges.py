@@ -58,10 +58,10 @@ class Gauges:
             gauge(m.DRIFT_DETECTED, key).set(None)
             gauge(m.DRIFT_FEATURES_OFF, key).set(None)
             return
-        for direction, weeks in each.watched.weeks_by_direction().items():
+        for direction, weeks in each.weeks_by_direction().items():
             gauge(m.DRIFT_EVIDENCE, (*key, direction.value)).set(weeks / parts)
         gauge(m.DRIFT_DETECTED, key).set(int(each.signalling))
-        gauge(m.DRIFT_FEATURES_OFF, key).set(len(each.watched.off))
+        gauge(m.DRIFT_FEATURES_OFF, key).set(len(each.off))
         for effect in each.effects():
             gauge(m.DRIFT_PSI, (*key, effect.feature.name)).set(effect.psi)
             gauge(m.DRIFT_WASSERSTEIN, (*key, effect.feature.name)).set(effect.wasserstein)
@@ -70,4 +70,5 @@ class Gauges:
 def _as_it_is(each: Followed, parts: int, *, stuck: bool) -> tuple[object, ...]:
     """Return what is another thing whenever something else is to be shown: evidence and effects wait for votes."""
     votes = each.votes if each.watched is None else each.watched.votes
-    return (each.watched is None, each.number, votes, parts, stuck)
+    meaning = None if each.meaning is None else (each.meaning.watched is None, each.meaning.number)
+    return (each.watched is None, each.number, votes, parts, stuck, meaning)

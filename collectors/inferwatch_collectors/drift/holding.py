@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 from inferwatch.record import RequestRecord
 from inferwatch_collectors.drift.following import Followed, Heard
+from inferwatch_collectors.embeddings.sketch import Sketch
 from inferwatch_collectors.engine.said import Said
 
 # The engine's metrics are scraped as often. At the usual 3,600 votes an hour five of each stream wait.
@@ -42,6 +43,7 @@ class Vote(NamedTuple):
     load: int
     now_s: float
     hour: int
+    sketch: Sketch | None = None  # of the prompt, if it was embedded
 
 
 class Holding:

@@ -44,7 +44,9 @@ class _Aside(NamedTuple):
 class Memory:
     """Writes and reads the memos. Not more places than (1 + KEPT) times the streams at a time."""
 
-    def __init__(self, store: MetricStore) -> None:
+    def __init__(self, store: MetricStore, numbers: int = 0) -> None:
+        """`numbers`: that an embedding is projected to; 0: there are none."""
+        self._numbers = numbers
         self._places = MemoPlaces[_Place](store, NAME)
         self._aside: dict[Key, list[_Aside]] = {}
         self.references_cut = 0
@@ -56,7 +58,7 @@ class Memory:
         for state in states:
             if state.aside_s:
                 continue
-            followed = _followed(state, of, terms, now_weeks) if len(found) < most else None
+            followed = self._followed(state, of, terms, now_weeks) if len(found) < most else None
             if followed is None:
                 self._places.forget(_place(state))
             else:
@@ -101,7 +103,7 @@ class Memory:
         self._aside[key].remove(kept)
         data = self._places.data((*key, kept.made))
         self._places.forget((*key, kept.made))
-        return _followed(_decode(data), of, terms, now_weeks)
+        return self._followed(_decode(data), of, terms, now_weeks)
 
     def has_aside(self, key: Key) -> bool:
         """Whether there is a reference of an engine that was there before."""
@@ -117,13 +119,12 @@ class Memory:
         for kept in self._aside.pop(key, ()):
             self._places.forget((*key, kept.made))
 
+    def _followed(self, state: FollowedState, of: Sequence[Feature], terms: Terms, now_weeks: float) -> Followed | None:
+        try:
+            return Followed.of_state(state, of, terms, now_weeks, self._numbers)
+        except (ValueError, KeyError):
+            return None
+
 
 def _place(state: FollowedState) -> _Place:
     return state.model, state.tenant, state.made if state.aside_s else None
-
-
-def _followed(state: FollowedState, of: Sequence[Feature], terms: Terms, now_weeks: float) -> Followed | None:
-    try:
-        return Followed.of_state(state, of, terms, now_weeks)
-    except (ValueError, KeyError):
-        return None

@@ -8,6 +8,9 @@
 * **Rate.** All streams together give a false signal once in `weeks_per_false_alarm`: each alone must have evidence
   worth as many times more as there were ever streams with a reference at a time (never fewer again: weights may not
   grow afterwards).
+* **Embeddings** (`drift.embeddings`) of prompts are asked for when a request begins. A vote whose prompt is on its way
+  waits for it, so that all that is known of a request is judged in one step, as the rate needs it: two time-outs at
+  most, of as many votes as prompts can wait.
 * **Bounds.** Above `max_streams` the one that is still learning and was silent for an hour, longest first, makes
   room; else the new one is not followed, and counted. Names folded into `other` are not followed: a changing mix is
   no stream.
@@ -27,18 +30,22 @@ from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import DAY_S, OTHER, CardinalityGuard
 from inferwatch_collectors.dialects.base import Dialect
 from inferwatch_collectors.drift.betting import RATIOS, SHIFTS, SPREADS, WEEK_S
-from inferwatch_collectors.drift.features import Kind, features
-from inferwatch_collectors.drift.following import Followed, Heard
+from inferwatch_collectors.drift.features import Kind, embedding_features, features
+from inferwatch_collectors.drift.following import MIN_VALUES, Followed, Heard
 from inferwatch_collectors.drift.gauges import Gauges
 from inferwatch_collectors.drift.hearing import Hearing, last_said
 from inferwatch_collectors.drift.holding import Holding, Vote
+from inferwatch_collectors.drift.judging import Judging
 from inferwatch_collectors.drift.made import Made
 from inferwatch_collectors.drift.memory import Key, Memory
 from inferwatch_collectors.drift.reference import Terms
 from inferwatch_collectors.drift.signals import JUDGED
+from inferwatch_collectors.drift.text import MAX_CHARS
 from inferwatch_collectors.drift.trigrams import Codebook
 from inferwatch_collectors.drift.votes import Sessions
 from inferwatch_collectors.drift.words import Report, stream_of, told
+from inferwatch_collectors.embeddings.embedder import Embedder
+from inferwatch_collectors.embeddings.sketch import Sketch
 from inferwatch_collectors.engine.said import Said
 from inferwatch_collectors.ledger.vote import Thumb
 from inferwatch_collectors.metric_store import MetricStore
@@ -70,11 +77,12 @@ class DriftWatch:
         secret: bytes,
         load: Callable[[], int] = lambda: 0,
         ask: Callable[[], None] | None = None,
+        embedder: Embedder | None = None,
     ) -> None:
         """`load` tells how many requests are open; `secret` has 16 bytes or more.
 
         `ask` has the engine asked soon what it is, which is told by `asking` and then `told` or `silent`. None: what
-        answers is not known, and taken for the same all the time.
+        answers is not known, and taken for the same all the time. `embedder`: with texts alone.
         """
         self._store = store
         self._guard = guard
@@ -83,11 +91,14 @@ class DriftWatch:
         self._ask = ask
         self._holding = Holding(asks=ask is not None)
         self._features = features(text=settings.text)
-        bets = sum(len(RATIOS) if each.kind is Kind.FLAG else len(SHIFTS) + len(SPREADS) for each in self._features)
+        self._embedder = embedder
+        self._numbers = 0 if embedder is None else embedder.numbers
+        of = (*self._features, *embedding_features(self._numbers))
+        bets = sum(len(RATIOS) if each.kind is Kind.FLAG else len(SHIFTS) + len(SPREADS) for each in of)
         self._terms = Terms.of(bets, risk=settings.reference_risk, tolerance=settings.tolerance)
         self._book = Codebook(secret) if settings.enabled and settings.text else None
         self._interval_s = HOUR_S / settings.votes_per_hour
-        self._memory = Memory(store)
+        self._memory = Memory(store, self._numbers)
         self._gauges = Gauges(store)
         self._streams: dict[Key, Followed] = {}
         self._names: dict[Key, Followed | None] = {}
@@ -141,7 +152,7 @@ class DriftWatch:
             return
         followed = self._due(record.model, record.tenant, record.operation, record.session or record.user)
         if followed is not None:
-            self._vote(followed, record, None)
+            self._vote(followed, record, None, self._load())
 
     def opened(self, opened: Open, dialect: Dialect) -> Hearing | None:
         """Choose whether to listen to a request."""
@@ -152,11 +163,19 @@ class DriftWatch:
         if followed is None:
             return None
 
-        def over(record: RequestRecord, heard: Heard) -> None:
-            if record.outcome in JUDGED:
-                self._vote(followed, record, heard)
+        prompt = last_said(dialect.prompt(opened.body))
+        ticket = None if self._embedder is None or not prompt else self._embedder.take(prompt[:MAX_CHARS])
 
-        return Hearing(last_said(dialect.prompt(opened.body)), book, over)
+        def over(record: RequestRecord, heard: Heard) -> None:
+            if record.outcome not in JUDGED:
+                return
+            load = self._load()
+            if ticket is None:
+                self._vote(followed, record, heard, load)
+            else:
+                ticket.then(lambda: self._vote(followed, record, heard, load, ticket.sketch))
+
+        return Hearing(prompt, book, over)
 
     def _due(self, model: str, tenant: str, operation: str, session: str) -> Followed | None:
         """Return who this request votes for, None if it does not."""
@@ -171,13 +190,15 @@ class DriftWatch:
         followed.next_s = max(followed.next_s, self._now_s - 1.0) + self._interval_s
         return followed
 
-    def _vote(self, followed: Followed, record: RequestRecord, heard: Heard | None) -> None:
+    def _vote(
+        self, followed: Followed, record: RequestRecord, heard: Heard | None, load: int, sketch: Sketch | None = None
+    ) -> None:
         if self._streams.get((followed.model, followed.tenant)) is not followed:
             return  # it was another engine's, or made room
         followed.seen_s = self._now_s
         if self._holding.is_late(record, self._now_s):
             return
-        vote = Vote(followed, record, heard, self._load(), self._now_s, self._hour)
+        vote = Vote(followed, record, heard, load, self._now_s, self._hour, sketch)
         if self._holding.waits:
             self._holding.take(vote)
         else:
@@ -186,6 +207,10 @@ class DriftWatch:
     def _count(self, vote: Vote) -> None:
         followed = vote.followed
         followed.vote(vote.record, vote.heard, vote.load, self._now_s / WEEK_S, vote.hour)
+        if vote.sketch is not None and followed.meaning is not None:
+            other = followed.meaning.vote(vote.sketch, self._now_s / WEEK_S, vote.hour, self._wall_s)
+            if other:
+                _log.warning("drift_embeddings_learnt_anew model=%s tenant=%s", followed.model, followed.tenant)
         if followed.watched is not None and followed.judge(self.bar_weeks, self._wall_s):
             self._tell(followed)
 
@@ -247,7 +272,7 @@ class DriftWatch:
             each.made = now
             self._changed()
             return False
-        self._replace(each, (back or Followed(*key, each.of, self._wall_s)).takes_over(each, now, self._wall_s))
+        self._replace(each, (back or self._new(*key)).takes_over(each, now, self._wall_s))
         return False
 
     def _replace(self, before: Followed, now: Followed) -> None:
@@ -272,7 +297,7 @@ class DriftWatch:
         labels = self._guard.labels(*key, operation, now_s=self._now_s)
         if len(self._names) >= MAX_NAMES:
             self._names.clear()
-        if OTHER in (labels.model, labels.tenant) or labels.tenant == canary.TENANT:
+        if OTHER in (labels.model, labels.tenant) or labels.tenant in canary.OWN:
             self._names[key] = None
             return None
         found = self._streams.get((labels.model, labels.tenant)) or self._add(labels.model, labels.tenant)
@@ -284,10 +309,13 @@ class DriftWatch:
         if len(self._streams) >= self._settings.max_streams and not self._make_room():
             self.streams_cut += 1
             return None
-        found = self._streams[model, tenant] = Followed(model, tenant, self._features, self._wall_s)
+        found = self._streams[model, tenant] = self._new(model, tenant)
         if self._holding.said is not None:
             found.made = Made.of(self._holding.said, model)
         return found
+
+    def _new(self, model: str, tenant: str) -> Followed:
+        return Followed(model, tenant, self._features, self._wall_s, self._numbers)
 
     def _make_room(self) -> bool:
         learning = [
@@ -327,13 +355,14 @@ class DriftWatch:
         if now_s - self._look_s >= LOOK_S:
             self._look_s = now_s
             for each in list(self._streams.values()):
-                if each.lesson is not None and self._ripe(each):
+                if self._ripe(each):
                     self._pin(each)
+                elif each.meaning is not None and self._ripe(each.meaning):
+                    self._pin_meaning(each)
 
-    def _ripe(self, each: Followed) -> bool:
+    def _ripe(self, each: Judging) -> bool:
         settings = self._settings
-        assert each.lesson is not None
-        enough = each.lesson.votes >= settings.reference_requests_min
+        enough = each.lesson is not None and each.lesson.votes >= settings.reference_requests_min
         return enough and self._wall_s - each.begun_s >= settings.reference_hours * HOUR_S
 
     # --- commands
@@ -360,6 +389,7 @@ class DriftWatch:
     def _pin(self, each: Followed) -> bool:
         if not each.pin(self._terms, self._now_s / WEEK_S, self._wall_s):
             return False
+        self._pin_meaning(each)
         self._set_parts()
         self._memory.write(each)
         assert each.about is not None
@@ -373,6 +403,15 @@ class DriftWatch:
             len(each.of) - (len(each.watched.off) if each.watched is not None else 0),
         )
         return True
+
+    def _pin_meaning(self, each: Followed) -> None:
+        """Take what was learnt of embeddings, if that is enough; else it is when it will be."""
+        meaning, least = each.meaning, self._settings.reference_requests_min
+        if meaning is None or meaning.lesson is None or meaning.lesson.votes < least:
+            return
+        if meaning.take_up(MIN_VALUES, self._terms, self._now_s / WEEK_S, self._wall_s):
+            self._memory.write(each)
+            _log.info("drift_embeddings_pinned model=%s tenant=%s number=%d", each.model, each.tenant, meaning.number)
 
     # --- telling
 
@@ -413,6 +452,8 @@ class DriftWatch:
 
     def refresh(self) -> None:
         """Set the gauges. Right before an exposition."""
+        if self._embedder is not None:
+            self._embedder.refresh()
         shown = {key: each for key, each in self._streams.items() if self._is_shown(each)}
         self._gauges.show(shown, self._parts, stuck=self._holding.is_stuck(self._now_s))
 

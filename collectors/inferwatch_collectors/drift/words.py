@@ -43,6 +43,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     kept: tuple[str, ...] = ()  # engines of before, of which something is kept, the latest first
     off: tuple[str, ...] = ()  # features that are not judged: hardly any request had them
     moved: tuple[Moved, ...] = ()
+    embeddings: str = ""  # what of them is judged, in words; "": none are made
     up: int | None = None  # requests that users voted up or down, since the counters began; None: nobody voted
     down: int | None = None
 
@@ -104,11 +105,21 @@ def stream_of(
         engine=engine,
         changed=changed,
         kept=others,
-        off=tuple(feature.name for feature in followed.watched.off),
+        off=tuple(feature.name for feature in followed.off),
+        embeddings=_embeddings(followed),
         moved=moved,
         up=up,
         down=down,
     )
+
+
+def _embeddings(followed: Followed) -> str:
+    meaning = followed.meaning
+    if meaning is None:
+        return ""
+    if meaning.watched is None:
+        return f"a reference is being learnt, {meaning.votes} so far"
+    return f"judged by reference number {meaning.number}"
 
 
 def _moved(effect: Effect, parts: int) -> Moved:
@@ -157,6 +168,8 @@ def _of_stream(stream: Stream) -> Iterator[str]:
         yield f"{who}: as in the reference, evidence {stream.evidence_weeks:.3g} weeks"
     yield f"  reference {stream.reference}"
     yield from _engine(stream)
+    if stream.embeddings:
+        yield f"  embeddings of prompts: {stream.embeddings}"
     if stream.off:
         yield f"  not judged, hardly any request had it: {', '.join(stream.off)}"
     yield from (

@@ -51,7 +51,8 @@ DRIFT_FEATURES_OFF: Final = Metric(
     kind=Kind.GAUGE,
     group=Group.DRIFT,
     labels=("model", "tenant"),
-    help="Features that are not judged, because hardly any request in the reference had them.",
+    help="Features that are not judged, because hardly any request in the reference had them; those of embeddings "
+    "while they are learnt, too.",
     measured="Their names are in `inferwatch report --drift`.",
 )
 DRIFT_ENGINE_CHANGES: Final = Metric(
@@ -62,6 +63,26 @@ DRIFT_ENGINE_CHANGES: Final = Metric(
     help="Times that the engine changed: another version, other weights, another length of context.",
     measured="As it says itself. `learning`: a reference of it is being learnt; `used_again`: there was one. "
     "`inferwatch report --drift` and a line in the log say what it was and is.",
+)
+DRIFT_EMBEDDINGS: Final = Metric(
+    name="inferwatch_drift_embeddings_total",
+    kind=Kind.COUNTER,
+    group=Group.DRIFT,
+    labels=("result",),
+    help="Prompts that were to be embedded, by what came of them.",
+    measured="ok; not sent: capped (drift.embeddings.per_minute), dropped (too many wait, or for too long), paused "
+    "(the endpoint failed a while ago), redact (personal data could not be looked for), no_port, token (it cannot be "
+    "read); sent in vain: refused (401, 403, 429), unserved (404), down (502, 503, 504), status (any other), "
+    "connect, timeout, too_large, malformed, not_a_number. All but ok vote without an embedding.",
+)
+DRIFT_EMBEDDINGS_OFF: Final = Metric(
+    name="inferwatch_drift_embeddings_off",
+    kind=Kind.GAUGE,
+    group=Group.DRIFT,
+    labels=("reason",),
+    help="1 while nothing comes of the embeddings of prompts.",
+    measured="Reasons: those of drift_embeddings_total, three calls in a row. Absent while they come, and without "
+    "drift.embeddings.url.",
 )
 DRIFT_PSI: Final = Metric(
     name="inferwatch_drift_psi",

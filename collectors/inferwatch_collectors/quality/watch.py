@@ -117,13 +117,13 @@ class QualityWatch:
 
     def record(self, record: RequestRecord) -> None:
         """Take a request, after it was counted."""
-        if self._settings.enabled and record.operation != OTHER and record.tenant != canary.TENANT:
+        if self._settings.enabled and record.operation != OTHER and record.tenant not in canary.OWN:
             for sign in signs(record, self._settings.stall_s):
                 self.count(record.model, record.tenant, record.operation, sign)
 
     def opened(self, opened: Open, dialect: Dialect) -> "_Hearing | None":
         """Listen to whatever generates."""
-        if not dialect.generates or opened.resumed or opened.tenant == canary.TENANT:
+        if not dialect.generates or opened.resumed or opened.tenant in canary.OWN:
             return None
         prompt = self._sent(opened, dialect.operation) if opened.body else None
         return _Hearing(self, opened, dialect.operation, prompt)

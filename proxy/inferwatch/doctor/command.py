@@ -30,6 +30,7 @@ CHECKS: Final[tuple[Callable[[Patient], Awaitable[list[Finding]]], ...]] = (
     files.prices,
     services.redis,
     services.otlp,
+    services.embeddings,
     services.running,
     services.prometheus,
 )

@@ -73,6 +73,10 @@ class Patient:
             return Reply(error=f"the files of certificates: {error.strerror or 'no PEM'}")
         return await self._ask("POST", url, None, headers, tls, redirects=False)
 
+    async def post_json(self, url: str, headers: dict[str, str], body: Any) -> Reply:
+        """POST `body` to `url`, and go nowhere else. Never raises, either."""
+        return await self._ask("POST", url, body, headers, redirects=False)
+
     @property
     def admin_url(self) -> str:
         """Where an Inferwatch with this configuration has its admin port."""

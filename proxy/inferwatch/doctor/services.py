@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -16,6 +17,7 @@ from inferwatch.doctor import machine
 from inferwatch.doctor.finding import Finding, Level
 from inferwatch.doctor.patient import TIMEOUT_S, Patient, TlsFiles
 from inferwatch.secret_file import bearer
+from inferwatch.settings.embeddings import OWN
 
 # A series of ours that every scrape brings.
 _UP_QUERY: Final = "inferwatch_build_info"
@@ -127,6 +129,44 @@ async def _otlp(patient: Patient, signal: str, protocol: str) -> Finding:
     elif "certificate" in error:
         remedy = "name its CA in OTEL_EXPORTER_OTLP_CERTIFICATE"
     return Finding(check="otlp", level=Level.FAULT, what=f"{signal}: {shown}: {error}", remedy=remedy)
+
+
+async def embeddings(patient: Patient) -> list[Finding]:
+    """Whether the endpoint of `drift.embeddings` embeds a word, as the collector would have it done."""
+    wanted = patient.config.drift.embeddings
+    if not wanted.is_used:
+        return []
+    from inferwatch_collectors.embeddings.asking import PATH, EmbeddingError, read  # noqa: PLC0415 - as above
+
+    body = {"model": wanted.model, "input": ["hello"]}
+    if wanted.url == OWN:
+        if not patient.options.request:
+            return [Finding(check="embeddings", level=Level.NOTE, what="the engine was not asked for any")]
+        where, reply = patient.config.upstream.url, await patient.engine(PATH, body)
+    else:
+        where = wanted.url
+        try:
+            headers = await asyncio.to_thread(bearer, "drift.embeddings.token_file", wanted.token_file)
+        except ConfigError as error:
+            remedy = "write the token there, so that the user that runs Inferwatch can read it"
+            return [Finding(check="embeddings", level=Level.FAULT, what=str(error), remedy=remedy)]
+        if wanted.key_env and (key := os.environ.get(wanted.key_env, "")):
+            headers = {"Authorization": f"Bearer {key}"}
+        reply = await patient.post_json(f"{where.rstrip('/')}{PATH}", headers, body)
+    error_text = reply.error or ("" if reply.status == 200 else f"answers {reply.status}")
+    size = 0
+    try:
+        size = 0 if error_text else len(read(reply.body, 1, wanted.model).vectors[0])
+    except EmbeddingError:
+        error_text = "its answer is not one of embeddings"
+    if error_text:
+        remedy = "start an endpoint of OpenAI's kind there, or correct `drift.embeddings`; drift is judged without it"
+        if reply.status in (401, 403):
+            remedy = "give its token in `drift.embeddings.token_file` or `drift.embeddings.key_env`"
+        elif reply.status == 404:
+            remedy = "correct `drift.embeddings.model`, and give the URL without /v1/embeddings"
+        return [Finding(check="embeddings", level=Level.FAULT, what=f"{where}: {error_text}", remedy=remedy)]
+    return [Finding(check="embeddings", level=Level.OK, what=f"{where} embeds, in {size} dimensions")]
 
 
 def _without_user(url: str) -> str:

@@ -51,7 +51,7 @@ class Identity:
         """
         self._directory = TenantDirectory(table or TenantTable(), secret)
         self._secret = hashlib.blake2b(secret, digest_size=32, person=b"inferwatch-key").digest()
-        self._canary = canary.proof(secret).encode()
+        self._own = tuple((canary.proof(secret, tenant).encode(), tenant) for tenant in sorted(canary.OWN))
         self._trusted = [ipaddress.ip_network(peer, strict=False) for peer in trusted_peers]
         self._peers: dict[str, bool] = {}
 
@@ -61,9 +61,11 @@ class Identity:
             named = head.ours.get(b"tenant")
             if named and self._is_trusted(peer.remote):
                 return Who(clean(named))
-            proof = head.ours.get(canary.FIELD)
-            if proof is not None and hmac.compare_digest(proof, self._canary):
-                return Who(canary.TENANT)
+            given = head.ours.get(canary.FIELD)
+            if given is not None:
+                for proof, tenant in self._own:
+                    if hmac.compare_digest(given, proof):
+                        return Who(tenant)
         found = self._directory.lookup(head.named)
         welcome = not self._directory.refuses(found)
         if found is None:

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from inferwatch.settings.base import Count
+from inferwatch.settings.embeddings import Embeddings
 
 
 class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -74,3 +75,4 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             description="Models times tenants followed, 64 kB each, 84 kB while learning. Above that none is added.",
         ),
     ] = 100
+    embeddings: Embeddings = Embeddings()

@@ -1,0 +1,1 @@
+"""Embeddings of prompts, from an endpoint: asked for, projected under a key, and forgotten."""
