@@ -22,6 +22,7 @@ from inferwatch_collectors.drift.words import as_text
 from inferwatch_collectors.embeddings.asking import Endpoint
 from inferwatch_collectors.embeddings.embedder import BATCH, Embedder
 from inferwatch_collectors.embeddings.sketch import Sketcher
+from inferwatch_collectors.engine.said import Said
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_simulator.config import SimulatorConfig
 from inferwatch_simulator.server import RunningSimulator, start
@@ -35,7 +36,9 @@ ANSWER = "That depends on what you have at hand."
 class Site:
     """A watch and an embedder before a simulated engine, with a clock that goes on by 0.1 s for each request."""
 
-    def __init__(self, frames: Any, url: str, store: MetricStore | None = None, now_s: float = 0.0) -> None:
+    def __init__(
+        self, frames: Any, url: str, store: MetricStore | None = None, now_s: float = 0.0, ask: Any = None
+    ) -> None:
         wanted = Embeddings(url=url, model="simulated-8b", per_minute=6_000)
         self.settings = Drift(
             text=True, votes_per_hour=36_000, reference_requests_min=1_500, reference_hours=1, embeddings=wanted
@@ -56,7 +59,9 @@ class Site:
             fault=self.faults.append,
             clock=lambda: self.now_s,
         )
-        self.watch = DriftWatch(self.store, CardinalityGuard(), self.settings, secret=SECRET, embedder=self.embedder)
+        self.watch = DriftWatch(
+            self.store, CardinalityGuard(), self.settings, secret=SECRET, embedder=self.embedder, ask=ask
+        )
         self.watch.resume(now_s)
         self.watch.tick(now_s, MONDAY_S + now_s)
 
@@ -160,3 +165,21 @@ async def test_requests_that_failed_and_those_without_a_prompt_do_not_wait(
     dialect = select.choose("POST", opened.path, "", False).dialect
     assert site.watch.opened(opened, dialect) is None
     await site.endpoint.close()
+
+
+async def test_a_vote_of_an_engine_of_before_is_not_counted_late(frames: Any, engine: RunningSimulator) -> None:
+    """Its embedding comes when another version answers already."""
+    asked: list[float] = []
+    site = Site(frames, engine.url, ask=lambda: asked.append(site.now_s))
+    site.watch.told(site.watch.asking(), Said("0.1", ()))
+    await site.send(4)
+    (before,) = site.watch._streams.values()
+    site.watch.told(site.watch.asking(), Said("0.2", ()))
+    await site.embedder.send()
+    site.watch.told(site.watch.asking(), Said("0.2", ()))
+    await site.endpoint.close()
+    (now,) = site.watch._streams.values()
+    for followed in (before, now):
+        assert followed._words[Direction.PROMPT].texts == 0
+        assert followed.meaning is not None
+        assert followed.meaning.source == ""

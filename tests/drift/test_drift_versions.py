@@ -252,7 +252,7 @@ def test_a_reference_of_before_versions_were_asked_takes_the_first_one_told(requ
     site.learn()
     (memo,) = [each for each in site.store.memos(memory.NAME) if each.data]
     state = msgspec.msgpack.decode(memo.data)
-    memo.set(msgspec.msgpack.encode(state[:-3]))  # as an older version wrote it
+    memo.set(msgspec.msgpack.encode(state[:-4]))  # as an older version wrote it
     now = site.lives_on(B)
     assert (now.stream.state, now.stream.engine, now.stream.changed) == ("judging", "version 0.11.0", "")
     now.said = A
