@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from inferwatch.relay import spool as spool_module
 from inferwatch.relay.spool import Copy, SpoolWriter
 
 
@@ -121,6 +122,27 @@ async def test_the_queue_is_bounded_however_often_it_is_handed_over(spool: Spool
     hang.set()
     await settle(spool)
     assert put(spool, b"x" * 400, 1)
+
+
+async def test_the_queue_is_memory_and_has_less_room_than_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file may be a gigabyte; what waits for a disk that hangs may not."""
+    monkeypatch.setattr(spool_module, "MAX_QUEUED_BYTES", 500)
+    spool = SpoolWriter(tmp_path, "boot", 1_000_000)
+    hang = threading.Event()
+
+    def make() -> bytes:
+        hang.wait()
+        return b"x" * 400
+
+    assert spool.put(make, 400, 1)
+    assert not put(spool, b"x" * 400, 1)
+    hang.set()
+    await settle(spool)
+    assert put(spool, b"x" * 400, 1)
+    await spool.close()
+    assert len(files(tmp_path)["boot-0.ready"]) == 800
 
 
 async def test_of_a_copy_only_what_left_the_memory_is_lost(spool: SpoolWriter) -> None:

@@ -4,7 +4,8 @@ The file is a run of tap messages, `<boot>-<n>.spool`; handed over, it is rename
 writing it happens in one thread, in order, so that neither a slow disk nor a crowd of requests delays a token.
 
 What the thread made of a message comes back to the loop, and all accounts are kept there: a message counts by the size
-it may have until it is written, and by its own from then on. The queue to the thread is bounded like the file.
+it may have until it is written, and by its own from then on. The queue to the thread is bounded more narrowly than the
+file: it is memory.
 """
 
 import asyncio
@@ -15,9 +16,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 log = logging.getLogger(__name__)
+
+# Waiting for the thread, by the sizes they may have: some 40,000 requests, seconds of its work. More is a hung disk.
+MAX_QUEUED_BYTES: Final = 64 * 1024 * 1024
 
 
 class Copy:
@@ -37,6 +41,7 @@ class SpoolWriter:
         self._folder = folder
         self._boot = boot
         self._max_bytes = max_bytes
+        self._max_queued_bytes = min(max_bytes, MAX_QUEUED_BYTES)
         self._bytes = 0  # of the present file, with what is queued for it
         self._queued_bytes = 0  # for it, and for those before
         self._handed_over = 0  # files
@@ -53,7 +58,7 @@ class SpoolWriter:
         `size`: how many bytes it may have. If the disk refuses, or `make` does, `requests` are counted as lost; of a
         `copy`, those that are no longer in memory.
         """
-        if max(self._bytes, self._queued_bytes) + size > self._max_bytes or self.failing:
+        if self._bytes + size > self._max_bytes or self._queued_bytes + size > self._max_queued_bytes or self.failing:
             return False
         self._bytes += size
         self._queued_bytes += size
