@@ -12,7 +12,7 @@ import numpy as np
 from bench.drift.streams import Stream
 
 from inferwatch.settings.drift import Drift
-from inferwatch_collectors.drift.betting import CEILING_WEEKS, RATIOS, SHIFTS, SPREADS
+from inferwatch_collectors.drift.betting import CEILING_WEEKS, QUANTITY_BETS, RATIOS
 from inferwatch_collectors.drift.bins import cut
 from inferwatch_collectors.drift.features import Feature, Kind
 from inferwatch_collectors.drift.learning import EDGE_VOTES, fit
@@ -22,12 +22,12 @@ from inferwatch_collectors.drift.stream import Watched
 
 DEFAULTS: Final = Drift()
 BAR_WEEKS: Final = DEFAULTS.weeks_per_false_alarm
-BETS: Final = max(len(SHIFTS) + len(SPREADS), len(RATIOS))
+BETS: Final = max(QUANTITY_BETS, len(RATIOS))
 
 
 def terms_of(features: Sequence[Feature]) -> Terms:
     """Return the product's terms for these features."""
-    bets = sum(len(RATIOS) if each.kind is Kind.FLAG else len(SHIFTS) + len(SPREADS) for each in features)
+    bets = sum(len(RATIOS) if each.kind is Kind.FLAG else QUANTITY_BETS for each in features)
     return Terms.of(bets, risk=DEFAULTS.reference_risk, tolerance=DEFAULTS.tolerance)
 
 
@@ -101,7 +101,7 @@ def judge(
     terms = terms_of(features)
     weight = np.array([each.weight for each in features])
     weight = weight / weight.sum()
-    bets = np.array([len(RATIOS) if each.kind is Kind.FLAG else len(SHIFTS) + len(SPREADS) for each in features])
+    bets = np.array([len(RATIOS) if each.kind is Kind.FLAG else QUANTITY_BETS for each in features])
     bins = max(len(each.scores) for row in rows for each in row.pinned if each is not None)
     count, size = len(rows), len(features)
     table = np.ones((count, size, bins, BETS), np.float32)

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from inferwatch_collectors.drift.betting import FAR
 from inferwatch_collectors.drift.bins import cut, psi, tilt, wasserstein
+from inferwatch_collectors.drift.learning import EDGE_VOTES
 
 
 @given(st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=300))
@@ -17,7 +19,7 @@ def test_edges_ascend_and_every_value_has_a_bin(values: list[float]) -> None:
     edges, scores = cut(values)
     assert list(edges) == sorted(set(edges))
     assert len(scores) == len(edges) + 1
-    assert all(0 <= bisect_left(edges, value) < len(scores) for value in values)
+    assert all(0 < bisect_left(edges, value) < len(edges) for value in values), "a bin on either side is beyond all"
 
 
 @given(st.lists(st.floats(0.001, 1), min_size=2, max_size=14), st.floats(-3, 3))
@@ -49,3 +51,9 @@ def test_effect_sizes_are_0_for_the_same_and_known_for_a_known_shift() -> None:
     assert psi((0.5, 0.5), (0.5, 0.5)) == 0
     assert psi((0.5, 0.5), (0.6, 0.4)) == pytest.approx(0.1 * math.log(1.5))
     assert wasserstein((0.5, 0.5), (0.4, 0.6), (-1.0, 1.0)) == pytest.approx(0.2)
+
+
+def test_what_was_beyond_all_values_that_made_the_edges_is_far() -> None:
+    """And nothing else is."""
+    _, scores = cut([float(each) for each in range(EDGE_VOTES)])
+    assert [abs(score) > FAR for score in scores] == [True] + [False] * (len(scores) - 2) + [True]

@@ -29,13 +29,25 @@ from typing import Final
 
 # What is bet on, of a quantity in standard deviations: it moved, or spread out. The best bet on a shift of d is d,
 # and any between d/2 and 2d gains; below half of the smallest nothing ever grows, which is a tolerance of its own.
-SHIFTS: Final = (0.1, -0.1, 0.25, -0.25, 0.5, -0.5, 1.0, -1.0)
-SPREADS: Final = (0.15, -0.15, 0.4, -0.4)
+SHIFTS: Final = (0.1, -0.1, 0.25, -0.25, 0.5, -0.5, 0.7, -0.7, 1.0, -1.0)
+SPREADS: Final = (0.4, -0.4)
+
+# Or a part of the traffic is of another kind: so much of it has moved, by so much. Where a tenth has moved by 1.5, such
+# a bet grows twice as fast as the best on a shift of all.
+PARTS: Final = ((0.1, 1.5), (0.1, -1.5))
+
+# Or what hardly any request of the reference had comes so many times as often: words of another language. What is
+# farther out than this is beyond the extreme of the values that made the edges (see `bins.cut`).
+FAR: Final = 2.75
+FAR_TIMES: Final = (10.0, 100.0)  # either side
+
+QUANTITY_BETS: Final = len(SHIFTS) + len(SPREADS) + len(PARTS) + 2 * len(FAR_TIMES)
 
 # Of a flag: it comes so many times as often (as odds). More bets on more: what is bad is a flag that comes oftener.
 RATIOS: Final = (1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 0.6, 0.3)
 
-# One value must not decide: at the largest stake a score of 3 is worth a factor of 12.
+# One value must not decide: at the largest stake on a shift a score of 3 is worth a factor of 12. Of what is far it
+# takes five in thirty votes.
 MAX_SCORE: Final = 3.0
 STEPS: Final = 8  # scores are rounded to 1/STEPS
 
@@ -66,7 +78,13 @@ def normal_scores(counts: tuple[int, ...]) -> tuple[float, ...]:
 def quantity_row(score: float) -> Row:
     """Return what each bet on a quantity gets when a value of this score is seen."""
     spread = (score * score - 1.0) / sqrt(2.0)
-    return (*(exp(shift * score) for shift in SHIFTS), *(exp(step * spread) for step in SPREADS))
+    return (
+        *(exp(shift * score) for shift in SHIFTS),
+        *(exp(step * spread) for step in SPREADS),
+        *(1.0 - part + part * exp(shift * score - shift * shift / 2) for part, shift in PARTS),
+        *(times if score > FAR else 1.0 for times in FAR_TIMES),
+        *(times if score < -FAR else 1.0 for times in FAR_TIMES),
+    )
 
 
 @cache
@@ -75,7 +93,7 @@ def flag_row(score: float) -> Row:
     return RATIOS if score else (1.0,) * len(RATIOS)
 
 
-BETS: Final = max(len(SHIFTS) + len(SPREADS), len(RATIOS))
+BETS: Final = max(QUANTITY_BETS, len(RATIOS))
 
 
 def bet(held: Sequence[float], row: Row, prices: Sequence[float], passed_weeks: float) -> list[float]:

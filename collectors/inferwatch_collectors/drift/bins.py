@@ -7,22 +7,19 @@ from typing import Final
 
 from inferwatch_collectors.drift.betting import STEPS, normal_scores
 
-QUANTILES: Final = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
-# So much of one lowest value is a bin of its own, apart from what may come below it.
-ATOM_SHARE: Final = 0.05
+QUANTILES: Final = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)
 
 
 def cut(values: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the edges that these finite values make, ascending, and the score of each bin.
 
-    Bin i is above edge i - 1, up to edge i (`bisect_left`).
+    Bin i is above edge i - 1, up to edge i (`bisect_left`). The first is below all of these values and the last above:
+    they are farther out than `betting.FAR`, if there are EDGE_VOTES values.
     """
     ordered = sorted(values)
     last = len(ordered) - 1
-    edges = sorted({ordered[round(share * last)] for share in QUANTILES})
-    lowest = ordered[0]
-    if edges[0] == lowest and ordered[round(ATOM_SHARE * last)] == lowest:
-        edges.insert(0, nextafter(lowest, -inf))
+    inner = {ordered[round(share * last)] for share in QUANTILES}
+    edges = sorted(inner | {nextafter(ordered[0], -inf), ordered[last]})
     counts = [0] * (len(edges) + 1)
     for value in ordered:
         counts[bisect_left(edges, value)] += 1

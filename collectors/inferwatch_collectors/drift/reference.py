@@ -25,7 +25,16 @@ from typing import Final
 
 import msgspec
 
-from inferwatch_collectors.drift.betting import MAX_SCORE, SHIFTS, SPREADS, STEPS, Row, flag_row, quantity_row
+from inferwatch_collectors.drift.betting import (
+    MAX_SCORE,
+    PARTS,
+    SHIFTS,
+    SPREADS,
+    STEPS,
+    Row,
+    flag_row,
+    quantity_row,
+)
 from inferwatch_collectors.drift.bins import eighths, oftener, tilt
 from inferwatch_collectors.drift.features import Kind
 from inferwatch_collectors.drift.profile import EVENTS_PER_CELL, FLAT, HOURS, HOURS_OF_WEEK, Profile
@@ -33,15 +42,21 @@ from inferwatch_collectors.drift.profile import EVENTS_PER_CELL, FLAT, HOURS, HO
 # Of what was never seen, so many times as often may be its rhythm; of what was seen nearly often enough, hardly more.
 RARE_TIMES: Final = 3.0
 
-# The logarithm of what one second's player must grow by to be a signal of one stream: 20 weeks of seconds, 12 bets and
+# The logarithm of what one second's player must grow by to be a signal of one stream: 20 weeks of seconds, 18 bets and
 # a weight of 1/13 make e**21.
 GROWTH: Final = 21.0
 
 # Of so many features one may seem to have a rhythm.
 STEADY_PARTS: Final = 8
 
-# What the tolerance is to each bet on a quantity, beside the shift of the mean.
-SPREAD_STAKES: Final = (*(0.0 for _ in SHIFTS), *(abs(stake) for stake in SPREADS))
+# What the tolerance is to each bet on a quantity, beside the shift of the mean: its part in s² / sqrt(2). Of what is
+# far so many standard deviations more spread make so much more, and a bet on it costs 1 and what it gets there.
+SPREAD_STAKES: Final = (
+    *(0.0 for _ in SHIFTS),
+    *(abs(stake) for stake in SPREADS),
+    *(part * shift * shift / sqrt(2) for part, shift in PARTS),
+)
+FAR_STAKE: Final = (MAX_SCORE * MAX_SCORE - 1) / sqrt(2)
 
 # By kind and score, in eighths above -MAX_SCORE: shared by all features of all streams.
 _MIDDLE: Final = round(MAX_SCORE * STEPS)
@@ -78,7 +93,7 @@ class PinnedState(msgspec.Struct, array_like=True):
 class Pinned:
     """The reference of one feature, packed: a stream has fifty of them."""
 
-    __slots__ = ("_core", "_counts", "_packed", "edges", "error", "kind", "mean", "unit", "votes")
+    __slots__ = ("_core", "_counts", "_packed", "edges", "error", "kind", "votes")
 
     def __init__(
         self,
@@ -97,13 +112,16 @@ class Pinned:
         self.votes = sum(counts)
         self.error = profile.error
         self._core = array("f", core) if profile.steps else None  # without a rhythm it is what was counted
-        shares = self._pooled()
-        self.mean = sum(share * score for share, score in zip(shares, scores, strict=True))
-        self.unit = sqrt(sum(share * (score - self.mean) ** 2 for share, score in zip(shares, scores, strict=True)))
 
     def _pooled(self) -> tuple[float, ...]:
         whole = self.votes + len(self._counts)
         return tuple((count + 1) / whole for count in self._counts)
+
+    def _mean_and_unit(self) -> tuple[float, float]:
+        """Return mean and standard deviation of the scores, over all hours."""
+        shares, scores = self._pooled(), self.scores
+        mean = _mean(shares, scores)
+        return mean, sqrt(sum(share * (score - mean) ** 2 for share, score in zip(shares, scores, strict=True)))
 
     @property
     def profile(self) -> Profile:
@@ -143,7 +161,8 @@ class Pinned:
         """Return the distribution in this hour of the week."""
         if not self.has_profile:
             return self.core
-        return tilt(self.core, self.scores, self.mean + self.profile.at(hour) * self.unit)
+        mean, unit = self._mean_and_unit()
+        return tilt(self.core, self.scores, mean + self.profile.at(hour) * unit)
 
     def prices(self, hour: int, terms: Terms, *, steady: bool) -> Row:
         """Return what each bet costs in this hour of the week: positive and finite. `steady`: see `is_steady`."""
@@ -151,8 +170,8 @@ class Pinned:
         slack = terms.tolerance + self.error
         places = [shares]
         if slack > 0:  # the mean may be so much higher or lower: whatever is dearer counts
-            mean = sum(share * score for share, score in zip(shares, scores, strict=True))
-            places += [tilt(shares, scores, mean + side * slack * self.unit) for side in (-1, 1)]
+            mean, (_, unit) = _mean(shares, scores), self._mean_and_unit()
+            places += [tilt(shares, scores, mean + side * slack * unit) for side in (-1, 1)]
         unknown = 1 - (self.votes - max(self._counts)) / (EVENTS_PER_CELL * HOURS)
         if unknown > 0:
             places.append(oftener(shares, 1 + (RARE_TIMES - 1) * unknown))
@@ -170,7 +189,11 @@ class Pinned:
             for bet in range(self.bets)
         )
         if slack > 0 and self.kind is Kind.QUANTITY:  # and a little more spread
-            found = tuple(price * exp(stake * slack) for price, stake in zip(found, SPREAD_STAKES, strict=True))
+            near, far = found[: len(SPREAD_STAKES)], found[len(SPREAD_STAKES) :]
+            found = (
+                *(price * exp(stake * slack) for price, stake in zip(near, SPREAD_STAKES, strict=True)),
+                *(1 + (price - 1) * exp(FAR_STAKE * slack) for price in far),
+            )
         assert all(isfinite(price) and price > 0 for price in found), "a price that is no number"
         return found
 
@@ -199,6 +222,10 @@ class Pinned:
         profile = Profile(state.profile, state.profile_error) if state.profile else FLAT
         scores = tuple(score / STEPS for score in state.scores)
         return cls(Kind(state.kind), state.edges, scores, state.counts, profile, state.core)
+
+
+def _mean(shares: Sequence[float], scores: Sequence[float]) -> float:
+    return sum(share * score for share, score in zip(shares, scores, strict=True))
 
 
 def is_steady(pinned: Collection[Pinned]) -> bool:

@@ -29,7 +29,7 @@ from inferwatch.tap import Open
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import DAY_S, OTHER, CardinalityGuard
 from inferwatch_collectors.dialects.base import Dialect
-from inferwatch_collectors.drift.betting import RATIOS, SHIFTS, SPREADS, WEEK_S
+from inferwatch_collectors.drift.betting import QUANTITY_BETS, RATIOS, WEEK_S
 from inferwatch_collectors.drift.features import Kind, embedding_features, features
 from inferwatch_collectors.drift.following import MIN_VALUES, Followed, Heard
 from inferwatch_collectors.drift.gauges import Gauges
@@ -94,7 +94,7 @@ class DriftWatch:
         self._embedder = embedder
         self._numbers = 0 if embedder is None else embedder.numbers
         of = (*self._features, *embedding_features(self._numbers))
-        bets = sum(len(RATIOS) if each.kind is Kind.FLAG else len(SHIFTS) + len(SPREADS) for each in of)
+        bets = sum(len(RATIOS) if each.kind is Kind.FLAG else QUANTITY_BETS for each in of)
         self._terms = Terms.of(bets, risk=settings.reference_risk, tolerance=settings.tolerance)
         self._book = Codebook(secret) if settings.enabled and settings.text else None
         self._interval_s = HOUR_S / settings.votes_per_hour
