@@ -33,12 +33,23 @@ def code_in(text: str) -> list[str]:
     return re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
 
 
+def headings(text: str) -> set[str]:
+    """Return what links to the headings of a page end with."""
+    titles = re.findall(r"^#+ (.*)$", text, flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 @page
 def test_links_lead_somewhere(path: Path) -> None:
-    """Each relative link is a file or a folder of the repository."""
-    for target in re.findall(r"\]\(([^)#]+)", path.read_text(encoding="utf-8")):
-        if "://" not in target:
-            assert (path.parent / target).exists(), target
+    """Each relative link is a file or a folder of the repository, and a heading of it if it says so."""
+    for target in re.findall(r"\]\(([^)\s]+)", path.read_text(encoding="utf-8")):
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        file, _, heading = target.partition("#")
+        found = path.parent / file if file else path
+        assert found.exists(), target
+        if heading:
+            assert heading in headings(found.read_text(encoding="utf-8")), target
 
 
 @page
