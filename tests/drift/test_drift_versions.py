@@ -11,6 +11,7 @@ from inferwatch.settings.drift import Drift
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import CardinalityGuard, Limits
 from inferwatch_collectors.drift import memory
+from inferwatch_collectors.drift.following import FollowedState
 from inferwatch_collectors.drift.holding import ASK_S, LATE_S, MANY, MAX_HELD, STUCK_S, TRIES, Holding, Vote
 from inferwatch_collectors.drift.made import Made
 from inferwatch_collectors.drift.watch import DriftWatch
@@ -252,7 +253,9 @@ def test_a_reference_of_before_versions_were_asked_takes_the_first_one_told(requ
     site.learn()
     (memo,) = [each for each in site.store.memos(memory.NAME) if each.data]
     state = msgspec.msgpack.decode(memo.data)
-    memo.set(msgspec.msgpack.encode(state[:-4]))  # as an older version wrote it
+    memo.set(
+        msgspec.msgpack.encode(state[: 1 + FollowedState.__struct_fields__.index("signalling")])
+    )  # as an older version wrote it
     now = site.lives_on(B)
     assert (now.stream.state, now.stream.engine, now.stream.changed) == ("judging", "version 0.11.0", "")
     now.said = A

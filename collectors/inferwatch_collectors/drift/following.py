@@ -17,6 +17,7 @@ from inferwatch_collectors.drift import signals
 from inferwatch_collectors.drift.features import Direction, Feature, embedding_features
 from inferwatch_collectors.drift.judging import Judging
 from inferwatch_collectors.drift.made import Change, Made
+from inferwatch_collectors.drift.makeup import Makeup, MakeupState
 from inferwatch_collectors.drift.meaning import Meaning, MeaningState
 from inferwatch_collectors.drift.reference import Terms
 from inferwatch_collectors.drift.stream import Effect, Lesson, LessonState, Values, Watched, WatchedState
@@ -68,6 +69,7 @@ class FollowedState(msgspec.Struct, array_like=True):
     changed: Change | None = None
     aside_s: int = 0  # Unix time since when another engine answers; 0: this one does
     meaning: MeaningState | None = None
+    makeup: MakeupState | None = None
 
 
 class Followed(Judging):
@@ -91,6 +93,7 @@ class Followed(Judging):
         """Forget the reference, if there is one, and learn another one."""
         super().learn_anew(wall_s)
         self.about: About | None = None
+        self.makeup = Makeup()
         self._ttft, self._gap = signals.Pace(), signals.Pace()
         text = any(feature.text for feature in self.of)
         self._words = {each: Words() for each in (Direction.PROMPT, Direction.ANSWER)} if text else {}
@@ -141,6 +144,7 @@ class Followed(Judging):
             self.watched.vote(values, now_weeks, hour)
         elif self.lesson is not None and all(words.texts >= WORD_VOTES for words in self._words.values()):
             self.lesson.vote(values, hour)
+            self.makeup.take(values, hour, session=bool(record.session or record.user), texts=heard is not None)
 
     def _likeness(self, words: Words, buckets: Sequence[int]) -> float | None:
         if words.texts >= WORD_VOTES:
@@ -195,6 +199,7 @@ class Followed(Judging):
             self.changed,
             aside_s,
             None if self.meaning is None else self.meaning.state(),
+            self.makeup.state(),
         )
 
     @classmethod
@@ -211,6 +216,7 @@ class Followed(Judging):
             raise ValueError(f"version {state.version}, text {state.text}")
         found.number, found.since_s, found.signalling = state.number, state.since_s, state.signalling
         found.made, found.changed = state.made, state.changed
+        found.makeup = Makeup(state.makeup)
         found._ttft, found._gap = signals.Pace(state.ttft), signals.Pace(state.gap)
         for direction in found._words:
             found._words[direction] = Words.of(state.words[direction.value])

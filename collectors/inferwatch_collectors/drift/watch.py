@@ -43,7 +43,7 @@ from inferwatch_collectors.drift.signals import JUDGED
 from inferwatch_collectors.drift.text import MAX_CHARS
 from inferwatch_collectors.drift.trigrams import Codebook
 from inferwatch_collectors.drift.votes import Sessions
-from inferwatch_collectors.drift.words import Report, stream_of, told
+from inferwatch_collectors.drift.words import Report, made_of, stream_of, told
 from inferwatch_collectors.embeddings.embedder import Embedder
 from inferwatch_collectors.embeddings.sketch import Sketch
 from inferwatch_collectors.engine.said import Said
@@ -183,6 +183,8 @@ class DriftWatch:
         if operation == OTHER:
             return None
         followed = self._names[key] if key in self._names else self._look_up(key, operation)
+        if followed is not None and followed.watched is None:
+            followed.makeup.requests += 1
         first = self._sessions.first(tenant, session, self._now_s) if session else True
         if followed is None or not first or self._now_s < followed.next_s:
             return None
@@ -384,7 +386,9 @@ class DriftWatch:
         least = self._settings.reference_requests_min
         if each.lesson.votes < least:
             return False, f"too few votes: {each.lesson.votes}, expected at least {least}"
-        return (True, "pinned") if self._pin(each) else (False, "no feature was seen often enough")
+        if not self._pin(each):
+            return False, "no feature was seen often enough"
+        return True, "\n".join(("pinned", *made_of(stream_of(each, self._parts))))
 
     def _pin(self, each: Followed) -> bool:
         if not each.pin(self._terms, self._now_s / WEEK_S, self._wall_s):

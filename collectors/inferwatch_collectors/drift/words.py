@@ -5,11 +5,12 @@ from typing import Final
 
 import msgspec
 
-from inferwatch_collectors.drift.features import Kind
+from inferwatch_collectors.drift.features import Direction, Kind
 from inferwatch_collectors.drift.following import Followed
 from inferwatch_collectors.drift.made import Made
+from inferwatch_collectors.drift.makeup import Makeup
 from inferwatch_collectors.drift.stream import Effect
-from inferwatch_collectors.wall_time import HOUR_S, utc
+from inferwatch_collectors.wall_time import HOUR_S, HOURS_OF_WEEK, utc
 
 # Of each stream: what has less evidence than these did not move, or cannot be told from it.
 TOP: Final = 8
@@ -28,6 +29,17 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     now: float | None = None
 
 
+class MadeOf(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is in a reference, or on the way to it."""
+
+    requests: int  # that came while it was learnt
+    votes: int  # those that were looked at
+    sessions: int  # of the votes, those of a session or a user
+    hours_of_week: int  # in which votes were seen, of 168
+    prompts: dict[str, float] = {}  # share of each language or script, the most frequent first; with texts
+    answers: dict[str, float] = {}
+
+
 class Stream(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One model for one tenant."""
 
@@ -40,6 +52,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reference: str = ""  # what it is of, in words
     engine: str = ""  # what is learnt or judged is of this engine, as it says itself
     changed: str = ""  # it was another one before, in words, with the time
+    made_of: MadeOf | None = None  # None: an older version did not count it
     kept: tuple[str, ...] = ()  # engines of before, of which something is kept, the latest first
     off: tuple[str, ...] = ()  # features that are not judged: hardly any request had them
     moved: tuple[Moved, ...] = ()
@@ -78,6 +91,7 @@ def stream_of(
     changed = f"{change}, since {utc(change.wall_s)}" if change is not None else ""
     engine = str(followed.made) if followed.made is not None and followed.made.version else ""
     others = tuple(map(str, kept))
+    made = _made_of(followed.makeup)
     if followed.watched is None or followed.about is None:
         return Stream(
             model=followed.model,
@@ -87,6 +101,7 @@ def stream_of(
             engine=engine,
             changed=changed,
             kept=others,
+            made_of=made,
             up=up,
             down=down,
         )
@@ -105,6 +120,7 @@ def stream_of(
         engine=engine,
         changed=changed,
         kept=others,
+        made_of=made,
         off=tuple(feature.name for feature in followed.off),
         embeddings=_embeddings(followed),
         moved=moved,
@@ -120,6 +136,19 @@ def _embeddings(followed: Followed) -> str:
     if meaning.watched is None:
         return f"a reference is being learnt, {meaning.votes} so far"
     return f"judged by reference number {meaning.number}"
+
+
+def _made_of(makeup: Makeup) -> MadeOf | None:
+    if not makeup.requests:
+        return None
+    return MadeOf(
+        requests=makeup.requests,
+        votes=makeup.votes,
+        sessions=makeup.sessions,
+        hours_of_week=makeup.hours,
+        prompts=makeup.shares(Direction.PROMPT),
+        answers=makeup.shares(Direction.ANSWER),
+    )
 
 
 def _moved(effect: Effect, parts: int) -> Moved:
@@ -159,6 +188,7 @@ def _of_stream(stream: Stream) -> Iterator[str]:
     who = f"{_shown(stream.model)} for {_shown(stream.tenant)}"
     if stream.evidence_weeks is None:
         yield f"{who}: learning, {stream.votes} votes so far"
+        yield from made_of(stream)
         yield from _engine(stream)
         yield from _thumbs(stream)
         return
@@ -167,17 +197,30 @@ def _of_stream(stream: Stream) -> Iterator[str]:
     else:
         yield f"{who}: as in the reference, evidence {stream.evidence_weeks:.3g} weeks"
     yield f"  reference {stream.reference}"
+    yield from made_of(stream)
     yield from _engine(stream)
     if stream.embeddings:
         yield f"  embeddings of prompts: {stream.embeddings}"
-    if stream.off:
-        yield f"  not judged, hardly any request had it: {', '.join(stream.off)}"
     yield from (
         f"  {moved.words} (evidence {moved.evidence_weeks:.3g} weeks, PSI {moved.psi:.2g}, "
         f"Wasserstein {moved.wasserstein:.2g} sd)"
         for moved in _notable(stream)
     )
     yield from _thumbs(stream)
+
+
+def made_of(stream: Stream) -> Iterator[str]:
+    """Yield what a reference is made of, for who must decide whether it is any good."""
+    if (made := stream.made_of) is not None:
+        yield (
+            f"  made of {made.votes} votes, {made.sessions} of sessions or users, from {made.requests} requests in "
+            f"{made.hours_of_week} of the week's {HOURS_OF_WEEK} hours"
+        )
+        for what, shares in (("prompts", made.prompts), ("answers", made.answers)):
+            if shares:
+                yield f"  {what}: {', '.join(f'{share:.0%} {kind}' for kind, share in shares.items())}"
+    if stream.off:
+        yield f"  not judged, hardly any request had it: {', '.join(stream.off)}"
 
 
 def _engine(stream: Stream) -> Iterator[str]:
