@@ -48,7 +48,7 @@ def test_it_is_counted_and_written_down() -> None:
         assert (each.requests, each.votes, each.sessions, each.hours) == (40, 10, 5, 4)
         assert each.shares(Direction.PROMPT) == {"english": 0.7, "german": 0.3}
         assert each.shares(Direction.ANSWER) == {}
-    assert Makeup(MakeupState(1, 1, 1, b"\xff" * 30, {})).hours == 168
+    assert Makeup(MakeupState(1, 1, 1, b"\xff" * 30, ())).hours == 168
 
 
 def test_whoever_pins_is_shown_it(request_of: Callable[..., RequestRecord]) -> None:

@@ -94,9 +94,9 @@ def test_pinning_by_command(request_of: Make) -> None:
     assert site.watch.pin("m", "acme") == (False, "too few votes: 500, expected at least 2000")
     site.send(2_000)
     done, said = site.watch.pin("m", "acme")
-    assert (done, said.split("\n")) == (
-        True,
-        ["pinned", "  made of 2500 votes, 0 of sessions or users, from 2500 requests in 1 of the week's 168 hours"],
+    assert done
+    assert said.startswith(
+        "pinned\n  made of 2500 votes, 0 of sessions or users, from 2500 requests in 1 of the week's 168 hours"
     )
     assert site.gauge(m.DRIFT_JUDGING, *KEY) == 1
     done, said = site.watch.pin("m", "acme")

@@ -7,7 +7,7 @@ enough to say what most are, not to say it of one.
 Pure.
 """
 
-from collections import Counter
+from array import array
 from collections.abc import Mapping
 from typing import Final
 
@@ -24,6 +24,10 @@ OTHER: Final = "other"  # Latin letters, and hardly a frequent word: code, lists
 SCRIPT_SHARE: Final = 0.2
 # Of its words: prose has a quarter to a half of its language's; program code has some of what English has.
 LANGUAGE_SHARE: Final = 0.2
+
+
+KINDS: Final = (*SCRIPTS, *LANGUAGES, OTHER)
+DIRECTIONS: Final = (Direction.PROMPT, Direction.ANSWER)
 
 
 def kind_of(values: Mapping[str, float | None], direction: Direction) -> str:
@@ -45,24 +49,25 @@ class MakeupState(msgspec.Struct, array_like=True):
     votes: int
     sessions: int
     hours: bytes
-    texts: dict[str, dict[str, int]]
+    texts: tuple[int, ...]  # of prompts, of answers: of each of KINDS
 
 
 class Makeup:
     """Of one reference, while it is learnt and afterwards."""
 
-    __slots__ = ("_hours", "requests", "sessions", "texts", "votes")
+    __slots__ = ("_hours", "_texts", "requests", "sessions", "votes")
 
     def __init__(self, state: MakeupState | None = None) -> None:
         self.requests = 0  # that came while it was learnt; 0 with votes: an older version learnt it
         self.votes = 0
         self.sessions = 0  # of the votes, those of a session or a user: one each in half an hour
         self._hours = 0  # a bit for each hour of the week
-        self.texts: dict[str, Counter[str]] = {}  # by direction: how many of each kind
+        self._texts = array("I", bytes(4 * len(DIRECTIONS) * len(KINDS)))  # of prompts, of answers: of each of KINDS
         if state is not None:
             self.requests, self.votes, self.sessions = state.requests, state.votes, state.sessions
             self._hours = int.from_bytes(state.hours, "big") & ((1 << HOURS_OF_WEEK) - 1)
-            self.texts = {direction: Counter(kinds) for direction, kinds in state.texts.items()}
+            if len(state.texts) == len(self._texts):  # another version may know other kinds
+                self._texts = array("I", state.texts)
 
     @property
     def hours(self) -> int:
@@ -75,22 +80,19 @@ class Makeup:
         self.sessions += session
         self._hours |= 1 << hour
         if texts:
-            for direction in (Direction.PROMPT, Direction.ANSWER):
+            for place, direction in enumerate(DIRECTIONS):
                 if kind := kind_of(values, direction):
-                    self.texts.setdefault(direction.value, Counter())[kind] += 1
+                    self._texts[place * len(KINDS) + KINDS.index(kind)] += 1
 
     def shares(self, direction: Direction) -> dict[str, float]:
         """Return the share of each kind among the texts, the most frequent first; nothing without texts."""
-        kinds = self.texts.get(direction.value, Counter())
-        return {kind: count / kinds.total() for kind, count in kinds.most_common()}
+        start = DIRECTIONS.index(direction) * len(KINDS)
+        counts = self._texts[start : start + len(KINDS)]
+        whole = sum(counts)
+        found = sorted(zip(counts, KINDS, strict=True), key=lambda each: -each[0])
+        return {kind: count / whole for count, kind in found if count}
 
     def state(self) -> MakeupState:
         """Return it to be written down."""
         hours = self._hours.to_bytes(HOURS_OF_WEEK // 8, "big")
-        return MakeupState(
-            self.requests,
-            self.votes,
-            self.sessions,
-            hours,
-            {direction: dict(kinds) for direction, kinds in self.texts.items()},
-        )
+        return MakeupState(self.requests, self.votes, self.sessions, hours, tuple(self._texts))
