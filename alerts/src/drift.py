@@ -104,7 +104,7 @@ BLIND: Final = Alert(
     expr="inferwatch_drift_judging == 0",
     for_="10d",
     summary="Nobody would notice if answers of {{ $labels.model }} for {{ $labels.tenant }} changed: "
-    "there is no reference yet",
+    "there is no reference yet, or nobody votes",
     dashboard="inferwatch-quality",
     fires=(
         Case(

@@ -123,6 +123,18 @@ def test_what_never_changes_is_no_alarm_and_its_change_is(request_of: Make) -> N
     assert shown[f"{m.DRIFT_EVIDENCE.name} prompt"] < 1
 
 
+def test_requests_whose_bodies_are_not_seen_are_not_judged_and_say_so(site: Site, request_of: Make) -> None:
+    """Longer than what is buffered, say: half a day of them, and a metric says that nobody judges."""
+    assert site.shown()[m.DRIFT_JUDGING.name] == 1
+    for _ in range(200):
+        site.now_s += 600
+        site.watch.tick(site.now_s, MONDAY_S + site.now_s)
+        site.watch.record(request_of())
+    shown = site.shown()
+    assert shown[m.DRIFT_JUDGING.name] == 0
+    assert m.DRIFT_DETECTED.name not in shown
+
+
 ODD: Final[dict[str, tuple[str, str, dict[str, object]]]] = {
     "nothing": ("", "", {"prompt_tokens": 0, "completion_tokens": 0}),
     "nothing-known": (

@@ -184,6 +184,21 @@ def test_only_what_has_changed_is_shown_anew(request_of: Make, monkeypatch: pyte
     assert site.gauge(m.DRIFT_JUDGING, *KEY) == 1
 
 
+def test_who_asks_and_never_votes_is_not_judged_and_says_so(request_of: Make) -> None:
+    """All in one session that never ends: after half a day nothing is judged, and no reading stays as if it were."""
+    site = Site(request_of)
+    site.send(2_500)
+    site.send(100, step_s=36)
+    assert site.gauge(m.DRIFT_JUDGING, *KEY) == 1
+    site.send(200, step_s=600, session="the only one")  # a day and more
+    assert site.gauge(m.DRIFT_JUDGING, *KEY) == 0
+    assert site.gauge(m.DRIFT_EVIDENCE, *KEY, "answer") is None
+    site.send(1)
+    assert site.gauge(m.DRIFT_JUDGING, *KEY) == 1
+    site.send(1, tenant="third", step_s=90_000)  # nobody asks: nothing is to be judged
+    assert site.gauge(m.DRIFT_JUDGING, *KEY) is None
+
+
 def test_who_made_room_is_not_written_down_again(request_of: Make) -> None:
     """Not even if its turn was still to come in the round of this hour: its place would be taken for ever."""
     settings = Drift(max_streams=2, votes_per_hour=36_000)

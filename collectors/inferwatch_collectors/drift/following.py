@@ -80,6 +80,7 @@ class Followed(Judging):
         self.model = model
         self.tenant = tenant
         self.seen_s = 0.0  # when it last voted; CLOCK_MONOTONIC
+        self.asked_s = 0.0  # when there was last a request of it, whether it voted or not
         self.next_s = 0.0  # when it may vote again
         self.engine_model = ""
         self.made: Made | None = None  # of what all of this is; None: the engine was never asked
@@ -168,7 +169,7 @@ class Followed(Judging):
         self.changed = None if before.made is None else Change(before.made, now, int(wall_s), self.watched is not None)
         self.made = now if self.made is None else self.made.with_(now)
         self.number = max(self.number, before.number)
-        self.seen_s, self.next_s = before.seen_s, before.next_s
+        self.seen_s, self.asked_s, self.next_s = before.seen_s, before.asked_s, before.next_s
         return self
 
     def effects(self) -> list[Effect]:

@@ -28,12 +28,13 @@ class Gauges:
         self._store = store
         self._shown: dict[Key, tuple[object, ...]] = {}  # as what each was last shown
 
-    def show(self, streams: Mapping[Key, Followed], parts: int, *, stuck: bool) -> None:
-        """Show these, and nobody else any more. `parts`: what evidence is divided by; `stuck`: nothing is judged."""
-        now = {key: _as_it_is(each, parts, stuck=stuck) for key, each in streams.items()}
+    def show(self, streams: Mapping[Key, Followed], parts: int, *, off: AbstractSet[Key]) -> None:
+        """Show these, and nobody else any more. `parts`: what evidence is divided by; `off`: those not judged at
+        present."""
+        now = {key: _as_it_is(each, parts, off=key in off) for key, each in streams.items()}
         for key, each in streams.items():
             if self._shown.get(key) != now[key]:  # fifty effects for nothing, if nobody has voted since
-                self._show(key, each, parts, judging=each.watched is not None and not stuck)
+                self._show(key, each, parts, judging=each.watched is not None and key not in off)
         self.hide(self._shown.keys() - now.keys())
         self._shown = now
 
@@ -67,8 +68,8 @@ class Gauges:
             gauge(m.DRIFT_WASSERSTEIN, (*key, effect.feature.name)).set(effect.wasserstein)
 
 
-def _as_it_is(each: Followed, parts: int, *, stuck: bool) -> tuple[object, ...]:
+def _as_it_is(each: Followed, parts: int, *, off: bool) -> tuple[object, ...]:
     """Return what is another thing whenever something else is to be shown: evidence and effects wait for votes."""
     votes = each.votes if each.watched is None else each.watched.votes
     meaning = None if each.meaning is None else (each.meaning.watched is None, each.meaning.number)
-    return (each.watched is None, each.number, votes, parts, stuck, meaning)
+    return (each.watched is None, each.number, votes, parts, off, meaning)

@@ -59,6 +59,8 @@ IDLE_S: Final = 3600.0
 # Names looked up without asking the guard again; clients choose them, so it is bounded.
 MAX_NAMES: Final = 4096
 HIDE_BEFORE_S: Final = 60.0
+# Of whom requests come and nobody has voted for so long, nothing is judged: all are of one session, or none has a body.
+SILENT_S: Final = DAY_S / 2
 # A command is to be heard within a minute, a reference pins itself then as well.
 LOOK_S: Final = 30.0
 # Between two ticks no time passes here.
@@ -148,7 +150,13 @@ class DriftWatch:
 
     def record(self, record: RequestRecord) -> None:
         """Take a request, after it was counted. With texts, those who were heard vote, and this does nothing."""
-        if self._now_s < 0 or self._book is not None or record.outcome not in JUDGED:
+        if self._now_s < 0 or record.outcome not in JUDGED:
+            return
+        if self._book is not None:
+            key = (record.model, record.tenant)
+            known = self._names.get(key) or self._streams.get(key)  # names are looked up anew each hour
+            if known is not None:
+                known.asked_s = self._now_s
             return
         followed = self._due(record.model, record.tenant, record.operation, record.session or record.user)
         if followed is not None:
@@ -183,8 +191,10 @@ class DriftWatch:
         if operation == OTHER:
             return None
         followed = self._names[key] if key in self._names else self._look_up(key, operation)
-        if followed is not None and followed.watched is None:
-            followed.makeup.requests += 1
+        if followed is not None:
+            followed.asked_s = self._now_s
+            if followed.watched is None:
+                followed.makeup.requests += 1
         first = self._sessions.first(tenant, session, self._now_s) if session else True
         if followed is None or not first or self._now_s < followed.next_s:
             return None
@@ -459,8 +469,10 @@ class DriftWatch:
         if self._embedder is not None:
             self._embedder.refresh()
         shown = {key: each for key, each in self._streams.items() if self._is_shown(each)}
-        self._gauges.show(shown, self._parts, stuck=self._holding.is_stuck(self._now_s))
+        stuck = self._holding.is_stuck(self._now_s)
+        off = {key for key, each in shown.items() if stuck or self._now_s - each.seen_s > SILENT_S}
+        self._gauges.show(shown, self._parts, off=off)
 
     def _is_shown(self, each: Followed) -> bool:
         # A little before the guard removes the series of a tenant: one set afterwards would stay for ever.
-        return self._now_s - each.seen_s <= (self._guard.limits.idle_s or DAY_S) - HIDE_BEFORE_S
+        return self._now_s - max(each.seen_s, each.asked_s) <= (self._guard.limits.idle_s or DAY_S) - HIDE_BEFORE_S

@@ -35,7 +35,8 @@ DRIFT_JUDGING: Final = Metric(
     group=Group.DRIFT,
     labels=("model", "tenant"),
     help="1 if there is a reference and requests are judged by it, 0 while it is learnt.",
-    measured="0 also while the engine does not say which version it is, as it did before. "
+    measured="0 also while the engine does not say which version it is, as it did before, and while requests come of "
+    "which none has voted for twelve hours. "
     "Absent for who is not followed: above drift.max_streams, or folded into `other`.",
 )
 DRIFT_REFERENCE_VOTES: Final = Metric(
