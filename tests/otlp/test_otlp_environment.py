@@ -138,7 +138,9 @@ async def test_what_is_switched_off_is_as_if_it_were_not_configured(
     ledger = await open_ledger(settings)
 
     # Nothing runs yet: it may block.
-    parts = await asyncio.to_thread(Parts, settings, ledger, (), in_force=lambda: config, engine=lambda: "", said=Said)
+    parts = await asyncio.to_thread(
+        Parts, settings, ledger, (), in_force=lambda: config, engine=lambda: "", said=Said, ask=lambda: None
+    )
     await ledger.close()
 
     assert (parts.otlp is not None) is exported

@@ -137,8 +137,9 @@ class Terminal:
     def __init__(self, port: int, term: str = "xterm-256color", size: tuple[int, int] = (20, 100)) -> None:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", *size, 0, 0))
+        top = [sys.executable, "-m", "inferwatch", "top", "--admin", f"127.0.0.1:{port}", "--interval-s", "0.5"]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "inferwatch", "top", "--admin", f"127.0.0.1:{port}", "--interval-s", "0.5"],
+            ["env", "--default-signal=INT", *top],  # it is ignored where the tests run in a shell's background
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
