@@ -161,14 +161,25 @@ async def table(page: Page, name: str) -> list[list[str]]:
     return rows
 
 
+async def settled_votes(stack: Stack, page: Page) -> tuple[list[list[str]], Any]:
+    """Return the page's table of drift, and a scrape that says the same before and after: votes wait for the engine."""
+    before = await asyncio.to_thread(stack.scrape)
+    while True:
+        await asyncio.sleep(2.5)
+        followed = await table(page, "drift")
+        scrape = await asyncio.to_thread(stack.scrape)
+        if total(scrape, "inferwatch_drift_reference_votes") == total(before, "inferwatch_drift_reference_votes"):
+            return followed, scrape
+        before = scrape
+
+
 async def test_drift_and_signs_of_bad_answers(stack: Stack, page: Page) -> None:
     """What is followed, how far its reference is, and each sign with its part of the requests: as a scrape has them."""
     await ask(stack, 3, authorization="Bearer three")
     async with client() as session:
         await hang_up_after(session, stack.url, chat(max_tokens=400), 5)
-    scrape = await at_rest(stack)
-    await asyncio.sleep(2.5)
-    followed = await table(page, "drift")
+    await at_rest(stack)
+    followed, scrape = await settled_votes(stack, page)
     assert len(followed) == len(scrape.samples["inferwatch_drift_judging"])
     for model, tenant, state, votes, *evidence in followed:
         assert state == "learning"
@@ -238,8 +249,10 @@ async def test_what_is_older_is_prometheus(stack: Stack, page: Page, prometheus:
     stack.kill("inferwatch_collectors")
     await page.until("document.getElementById('health').textContent.startsWith('connection lost')")
     await page.until("document.getElementById('health').textContent.startsWith('well')", 30)
-    filled = await page.run("fetch('/live/history?minutes=60').then((r) => r.json())")
-    assert any(filled["requests"])
+    filled = {"requests": []}
+    while not any(filled["requests"]):  # memory's part waits for nobody: Prometheus is asked meanwhile
+        filled = await page.run("fetch('/live/history?minutes=60').then((r) => r.json())")
+        await asyncio.sleep(0.5)
     assert filled["time"] == sorted(filled["time"])
 
 

@@ -35,6 +35,8 @@ ABSENT = {
         f"inferwatch_drift_{name}": "judged when a reference of thousands of requests has been learnt"
         for name in ("evidence", "detected", "signals_total", "features_off", "psi", "wasserstein")
     },
+    "inferwatch_drift_engine_changes_total": "the engine stays the same; tests/e2e/test_drift_versions.py has that",
+    "inferwatch_drift_embeddings_": "off unless they are configured",
     "inferwatch_canary_": "off unless it is configured",
     "inferwatch_privacy_": "counted where traces carry content; tests/e2e/test_canary.py has that",
     'inferwatch_tokens_by_source_total{source="chunk_estimate", type="completion"}': "this vLLM counts every chunk",
@@ -46,7 +48,7 @@ ABSENT = {
     "inferwatch_learned_prefill_weight": "learnt in five busy minutes",
     "inferwatch_collector_observer_errors_total": "counts bugs of ours; none is known",
     "inferwatch_requests_without_usage_total": "every answer of a vLLM has a count, its own or one made from its chunks",
-    'inferwatch_first_token_missing_total{reason="empty"}': "no engine that we simulate answers well with nothing",
+    'inferwatch_first_token_missing_total{reason="empty", tenant!="inferwatch-canary"}': "no engine that we simulate answers well with nothing",
 }
 
 

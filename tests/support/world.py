@@ -126,7 +126,8 @@ def worlds(folder: Path) -> Iterator[Callable[..., World]]:
         def make(*simulate_flags: str, soon: Collection[str] = (), **settings: Any) -> World:
             _hurry(rules, soon)
             library, frames = nvml_stand_in.build(folder), nvml_stand_in.capture("h100_idle")
-            settings = {"upstream": {}} | settings  # the usual patience with engines
+            # The usual patience with engines, and with their pauses.
+            settings = {"upstream": {}, "quality": {"listen": True}} | settings
             host = Host(folder / "h", library, frames, simulate_flags, **settings)
             manager, prometheus = Alertmanager(folder), Prometheus(folder)
             world = World(host, prometheus, box)
