@@ -95,7 +95,7 @@ def figure(shown: str, pattern: str) -> float:
 
 
 async def at_rest(stack: Stack) -> Any:
-    """Wait until two scrapes, a second apart, have booked the same; return the last."""
+    """Wait until two scrapes, a second apart, have booked the same, and requests were charged; return the last."""
 
     def look() -> tuple[Any, tuple[float, ...]]:
         scrape = stack.scrape()
@@ -105,7 +105,7 @@ async def at_rest(stack: Stack) -> Any:
     before = None
     while True:
         scrape, seen = await asyncio.to_thread(look)
-        if seen == before:
+        if seen == before and seen[1] > 0:
             return scrape
         before = seen
         await asyncio.sleep(1.5)
