@@ -7,9 +7,9 @@ work=bench/drift/.work
 
 [ -x "$bin/uv" ] || { echo "bench: there is no virtual environment yet; run make check" >&2; exit 2; }
 mkdir -p "$work/texts"
-if [ ! -e "$work/venv/.installed" ]; then
+if [ ! "$work/venv/.installed" -nt bench/drift/run.sh ]; then
   "$bin/uv" venv --quiet --clear --python "$bin/python" "$work/venv"
-  "$bin/uv" pip install --quiet --python "$work/venv/bin/python" numpy scipy river msgspec
+  "$bin/uv" pip install --quiet --python "$work/venv/bin/python" numpy scipy river msgspec aiohttp
   touch "$work/venv/.installed"
 fi
 for package in fortunes fortunes-min fortunes-de fortunes-ru fortunes-it fortunes-zh python3.11-doc manpages manpages-de \

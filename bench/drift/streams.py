@@ -39,7 +39,7 @@ ATOMS: Final = {
 }  # fmt: skip
 FLAGS: Final = {
     "finish_length": 0.05, "finish_tool_calls": 0.02, "finish_other": 0.002, "empty": 0.01, "abandoned": 0.03,
-    "refusal": 0.02, "loop": 0.0, "json": 0.99,
+    "refusal": 0.02, "loop": 0.0, "json": 0.99, "tool_json": 0.99,
 }  # fmt: skip
 
 FEATURES: Final[tuple[Feature, ...]] = features(text=True)
