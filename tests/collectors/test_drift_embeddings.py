@@ -140,7 +140,7 @@ async def test_an_endpoint_that_is_away_takes_no_vote(frames: Any) -> None:
     await site.send(3 * BATCH)
     await site.send(2_000)
     await site.endpoint.close()
-    (followed,) = site.watch._streams.values()
+    (followed,) = site.watch.streams
     assert followed.votes == site.number - (WORD_VOTES - 1)
     assert site.store.counter(m.DRIFT_EMBEDDINGS, ("connect",)).value > 0
     assert site.gauge(m.DRIFT_EMBEDDINGS_OFF, "connect") == 1
@@ -155,7 +155,7 @@ async def test_requests_that_failed_and_those_without_a_prompt_do_not_wait(
     """The first do not vote, the others vote at once; an embedding of our own is nobody's prompt."""
     site = Site(frames, engine.url)
     await site.send(BATCH, outcome=Outcome.UPSTREAM_ERROR)
-    (followed,) = site.watch._streams.values()
+    (followed,) = site.watch.streams
     assert followed._words[Direction.PROMPT].texts == 0
     site.now_s += 1
     site.request("")
@@ -173,12 +173,12 @@ async def test_a_vote_of_an_engine_of_before_is_not_counted_late(frames: Any, en
     site = Site(frames, engine.url, ask=lambda: asked.append(site.now_s))
     site.watch.told(site.watch.asking(), Said("0.1", ()))
     await site.send(4)
-    (before,) = site.watch._streams.values()
+    (before,) = site.watch.streams
     site.watch.told(site.watch.asking(), Said("0.2", ()))
     await site.embedder.send()
     site.watch.told(site.watch.asking(), Said("0.2", ()))
     await site.endpoint.close()
-    (now,) = site.watch._streams.values()
+    (now,) = site.watch.streams
     for followed in (before, now):
         assert followed._words[Direction.PROMPT].texts == 0
         assert followed.meaning is not None

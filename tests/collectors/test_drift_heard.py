@@ -60,5 +60,5 @@ def test_with_texts_it_is_heard_and_votes_once(frames: Any) -> None:
     """The first votes teach the trigrams; the record alone is not counted beside."""
     store, watch = heard(frames, Drift(text=True))
     assert store.gauge(m.DRIFT_REFERENCE_VOTES, KEY).value == 0
-    (followed,) = watch._streams.values()
+    (followed,) = watch.streams
     assert [words.texts for words in followed._words.values()] == [1, 1]

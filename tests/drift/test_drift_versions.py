@@ -94,7 +94,7 @@ class Site:
 
 
 def judged(site: Site) -> int:
-    (followed,) = site.watch._streams.values()
+    (followed,) = site.watch.streams
     return 0 if followed.watched is None else followed.watched.votes
 
 
@@ -106,7 +106,7 @@ def test_an_upgrade_is_learnt_anew_and_never_judged_by_the_old_reference(
     site = Site(request_of, A)
     site.learn()
     site.send(600)
-    (before,) = site.watch._streams.values()
+    (before,) = site.watch.streams
     votes, evidence = judged(site), before.weeks
     assert site.gauge(m.DRIFT_JUDGING, *KEY) == 1
     site.said = B
@@ -301,7 +301,7 @@ def test_who_goes_silent_after_an_upgrade_keeps_the_reference_of_before(request_
     site.learn()
     site.said = B
     site.send(100)
-    site.watch._settings = msgspec.structs.replace(QUICK, max_streams=1)
+    site.watch.streams.max_streams = 1
     site.send(60, step_s=100, model="once")
     assert site.stream.model == "m"
     assert site.watch.streams_cut > 0
@@ -342,7 +342,7 @@ def test_votes_wait_within_bounds(request_of: Make) -> None:
     holding = Holding(asks=True)
     watch = Site(request_of, NONE).watch
     watch.record(request_of())
-    (followed,) = watch._streams.values()
+    (followed,) = watch.streams
 
     def vote(now_s: float) -> Vote:
         return Vote(followed, request_of(), None, 0, now_s, 0)

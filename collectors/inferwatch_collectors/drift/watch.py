@@ -11,9 +11,6 @@
 * **Embeddings** (`drift.embeddings`) of prompts are asked for when a request begins. A vote whose prompt is on its way
   waits for it, so that all that is known of a request is judged in one step, as the rate needs it: two time-outs at
   most, of as many votes as prompts can wait.
-* **Bounds.** Above `max_streams` the one that is still learning and was silent for an hour, longest first, makes
-  room; else the new one is not followed, and counted. Names folded into `other` are not followed: a changing mix is
-  no stream.
 
 Time is given by the caller, who calls `tick` twice a second.
 """
@@ -22,7 +19,6 @@ import logging
 from collections.abc import Callable, Container, Iterable
 from typing import Final
 
-from inferwatch import canary
 from inferwatch.record import RequestRecord
 from inferwatch.settings.drift import Drift
 from inferwatch.tap import Open
@@ -39,6 +35,7 @@ from inferwatch_collectors.drift.judging import Judging
 from inferwatch_collectors.drift.made import Made
 from inferwatch_collectors.drift.memory import Key, Memory
 from inferwatch_collectors.drift.reference import Terms
+from inferwatch_collectors.drift.roster import Roster
 from inferwatch_collectors.drift.signals import JUDGED
 from inferwatch_collectors.drift.text import MAX_CHARS
 from inferwatch_collectors.drift.trigrams import Codebook
@@ -53,11 +50,6 @@ from inferwatch_collectors.wall_time import HOUR_S, hour_of_week
 
 _log: Final = logging.getLogger(__name__)
 
-# Who is silent for so long while learning makes room for another.
-IDLE_S: Final = 3600.0
-
-# Names looked up without asking the guard again; clients choose them, so it is bounded.
-MAX_NAMES: Final = 4096
 HIDE_BEFORE_S: Final = 60.0
 # Of whom requests come and nobody has voted for so long, nothing is judged: all are of one session, or none has a body.
 SILENT_S: Final = DAY_S / 2
@@ -92,31 +84,32 @@ class DriftWatch:
         self._load = load
         self._ask = ask
         self._holding = Holding(asks=ask is not None)
-        self._features = features(text=settings.text)
         self._embedder = embedder
-        self._numbers = 0 if embedder is None else embedder.numbers
-        of = (*self._features, *embedding_features(self._numbers))
+        numbers = 0 if embedder is None else embedder.numbers
+        watched = features(text=settings.text)
+        of = (*watched, *embedding_features(numbers))
         bets = sum(len(RATIOS) if each.kind is Kind.FLAG else QUANTITY_BETS for each in of)
         self._terms = Terms.of(bets, risk=settings.reference_risk, tolerance=settings.tolerance)
         self._book = Codebook(secret) if settings.enabled and settings.text else None
         self._interval_s = HOUR_S / settings.votes_per_hour
-        self._memory = Memory(store, self._numbers)
+        self._memory = Memory(store, numbers)
+        self.streams = Roster(guard, self._memory, watched, numbers=numbers, max_streams=settings.max_streams)
         self._gauges = Gauges(store)
-        self._streams: dict[Key, Followed] = {}
-        self._names: dict[Key, Followed | None] = {}
         self._sessions = Sessions()
         self._now_s = -1.0
         self._wall_s = 0.0
         self._hour = 0
         self._look_s = 0.0
-        self._writing: list[Followed] = []
-        self._parts = 1
-        self.streams_cut = 0
 
     @property
     def listens(self) -> bool:
         """Whether texts are heard."""
         return self._book is not None
+
+    @property
+    def streams_cut(self) -> int:
+        """How often somebody was not followed, for want of room."""
+        return self.streams.cut
 
     @property
     def sessions_cut(self) -> int:
@@ -136,15 +129,12 @@ class DriftWatch:
     @property
     def bar_weeks(self) -> float:
         """The evidence that one stream needs for a signal."""
-        return self._settings.weeks_per_false_alarm * self._parts
+        return self._settings.weeks_per_false_alarm * self.streams.parts
 
     def resume(self, now_s: float) -> None:
         """Take up what an earlier life knew. Once, after the store was restored."""
         if self._settings.enabled:
-            for each in self._memory.read(self._features, self._terms, now_s / WEEK_S, self._settings.max_streams):
-                each.seen_s = now_s
-                self._streams[each.model, each.tenant] = each
-            self._set_parts()
+            self.streams.read(self._terms, now_s, now_s / WEEK_S)
 
     # --- requests
 
@@ -153,8 +143,7 @@ class DriftWatch:
         if self._now_s < 0 or record.outcome not in JUDGED:
             return
         if self._book is not None:
-            key = (record.model, record.tenant)
-            known = self._names.get(key) or self._streams.get(key)  # names are looked up anew each hour
+            known = self.streams.known((record.model, record.tenant))
             if known is not None:
                 known.asked_s = self._now_s
             return
@@ -187,10 +176,10 @@ class DriftWatch:
 
     def _due(self, model: str, tenant: str, operation: str, session: str) -> Followed | None:
         """Return who this request votes for, None if it does not."""
-        key = (model, tenant)
         if operation == OTHER:
             return None
-        followed = self._names[key] if key in self._names else self._look_up(key, operation)
+        said = self._holding.said
+        followed = self.streams.of((model, tenant), operation, now_s=self._now_s, wall_s=self._wall_s, said=said)
         if followed is not None:
             followed.asked_s = self._now_s
             if followed.watched is None:
@@ -205,7 +194,7 @@ class DriftWatch:
     def _vote(
         self, followed: Followed, record: RequestRecord, heard: Heard | None, load: int, sketch: Sketch | None = None
     ) -> None:
-        if self._streams.get((followed.model, followed.tenant)) is not followed:
+        if followed not in self.streams:
             return  # it was another engine's, or made room
         followed.seen_s = self._now_s
         if self._holding.is_late(record, self._now_s):
@@ -242,9 +231,9 @@ class DriftWatch:
             self._changed()
         unsure: set[Key] = set()
         if said != known:
-            before = dict(self._streams)
-            unsure = {key for key in before if not self._is_still(key, said)}
-            self._gauges.hide({key for key in unsure if self._streams[key] is not before[key]})
+            changed = [each for each in self.streams if not self._is_still(each, said)]
+            unsure = {(each.model, each.tenant) for each in changed}
+            self._gauges.hide({(each.model, each.tenant) for each in changed if each not in self.streams})
         self._settle(votes, unsure)
 
     def silent(self) -> None:
@@ -255,7 +244,7 @@ class DriftWatch:
         """Count the votes that have waited, but of `unsure`."""
         for vote in votes:
             key = (vote.followed.model, vote.followed.tenant)
-            if key not in unsure and self._streams.get(key) is vote.followed:
+            if key not in unsure and vote.followed in self.streams:
                 self._count(vote)
             else:
                 self._holding.dropped += 1
@@ -266,13 +255,13 @@ class DriftWatch:
         if self._ask is not None:
             self._ask()
 
-    def _is_still(self, key: Key, said: Said) -> bool:
+    def _is_still(self, each: Followed, said: Said) -> bool:
         """Bring one in line with what the engine says it is; return whether it is what it was."""
-        each = self._streams[key]
+        key = (each.model, each.tenant)
         now = Made.of(said, each.model)
         if each.made is None:  # learnt before anybody asked: it is taken for the same, as it would be without a version
             each.made = now
-            self._writing.append(each)
+            self.streams.write_soon(each)
             return not now.version
         if not each.made.is_another(now):
             each.made = each.made.with_(now)
@@ -284,17 +273,13 @@ class DriftWatch:
             each.made = now
             self._changed()
             return False
-        self._replace(each, (back or self._new(*key)).takes_over(each, now, self._wall_s))
+        self._replace(each, (back or self.streams.new(*key, self._wall_s)).takes_over(each, now, self._wall_s))
         return False
 
     def _replace(self, before: Followed, now: Followed) -> None:
         key = (now.model, now.tenant)
-        self._streams[key] = now
-        self._names.clear()
-        self._writing = [each for each in self._writing if each is not before]
-        self._memory.write(now)
+        self.streams.replace(before, now)
         self._changed()
-        self._set_parts()
         if self._is_shown(now):
             result = "used_again" if now.watched is not None else "learning"
             self._store.counter(m.DRIFT_ENGINE_CHANGES, (*key, result)).add()
@@ -302,50 +287,6 @@ class DriftWatch:
 
     def _changed(self) -> None:
         self._holding.changed(self._now_s, self._wall_s + TICK_S)
-
-    # --- streams
-
-    def _look_up(self, key: Key, operation: str) -> Followed | None:
-        labels = self._guard.labels(*key, operation, now_s=self._now_s)
-        if len(self._names) >= MAX_NAMES:
-            self._names.clear()
-        if OTHER in (labels.model, labels.tenant) or labels.tenant in canary.OWN:
-            self._names[key] = None
-            return None
-        found = self._streams.get((labels.model, labels.tenant)) or self._add(labels.model, labels.tenant)
-        if found is not None:
-            self._names[key] = found
-        return found
-
-    def _add(self, model: str, tenant: str) -> Followed | None:
-        if len(self._streams) >= self._settings.max_streams and not self._make_room():
-            self.streams_cut += 1
-            return None
-        found = self._streams[model, tenant] = self._new(model, tenant)
-        if self._holding.said is not None:
-            found.made = Made.of(self._holding.said, model)
-        return found
-
-    def _new(self, model: str, tenant: str) -> Followed:
-        return Followed(model, tenant, self._features, self._wall_s, self._numbers)
-
-    def _make_room(self) -> bool:
-        learning = [
-            each
-            for key, each in self._streams.items()
-            if each.watched is None and self._now_s - each.seen_s >= IDLE_S and not self._memory.has_aside(key)
-        ]
-        if not learning:
-            return False
-        oldest = min(learning, key=lambda each: each.seen_s)
-        del self._streams[oldest.model, oldest.tenant]
-        self._names.clear()
-        self._writing = [each for each in self._writing if each is not oldest]
-        self._memory.forget((oldest.model, oldest.tenant))
-        return True
-
-    def _set_parts(self) -> None:
-        self._parts = max(self._parts, sum(1 for each in self._streams.values() if each.watched is not None))
 
     # --- time
 
@@ -358,15 +299,13 @@ class DriftWatch:
         hour = hour_of_week(int(wall_s // HOUR_S))
         if hour != self._hour:
             self._hour = hour
-            self._names.clear()  # the guard may have retired some
-            self._writing = list(self._streams.values())
+            self.streams.turn()
         if self._ask is not None and self._holding.wants_answer(self._now_s):
             self._ask()
-        if self._writing:  # one a tick: some milliseconds
-            self._memory.write(self._writing.pop())
+        self.streams.write_one()
         if now_s - self._look_s >= LOOK_S:
             self._look_s = now_s
-            for each in list(self._streams.values()):
+            for each in self.streams:
                 if self._ripe(each):
                     self._pin(each)
                 elif each.meaning is not None and self._ripe(each.meaning):
@@ -385,12 +324,12 @@ class DriftWatch:
         Returns:
             Whether that was done, and what was done or why not.
         """
-        each = self._streams.get((model, tenant))
+        each = self.streams.get((model, tenant))
         if each is None:
             return False, "no such model and tenant is followed"
         if each.lesson is None:
             each.learn_anew(self._wall_s)
-            self._memory.write(each)
+            self.streams.write(each)
             self._gauges.hide({(model, tenant)})  # its effects are those of the old one
             return True, "the reference is forgotten, another one is being learnt"
         least = self._settings.reference_requests_min
@@ -398,14 +337,14 @@ class DriftWatch:
             return False, f"too few votes: {each.lesson.votes}, expected at least {least}"
         if not self._pin(each):
             return False, "no feature was seen often enough"
-        return True, "\n".join(("pinned", *made_of(stream_of(each, self._parts))))
+        return True, "\n".join(("pinned", *made_of(stream_of(each, self.streams.parts))))
 
     def _pin(self, each: Followed) -> bool:
         if not each.pin(self._terms, self._now_s / WEEK_S, self._wall_s):
             return False
         self._pin_meaning(each)
-        self._set_parts()
-        self._memory.write(each)
+        self.streams.count()
+        self.streams.write(each)
         assert each.about is not None
         _log.info(
             "drift_reference_pinned model=%s tenant=%s number=%d votes=%d hours=%d features=%d",
@@ -424,20 +363,20 @@ class DriftWatch:
         if meaning is None or meaning.lesson is None or meaning.lesson.votes < least:
             return
         if meaning.take_up(MIN_VALUES, self._terms, self._now_s / WEEK_S, self._wall_s):
-            self._memory.write(each)
+            self.streams.write(each)
             _log.info("drift_embeddings_pinned model=%s tenant=%s number=%d", each.model, each.tenant, meaning.number)
 
     # --- telling
 
     def report(self) -> Report:
         """Return what there is to say of all, by name."""
-        streams = sorted(self._streams.values(), key=lambda each: (each.model, each.tenant))
+        streams = sorted(self.streams, key=lambda each: (each.model, each.tenant))
         return Report(
             weeks_per_false_alarm=self._settings.weeks_per_false_alarm,
             text=self.listens,
             waits=self._holding.is_stuck(self._now_s),
             streams=tuple(
-                stream_of(each, self._parts, self._thumbs(each), self._memory.kept((each.model, each.tenant)))
+                stream_of(each, self.streams.parts, self._thumbs(each), self._memory.kept((each.model, each.tenant)))
                 for each in streams
             ),
         )
@@ -459,7 +398,7 @@ class DriftWatch:
             "drift model=%s tenant=%s evidence_weeks=%.3g since=%d moved=%s",
             followed.model,
             followed.tenant,
-            followed.weeks / self._parts,
+            followed.weeks / self.streams.parts,
             followed.since_s,
             moved,
         )
@@ -468,10 +407,10 @@ class DriftWatch:
         """Set the gauges. Right before an exposition."""
         if self._embedder is not None:
             self._embedder.refresh()
-        shown = {key: each for key, each in self._streams.items() if self._is_shown(each)}
+        shown = {(each.model, each.tenant): each for each in self.streams if self._is_shown(each)}
         stuck = self._holding.is_stuck(self._now_s)
         off = {key for key, each in shown.items() if stuck or self._now_s - each.seen_s > SILENT_S}
-        self._gauges.show(shown, self._parts, off=off)
+        self._gauges.show(shown, self.streams.parts, off=off)
 
     def _is_shown(self, each: Followed) -> bool:
         # A little before the guard removes the series of a tenant: one set afterwards would stay for ever.
