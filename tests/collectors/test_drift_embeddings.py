@@ -1,10 +1,10 @@
 """Embeddings in the collector: from the body of a request, through an endpoint over HTTP, to a vote and what is told."""
 
+import json
 import random
 from collections.abc import AsyncIterator
 from typing import Any
 
-import msgspec
 import pytest
 from subjects import SUBJECTS, prompt
 
@@ -77,7 +77,7 @@ class Site:
                 await self.embedder.send()
 
     def request(self, text: str, outcome: Outcome = Outcome.OK) -> None:
-        body = msgspec.json.encode({"model": "qwen", "messages": [{"role": "user", "content": text}]})
+        body = json.dumps({"model": "qwen", "messages": [{"role": "user", "content": text}]}).encode()
         opened = self.frames.open(self.number, body=body)
         hearing = self.watch.opened(opened, select.choose("POST", opened.path, "", False).dialect)
         if hearing is not None:
@@ -165,6 +165,17 @@ async def test_requests_that_failed_and_those_without_a_prompt_do_not_wait(
     dialect = select.choose("POST", opened.path, "", False).dialect
     assert site.watch.opened(opened, dialect) is None
     await site.endpoint.close()
+
+
+async def test_half_an_emoji_is_embedded_like_any_text(frames: Any, engine: RunningSimulator) -> None:
+    """Clients that cut texts by UTF-16 send such; and those that are sent with it are, too."""
+    site = Site(frames, engine.url)
+    site.number += 1
+    site.request("how do I bake \ud83d")
+    await site.send(BATCH - 1)
+    await site.endpoint.close()
+    assert site.store.counter(m.DRIFT_EMBEDDINGS, ("ok",)).value == BATCH
+    assert site.faults == []
 
 
 async def test_a_vote_of_an_engine_of_before_is_not_counted_late(frames: Any, engine: RunningSimulator) -> None:

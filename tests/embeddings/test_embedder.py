@@ -182,6 +182,28 @@ async def test_a_vector_without_a_direction_is_none(endpoint: Endpoint) -> None:
     assert (site.count("not_a_number"), site.count("ok")) == (2, 1)
 
 
+async def test_a_fault_of_ours_costs_one_call(endpoint: Endpoint) -> None:
+    """What cannot be sent (half an emoji) or read: counted, its votes go without; it does not end the embedder."""
+    site = Site(endpoint)
+    running = asyncio.create_task(site.embedder.run())
+    tickets = site.take("fine", "\ud83d")
+    async with asyncio.timeout(5):
+        while not running.done() and any(ticket.is_open for ticket in tickets):
+            await asyncio.sleep(0.01)
+    assert not running.done()
+    assert not any(ticket.is_open or ticket.text or ticket.sketch for ticket in tickets)
+    assert (site.faults, site.count("fault"), endpoint.asked) == (["embeddings"], 2, [])
+    site.now_s += MAX_PAUSE_S
+    (after,) = site.take("fine")
+    async with asyncio.timeout(5):
+        while after.is_open:
+            await asyncio.sleep(0.01)
+    assert after.sketch is not None
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
 async def test_what_is_personal_is_taken_out_first(endpoint: Endpoint) -> None:
     """What cannot be looked at is not sent; if nobody can look, nothing is."""
     site = Site(endpoint, lambda texts: [text.replace("Ann", "person") if "x" not in text else "" for text in texts])

@@ -161,7 +161,10 @@ class DriftWatch:
             return None
 
         prompt = last_said(dialect.prompt(opened.body))
-        ticket = None if self._embedder is None or not prompt else self._embedder.take(prompt[:MAX_CHARS])
+        ticket = None
+        if self._embedder is not None and prompt:
+            # Half an emoji, which JSON can have, is nothing that can be sent.
+            ticket = self._embedder.take(prompt[:MAX_CHARS].encode("utf-8", "replace").decode())
 
         def over(record: RequestRecord, heard: Heard) -> None:
             if record.outcome not in JUDGED:

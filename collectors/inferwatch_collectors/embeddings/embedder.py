@@ -167,19 +167,22 @@ class Embedder:
         if not batch:
             return
         try:
-            batch = await self._redacted(batch)
-            if not batch:
-                return
-            found = await self._endpoint.embed([ticket.text for ticket in batch])
+            await self._embed(batch)
         except EmbeddingError as error:
             self._failed(error.reason, batch)
-            return
         except asyncio.CancelledError:
-            for ticket in batch:
-                self._settle(ticket, None, "")
+            self._settle_open(batch, "")
             raise
-        self._answered()
-        await self._take_up(batch, found)
+        except Exception as error:  # noqa: BLE001 - the same fence: the next ones are sent
+            self._fence.caught(STAGE, time.monotonic_ns(), error)
+            self._failed("fault", batch)
+
+    async def _embed(self, batch: list[Ticket]) -> None:
+        batch = await self._redacted(batch)
+        if batch:
+            found = await self._endpoint.embed([ticket.text for ticket in batch])
+            self._answered()
+            await self._take_up(batch, found)
 
     async def _redacted(self, batch: list[Ticket]) -> list[Ticket]:
         if self._redact is None:
@@ -201,18 +204,13 @@ class Embedder:
 
     async def _take_up(self, batch: list[Ticket], found: Embedded) -> None:
         source = self._sketcher.source(found.model, len(found.vectors[0]))
-        try:
-            for ticket, vector in zip(batch, found.vectors, strict=True):
-                numbers = self._sketcher.numbers(vector)
-                if numbers is None:
-                    self._settle(ticket, None, "not_a_number")
-                else:
-                    self._settle(ticket, Sketch(source, numbers), "ok")
-                await asyncio.sleep(0)  # with its vote a millisecond or two: others have their turn between
-        finally:
-            for ticket in batch:
-                if ticket.is_open:
-                    self._settle(ticket, None, "")
+        for ticket, vector in zip(batch, found.vectors, strict=True):
+            numbers = self._sketcher.numbers(vector)
+            if numbers is None:
+                self._settle(ticket, None, "not_a_number")
+            else:
+                self._settle(ticket, Sketch(source, numbers), "ok")
+            await asyncio.sleep(0)  # with its vote a millisecond or two: others have their turn between
 
     def _settle(self, ticket: Ticket, sketch: Sketch | None, result: str) -> None:
         if result:
@@ -220,11 +218,15 @@ class Embedder:
         # The vote that waited for it is behind this fence.
         self._fence.run(STAGE, time.monotonic_ns(), ticket.settle, sketch)
 
+    def _settle_open(self, batch: list[Ticket], result: str) -> None:
+        for ticket in batch:
+            if ticket.is_open:
+                self._settle(ticket, None, result)
+
     def _failed(self, reason: str, batch: list[Ticket]) -> None:
         self._failures = min(self._failures + 1, MAX_DOUBLINGS)
         self._paused_s = self._clock() + min(MAX_PAUSE_S, 2.0**self._failures)
-        for ticket in batch:
-            self._settle(ticket, None, reason)
+        self._settle_open(batch, reason)
         self._give_up("paused")
         if self._failures >= TRIES and self.off != reason:
             self.off = reason

@@ -74,7 +74,7 @@ DRIFT_EMBEDDINGS: Final = Metric(
     measured="ok; not sent: capped (drift.embeddings.per_minute), dropped (too many wait, or for too long), paused "
     "(the endpoint failed a while ago), redact (personal data could not be looked for), no_port, token (it cannot be "
     "read); sent in vain: refused (401, 403, 429), unserved (404), down (502, 503, 504), status (any other), "
-    "connect, timeout, too_large, malformed, not_a_number. All but ok vote without an embedding.",
+    "connect, timeout, too_large, malformed, not_a_number; fault (of ours). All but ok vote without an embedding.",
 )
 DRIFT_EMBEDDINGS_OFF: Final = Metric(
     name="inferwatch_drift_embeddings_off",
