@@ -190,7 +190,6 @@ def _named(by: str, what: str = "") -> str:
 
 # --- Grafana's own form ---
 
-_SOURCE: Final = models.DataSourceRef(type_val="prometheus", uid="$datasource")
 _LABEL_METRICS: Final = {
     "job": "label_values(inferwatch_build_info, job)",
     "instance": 'label_values(inferwatch_build_info{job=~"$job"}, instance)',
