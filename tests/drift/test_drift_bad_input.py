@@ -135,6 +135,31 @@ def test_requests_whose_bodies_are_not_seen_are_not_judged_and_say_so(site: Site
     assert m.DRIFT_DETECTED.name not in shown
 
 
+def test_a_night_without_requests_is_not_silence(site: Site, request_of: Make) -> None:
+    """14 hours: the readings stay, also if the last request of the evening and the first of the morning do not vote. Of
+    who asks every other hour and never votes nothing is judged in the end, until there is a vote."""
+
+    def ask(later_s: float) -> dict[str, float]:
+        site.now_s += later_s
+        site.watch.tick(site.now_s, MONDAY_S + site.now_s)
+        found = site.shown()
+        site.watch.record(request_of())  # its body was not seen
+        return found
+
+    site.usual(100)
+    known = ask(1.0)
+    assert known[m.DRIFT_DETECTED.name] == 0
+    assert ask(14 * 3_600.0) == known
+    assert site.shown() == known
+    for _ in range(11):
+        site.now_s += 2 * 3_600
+        site.watch.tick(site.now_s, MONDAY_S + site.now_s)
+        site.watch.record(request_of())
+    assert m.DRIFT_DETECTED.name not in site.shown()
+    site.usual(1)
+    assert site.shown()[m.DRIFT_DETECTED.name] == 0
+
+
 ODD: Final[dict[str, tuple[str, str, dict[str, object]]]] = {
     "nothing": ("", "", {"prompt_tokens": 0, "completion_tokens": 0}),
     "nothing-known": (

@@ -27,6 +27,8 @@ VERSION: Final = 1
 
 # Trigrams and pace are learnt from so many, before anything is counted.
 WORD_VOTES: Final = 512
+# A pause between two requests that is longer is for nobody to be heard in: a night must not pass for silence.
+PAUSE_S: Final = 3_600.0
 # A feature with fewer values than this is off: its prices would be so careful that nothing could be found.
 MIN_VALUES: Final = 1_000
 
@@ -81,6 +83,7 @@ class Followed(Judging):
         self.tenant = tenant
         self.seen_s = 0.0  # when it last voted; CLOCK_MONOTONIC
         self.asked_s = 0.0  # when there was last a request of it, whether it voted or not
+        self.unheard_s = 0.0  # for how long requests have come of which none voted; of a pause PAUSE_S at most
         self.next_s = 0.0  # when it may vote again
         self.engine_model = ""
         self.made: Made | None = None  # of what all of this is; None: the engine was never asked
@@ -99,6 +102,16 @@ class Followed(Judging):
         text = any(feature.text for feature in self.of)
         self._words = {each: Words() for each in (Direction.PROMPT, Direction.ANSWER)} if text else {}
         self.meaning = Meaning(self._of_meaning, wall_s) if self._of_meaning else None
+
+    def asked(self, now_s: float) -> None:
+        """There is a request, which may vote or not."""
+        self.unheard_s += min(PAUSE_S, now_s - self.asked_s)
+        self.asked_s = now_s
+
+    def voted(self, now_s: float) -> None:
+        """One of them votes."""
+        self.seen_s = now_s
+        self.unheard_s = 0.0
 
     @property
     def weeks(self) -> float:
@@ -170,6 +183,7 @@ class Followed(Judging):
         self.made = now if self.made is None else self.made.with_(now)
         self.number = max(self.number, before.number)
         self.seen_s, self.asked_s, self.next_s = before.seen_s, before.asked_s, before.next_s
+        self.unheard_s = before.unheard_s
         return self
 
     def effects(self) -> list[Effect]:

@@ -51,8 +51,8 @@ from inferwatch_collectors.wall_time import HOUR_S, hour_of_week
 _log: Final = logging.getLogger(__name__)
 
 HIDE_BEFORE_S: Final = 60.0
-# Of whom requests come and nobody has voted for so long, nothing is judged: all are of one session, or none has a body.
-SILENT_S: Final = DAY_S / 2
+# Of whom requests came for so long and nobody voted, nothing is judged: all are of one session, or none has a body.
+UNHEARD_S: Final = DAY_S / 2
 # A command is to be heard within a minute, a reference pins itself then as well.
 LOOK_S: Final = 30.0
 # Between two ticks no time passes here.
@@ -145,7 +145,7 @@ class DriftWatch:
         if self._book is not None:
             known = self.streams.known((record.model, record.tenant))
             if known is not None:
-                known.asked_s = self._now_s
+                known.asked(self._now_s)
             return
         followed = self._due(record.model, record.tenant, record.operation, record.session or record.user)
         if followed is not None:
@@ -184,7 +184,7 @@ class DriftWatch:
         said = self._holding.said
         followed = self.streams.of((model, tenant), operation, now_s=self._now_s, wall_s=self._wall_s, said=said)
         if followed is not None:
-            followed.asked_s = self._now_s
+            followed.asked(self._now_s)
             if followed.watched is None:
                 followed.makeup.requests += 1
         first = self._sessions.first(tenant, session, self._now_s) if session else True
@@ -199,7 +199,7 @@ class DriftWatch:
     ) -> None:
         if followed not in self.streams:
             return  # it was another engine's, or made room
-        followed.seen_s = self._now_s
+        followed.voted(self._now_s)
         if self._holding.is_late(record, self._now_s):
             return
         vote = Vote(followed, record, heard, load, self._now_s, self._hour, sketch)
@@ -412,7 +412,7 @@ class DriftWatch:
             self._embedder.refresh()
         shown = {(each.model, each.tenant): each for each in self.streams if self._is_shown(each)}
         stuck = self._holding.is_stuck(self._now_s)
-        off = {key for key, each in shown.items() if stuck or self._now_s - each.seen_s > SILENT_S}
+        off = {key for key, each in shown.items() if stuck or each.unheard_s > UNHEARD_S}
         self._gauges.show(shown, self.streams.parts, off=off)
 
     def _is_shown(self, each: Followed) -> bool:
