@@ -17,11 +17,12 @@ from inferwatch_collectors.dialects import base as dialects
 from inferwatch_collectors.dialects import select
 from inferwatch_collectors.drift.features import Direction, embedding_features
 from inferwatch_collectors.drift.following import WORD_VOTES
+from inferwatch_collectors.drift.meaning import OTHERS
 from inferwatch_collectors.drift.watch import DriftWatch
 from inferwatch_collectors.drift.words import as_text
 from inferwatch_collectors.embeddings.asking import Endpoint
 from inferwatch_collectors.embeddings.embedder import BATCH, Embedder
-from inferwatch_collectors.embeddings.sketch import Sketcher
+from inferwatch_collectors.embeddings.sketch import BUCKETS, Sketch, Sketcher
 from inferwatch_collectors.engine.said import Said
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_simulator.config import SimulatorConfig
@@ -125,6 +126,14 @@ async def test_prompts_about_something_else_are_found(frames: Any, engine: Runni
     assert b"prompt_embedding_likeness" in kept
     words = {word.encode() for subject in SUBJECTS.values() for word in subject.split() if len(word) > 5}
     assert not any(word in kept for word in words)
+
+    (followed,) = site.watch.streams
+    assert followed.meaning is not None
+    for _ in range(OTHERS):  # another embedding model: what is shown of the one before is no effect any more
+        followed.meaning.vote(Sketch("other", (0.1,) * BUCKETS), 0.0, 0, MONDAY_S)
+    for metric in (m.DRIFT_PSI, m.DRIFT_WASSERSTEIN):
+        assert site.gauge(metric, *KEY, "prompt_embedding_likeness") is None
+        assert site.gauge(metric, *KEY, "prompt_tokens") is not None
 
     store = MetricStore()
     store.restore(rows)

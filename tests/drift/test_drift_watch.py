@@ -189,12 +189,16 @@ def test_who_asks_and_never_votes_is_not_judged_and_says_so(request_of: Make) ->
     site = Site(request_of)
     site.send(2_500)
     site.send(100, step_s=36)
+    of_features = (m.DRIFT_PSI, m.DRIFT_WASSERSTEIN)
     assert site.gauge(m.DRIFT_JUDGING, *KEY) == 1
+    assert all(site.gauge(metric, *KEY, "completion_tokens") is not None for metric in of_features)
     site.send(200, step_s=600, session="the only one")  # a day and more
     assert site.gauge(m.DRIFT_JUDGING, *KEY) == 0
     assert site.gauge(m.DRIFT_EVIDENCE, *KEY, "answer") is None
+    assert all(site.gauge(metric, *KEY, "completion_tokens") is None for metric in of_features)
     site.send(1)
     assert site.gauge(m.DRIFT_JUDGING, *KEY) == 1
+    assert all(site.gauge(metric, *KEY, "completion_tokens") is not None for metric in of_features)
     site.send(1, tenant="third", step_s=90_000)  # nobody asks: nothing is to be judged
     assert site.gauge(m.DRIFT_JUDGING, *KEY) is None
 

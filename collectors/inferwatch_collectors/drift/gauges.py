@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from typing import Final
+from typing import Final, NamedTuple
 
 from inferwatch_collectors import metrics as m
-from inferwatch_collectors.drift.features import Direction
 from inferwatch_collectors.drift.following import Followed
 from inferwatch_collectors.drift.memory import Key
 from inferwatch_collectors.metric_store import MetricStore
@@ -21,21 +20,30 @@ _ALL: Final = (
 )
 
 
+class _Shown(NamedTuple):
+    """As what one was shown."""
+
+    of: tuple[object, ...]  # by which references it is judged, if it is
+    votes: int
+    parts: int
+
+
 class Gauges:
     """Of all streams."""
 
     def __init__(self, store: MetricStore) -> None:
         self._store = store
-        self._shown: dict[Key, tuple[object, ...]] = {}  # as what each was last shown
+        self._shown: dict[Key, _Shown] = {}  # as what each was last shown
 
     def show(self, streams: Mapping[Key, Followed], parts: int, *, off: AbstractSet[Key]) -> None:
         """Show these, and nobody else any more. `parts`: what evidence is divided by; `off`: those not judged at
         present."""
         now = {key: _as_it_is(each, parts, off=key in off) for key, each in streams.items()}
+        # Effects against another reference, or one that is not judged by any more, would be overwritten by nothing.
+        self.hide({key for key, was in self._shown.items() if key not in now or was.of != now[key].of})
         for key, each in streams.items():
             if self._shown.get(key) != now[key]:  # fifty effects for nothing, if nobody has voted since
                 self._show(key, each, parts, judging=each.watched is not None and key not in off)
-        self.hide(self._shown.keys() - now.keys())
         self._shown = now
 
     def hide(self, keys: AbstractSet[Key]) -> None:
@@ -53,11 +61,7 @@ class Gauges:
         gauge = self._store.gauge
         gauge(m.DRIFT_REFERENCE_VOTES, key).set(each.votes)
         gauge(m.DRIFT_JUDGING, key).set(int(judging))
-        if each.watched is None or not judging:
-            for direction in Direction:
-                gauge(m.DRIFT_EVIDENCE, (*key, direction.value)).set(None)
-            gauge(m.DRIFT_DETECTED, key).set(None)
-            gauge(m.DRIFT_FEATURES_OFF, key).set(None)
+        if not judging:
             return
         for direction, weeks in each.weeks_by_direction().items():
             gauge(m.DRIFT_EVIDENCE, (*key, direction.value)).set(weeks / parts)
@@ -68,8 +72,8 @@ class Gauges:
             gauge(m.DRIFT_WASSERSTEIN, (*key, effect.feature.name)).set(effect.wasserstein)
 
 
-def _as_it_is(each: Followed, parts: int, *, off: bool) -> tuple[object, ...]:
+def _as_it_is(each: Followed, parts: int, *, off: bool) -> _Shown:
     """Return what is another thing whenever something else is to be shown: evidence and effects wait for votes."""
     votes = each.votes if each.watched is None else each.watched.votes
     meaning = None if each.meaning is None else (each.meaning.watched is None, each.meaning.number)
-    return (each.watched is None, each.number, votes, parts, off, meaning)
+    return _Shown((each.watched is None, each.number, off, meaning), votes, parts)
