@@ -30,8 +30,10 @@ MAX_BYTES: Final = 256 * 1024
 # An engine with more adapters than this is asked for its first ones.
 MAX_MODELS: Final = 100
 
-# It is still starting (and 5xx), has too much to do, or somebody in front of it does not let us through.
-_NO_ANSWERS: Final = frozenset({401, 403, 408, 425, 429})
+# It is still starting, or has too much to do (as 5xx): what it tells is to be seen another time.
+_NO_ANSWERS: Final = frozenset({408, 425, 429})
+# It, or who is in front of it, does not let us through. One that never did tells nothing; one that did is no other.
+_REFUSALS: Final = frozenset({401, 403})
 
 
 class Served(msgspec.Struct, frozen=True):
@@ -162,7 +164,7 @@ class EngineSaid:
         """Return the version, "" if the engine tells none; None: it does not answer, or not to us any more."""
         for path in (self._version_path, *(each for each in VERSION_PATHS if each != self._version_path)):
             status, body = await self._scraper.page(path)
-            if status >= 500 or (status in _NO_ANSWERS and self.said.version):
+            if status >= 500 or status in _NO_ANSWERS or (status in _REFUSALS and self.said.version):
                 return None
             if status == 200 and (version := version_of(body)):
                 self._version_path = path
