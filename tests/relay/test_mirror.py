@@ -17,7 +17,6 @@ from inferwatch.relay import mirror as mirror_module
 from inferwatch.relay.masking import masked_batch
 from inferwatch.relay.mirror import RESEND_BATCH, Mirror
 from inferwatch.relay.observer import Observer, Subject
-from inferwatch.relay.spool import Copy
 from inferwatch.relay.usage_request import Facts
 from inferwatch.settings.traffic import Tap
 
@@ -333,11 +332,11 @@ async def test_acknowledgement_of_what_was_told_is_none_of_what_was_not(
 ) -> None:
     """A collector that wakes up books what it has read; what ended meanwhile it has not been told."""
     mirror = await hung(make, collector)
-    told = [seq for seq, _, _ in mirror._unacked if isinstance(seq, int)]
+    told = [seq for seq, *_ in mirror._unacked]
     last = finish(request(mirror))
     mirror.flush()
     mirror.data_received(tap.encode(tap.Ack(max(told))))
-    assert [observer.request_id for _, observer, _ in mirror._unacked] == [last]
+    assert [observer.request_id for _, _, observer, _ in mirror._unacked] == [last]
     await mirror.close(0.0)
     assert [frame.request_id for batch in spooled(state_dir) for frame in batch.opens] == [last]
 
@@ -387,7 +386,7 @@ async def test_without_a_collector_what_is_finished_is_on_disk_at_once(make: Mak
     ids = [finish(request(mirror)) for _ in range(3)]
     mirror.flush()
     await until(lambda: [frame.request_id for batch in spooled(state_dir, "spool") for frame in batch.opens] == ids)
-    assert [frame.id for _, _, frame in mirror._unacked] == [1, 2, 3]
+    assert [frame.id for *_, frame in mirror._unacked] == [1, 2, 3]
     assert (mirror.spooled, mirror.lost) == (0, 0)
     await mirror.close(0.0)
 
@@ -413,7 +412,7 @@ async def test_a_copy_that_could_not_be_made_is_lost_with_the_memory(
     mirror.flush()
     if known:
         may_fail.set()
-        await until(lambda: isinstance(copy := mirror._unacked[0][0], Copy) and copy.failed)
+        await until(lambda: (copy := mirror._unacked[0][1]) is not None and copy.failed)
     assert mirror.lost == 0
     for _ in range(5):
         finish(request(mirror))
@@ -504,9 +503,46 @@ async def test_what_was_to_be_told_again_is_kept_when_that_ends(make: Make, stat
     assert len(mirror._untold) == 1000 - RESEND_BATCH
     if end == "lost":
         mirror.connection_lost(None)
-        assert {observer.request_id for _, observer, _ in mirror._unacked} == set(ids)
+        assert {observer.request_id for _, _, observer, _ in mirror._unacked} == set(ids)
     await mirror.close(0.0)
     assert {frame.request_id for batch in spooled(state_dir) for frame in batch.opens} == set(ids)
+    assert mirror.lost == 0
+
+
+async def test_a_collector_that_comes_and_goes_leaves_one_copy_of_each(make: Make, state_dir: Path) -> None:
+    """The file waits for an acknowledgement: what is told again, and again in vain, must not fill it."""
+    mirror = await make(run=False)
+    ids = [finish(request(mirror)) for _ in range(3)]
+    mirror.flush()
+    for _ in range(50):
+        mirror.connection_made(Silent())
+        ids.append(finish(request(mirror)))
+        mirror.flush()
+        mirror.connection_lost(None)
+    await mirror.close(0.0)
+    assert [frame.request_id for batch in spooled(state_dir) for frame in batch.opens] == ids
+
+
+async def test_a_copy_that_failed_is_made_again_when_the_connection_breaks(
+    make: Make, state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request is in no file: there is nothing to be spared."""
+    faults = iter([ValueError])
+
+    def mask(requests: Iterable[tuple[tap.Open, tap.Close]]) -> tap.Batch:
+        for fault in faults:
+            raise fault
+        return masked_batch(requests)
+
+    monkeypatch.setattr(mirror_module, "masked_batch", mask)
+    mirror = await make(run=False)
+    ids = [finish(request(mirror)) for _ in range(3)]
+    mirror.flush()
+    await until(lambda: (copy := mirror._unacked[0][1]) is not None and copy.failed)
+    mirror.connection_made(Silent())
+    mirror.connection_lost(None)
+    await mirror.close(0.0)
+    assert [frame.request_id for batch in spooled(state_dir) for frame in batch.opens] == ids
     assert mirror.lost == 0
 
 

@@ -60,8 +60,8 @@ _UNSAID: Final = (UnicodeEncodeError, OverflowError)
 # In place of the number of the batch that told of a request: no acknowledgement reaches it.
 UNSENT: Final = sys.maxsize
 
-# The batch that told of it, or its copy in the spool file while there is nobody to tell.
-_Entry = tuple[int | Copy, Observer, tap.Close]
+# The batch that told of it last, and its copy in the spool file, made while there was nobody to tell.
+_Entry = tuple[int, Copy | None, Observer, tap.Close]
 
 
 class Mirror(asyncio.Protocol):
@@ -187,7 +187,7 @@ class Mirror(asyncio.Protocol):
             return
         seq = next(self._seq)
         for observer, frame in zip(self._closed_observers, self._closes, strict=True):
-            self._unacked.append((seq, observer, frame))
+            self._unacked.append((seq, None, observer, frame))
         transport.write(self._encoded(tap.Batch(seq, self._opens, self._heads, self._reads, self._closes, stats)))
         self._start_afresh()
         if len(self._unacked) > self._settings.max_pending_closes:
@@ -204,7 +204,8 @@ class Mirror(asyncio.Protocol):
 
     def _keep_without_collector(self) -> None:
         """Opens and heads are made again from the observers that are still open; reads are lost and counted already."""
-        fresh: list[_Entry] = [(UNSENT, *entry) for entry in zip(self._closed_observers, self._closes, strict=True)]
+        finished = zip(self._closed_observers, self._closes, strict=True)
+        fresh: list[_Entry] = [(UNSENT, None, observer, frame) for observer, frame in finished]
         self._unacked.extend(fresh if self._transport is not None else self._copied(fresh))
         for read in self._reads:
             if (still_open := self._open.get(read[0])) is not None:
@@ -218,10 +219,10 @@ class Mirror(asyncio.Protocol):
     def _spool_oldest(self) -> None:
         count = min(max(len(self._unacked) - self._settings.max_pending_closes, SPOOL_BATCH), len(self._unacked))
         entries = [self._unacked.popleft() for _ in range(count)]
-        fresh = [entry for entry in entries if not isinstance(entry[0], Copy)]
+        fresh = [entry for entry in entries if entry[1] is None]
         refused = 0 if not fresh or self._write_down(fresh) else len(fresh)
-        for copy, _, _ in entries:
-            if isinstance(copy, Copy):
+        for _, copy, _, _ in entries:
+            if copy is not None:
                 copy.only_here += 1
                 refused += copy.failed
         self.spooled += count - refused
@@ -230,17 +231,21 @@ class Mirror(asyncio.Protocol):
             log.error("spool_full lost_requests=%d", self.lost)
 
     def _copied(self, entries: list[_Entry]) -> list[_Entry]:
-        """Write finished requests down that stay in memory as well. Those that the disk takes come back marked."""
-        kept: list[_Entry] = []
-        for start in range(0, len(entries), SPOOL_BATCH):
-            part, copy = entries[start : start + SPOOL_BATCH], Copy()
-            taken = self._write_down(part, copy)
-            kept += [(copy, observer, frame) for _, observer, frame in part] if taken else part
+        """Write finished requests down that stay in memory as well: those that have no copy in the file yet.
+
+        Those that the disk takes come back marked.
+        """
+        kept = [entry for entry in entries if _has_copy(entry)]
+        fresh = [entry for entry in entries if not _has_copy(entry)]
+        for start in range(0, len(fresh), SPOOL_BATCH):
+            part, made = fresh[start : start + SPOOL_BATCH], Copy()
+            copy = made if self._write_down(part, made) else None
+            kept += [(seq, copy, observer, frame) for seq, _, observer, frame in part]
         return kept
 
     def _write_down(self, entries: list[_Entry], copy: Copy | None = None) -> bool:
         """Have them written to the spool, without what was said; False if it is full. A `copy`: they stay in memory."""
-        size = sum(SPOOLED_BYTES + len(frame.tail) + len(frame.usages) * USAGE_BYTES for _, _, frame in entries)
+        size = sum(SPOOLED_BYTES + len(frame.tail) + len(frame.usages) * USAGE_BYTES for *_, frame in entries)
         return self._spool.put(lambda: _encoded(masked_batch(_told(entries)))[0], size, len(entries), copy)
 
     # the connection
@@ -288,7 +293,7 @@ class Mirror(asyncio.Protocol):
         self._resent_seq = next(self._seq)
         part = [self._untold.popleft() for _ in range(min(RESEND_BATCH, len(self._untold)))]
         self._write(_resent(self._resent_seq, part))
-        self._unacked.extend((self._resent_seq, observer, frame) for _, observer, frame in part)
+        self._unacked.extend((self._resent_seq, copy, observer, frame) for _, copy, observer, frame in part)
         if self._untold:
             asyncio.get_running_loop().call_soon(self._resend_more)
 
@@ -308,7 +313,7 @@ class Mirror(asyncio.Protocol):
         for message in self._reader.feed(data):
             if isinstance(message, tap.Ack):
                 unacked = self._unacked
-                while unacked and isinstance(seq := unacked[0][0], int) and seq <= message.seq:
+                while unacked and unacked[0][0] <= message.seq:
                     unacked.popleft()
                 waited, self._acked_seq = self._acked_seq < self._resent_seq, message.seq
                 if waited:
@@ -321,10 +326,8 @@ class Mirror(asyncio.Protocol):
         self._transport = None
         for observer in self._open.values():
             observer.gap_marked = False
-        kept = [*self._untold, *self._unacked]
+        self._unacked = deque(self._copied([*self._untold, *self._unacked]))
         self._untold.clear()
-        self._unacked = deque(entry for entry in kept if isinstance(entry[0], Copy))
-        self._unacked.extend(self._copied([entry for entry in kept if not isinstance(entry[0], Copy)]))
         self._lost_connection.set()
 
     # the end
@@ -390,9 +393,14 @@ def _bare(frame: tap.Open) -> tap.Open:
     return msgspec.structs.replace(frame, path="", model="", headers={}, body=b"", max_tokens=0)
 
 
+def _has_copy(entry: _Entry) -> bool:
+    """Whether the spool file has it, or will."""
+    return entry[1] is not None and not entry[1].failed
+
+
 def _told(entries: Iterable[_Entry]) -> Iterator[tuple[tap.Open, tap.Close]]:
     """Yield the frames that tell again of finished requests, of which nothing changes any more."""
-    return ((observer.open_frame(resumed=True), frame) for _, observer, frame in entries)
+    return ((observer.open_frame(resumed=True), frame) for _, _, observer, frame in entries)
 
 
 def _resent(seq: int, entries: Sequence[_Entry]) -> tap.Batch:
