@@ -22,6 +22,7 @@ from inferwatch_collectors.drift.watch import DriftWatch
 from inferwatch_collectors.drift.words import as_text
 from inferwatch_collectors.embeddings.asking import Endpoint
 from inferwatch_collectors.embeddings.embedder import BATCH, Embedder
+from inferwatch_collectors.embeddings.redacting import LOOKED_AT_CHARS, MAX_CHARS
 from inferwatch_collectors.embeddings.sketch import BUCKETS, Sketch, Sketcher
 from inferwatch_collectors.engine.said import Said
 from inferwatch_collectors.metric_store import MetricStore
@@ -185,6 +186,19 @@ async def test_half_an_emoji_is_embedded_like_any_text(frames: Any, engine: Runn
     await site.endpoint.close()
     assert site.store.counter(m.DRIFT_EMBEDDINGS, ("ok",)).value == BATCH
     assert site.faults == []
+
+
+async def test_more_of_a_prompt_is_looked_at_than_is_sent(frames: Any, engine: RunningSimulator) -> None:
+    """Half an address at the cut would not be known for one."""
+    site = Site(frames, engine.url)
+    looked_at: list[str] = []
+    site.embedder._redact = lambda texts: looked_at.extend(texts) or ["x"] * len(texts)
+    site.request("x" * (MAX_CHARS - 5) + " ann@example.com" + "y" * 9_000)
+    await site.embedder.send()
+    await site.endpoint.close()
+    (text,) = looked_at
+    assert " ann@example.comy" in text
+    assert len(text) == LOOKED_AT_CHARS
 
 
 async def test_a_vote_of_an_engine_of_before_is_not_counted_late(frames: Any, engine: RunningSimulator) -> None:

@@ -11,6 +11,7 @@ from inferwatch.settings.embeddings import Embeddings
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.embeddings.asking import Endpoint as Asker
 from inferwatch_collectors.embeddings.embedder import BATCH, MAX_PAUSE_S, MAX_WAITING, TRIES, Embedder, Ticket
+from inferwatch_collectors.embeddings.redacting import LOOKED_AT_CHARS, MAX_CHARS
 from inferwatch_collectors.embeddings.sketch import Sketcher
 from inferwatch_collectors.metric_store import MetricStore
 
@@ -220,6 +221,15 @@ async def test_what_is_personal_is_taken_out_first(endpoint: Endpoint) -> None:
         await site.embedder.send()
         assert endpoint.texts == ["I am person"]
         assert site.count("redact") == 1
+
+
+async def test_no_more_than_the_bound_is_sent(endpoint: Endpoint) -> None:
+    """More is taken only to be looked at."""
+    site = Site(endpoint)
+    site.take("x" * LOOKED_AT_CHARS)
+    await site.embedder.send()
+    await site.asker.close()
+    assert endpoint.texts == ["x" * MAX_CHARS]
 
 
 async def test_it_runs_until_it_is_told_to_stop(endpoint: Endpoint) -> None:

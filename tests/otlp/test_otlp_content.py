@@ -17,8 +17,8 @@ from inferwatch_collectors.dialects.base import ANSWER, REASONING, TOOL_CALL
 from inferwatch_collectors.dialects.content import Piece, Source
 from inferwatch_collectors.dialects.select import choose
 from inferwatch_collectors.otlp.content import Content, Said
-from inferwatch_collectors.otlp.keeping import MARGIN_CHARS, Keeper
-from inferwatch_collectors.privacy.base import ScanTimeoutError
+from inferwatch_collectors.otlp.keeping import Keeper
+from inferwatch_collectors.privacy.base import MARGIN_CHARS, ScanTimeoutError
 from inferwatch_collectors.privacy.entities import chosen
 from inferwatch_collectors.privacy.keys import Keys
 from inferwatch_collectors.privacy.names import NamesScanner

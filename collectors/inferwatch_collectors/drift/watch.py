@@ -37,11 +37,11 @@ from inferwatch_collectors.drift.memory import Key, Memory
 from inferwatch_collectors.drift.reference import Terms
 from inferwatch_collectors.drift.roster import Roster
 from inferwatch_collectors.drift.signals import JUDGED
-from inferwatch_collectors.drift.text import MAX_CHARS
 from inferwatch_collectors.drift.trigrams import Codebook
 from inferwatch_collectors.drift.votes import Sessions
 from inferwatch_collectors.drift.words import Report, made_of, stream_of, told
 from inferwatch_collectors.embeddings.embedder import Embedder
+from inferwatch_collectors.embeddings.redacting import LOOKED_AT_CHARS
 from inferwatch_collectors.embeddings.sketch import Sketch
 from inferwatch_collectors.engine.said import Said
 from inferwatch_collectors.ledger.vote import Thumb
@@ -164,7 +164,7 @@ class DriftWatch:
         ticket = None
         if self._embedder is not None and prompt:
             # Half an emoji, which JSON can have, is nothing that can be sent.
-            ticket = self._embedder.take(prompt[:MAX_CHARS].encode("utf-8", "replace").decode())
+            ticket = self._embedder.take(prompt[:LOOKED_AT_CHARS].encode("utf-8", "replace").decode())
 
         def over(record: RequestRecord, heard: Heard) -> None:
             if record.outcome not in JUDGED:

@@ -18,6 +18,7 @@ from typing import Final, Protocol
 from inferwatch.settings.embeddings import Embeddings
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.embeddings.asking import Embedded, EmbeddingError
+from inferwatch_collectors.embeddings.redacting import MAX_CHARS, STAGE
 from inferwatch_collectors.embeddings.sketch import Sketch, Sketcher
 from inferwatch_collectors.fence import Fence
 from inferwatch_collectors.metric_store import MetricStore
@@ -26,7 +27,7 @@ _log: Final = logging.getLogger(__name__)
 
 # Texts in one call: more of them would keep the engine from others for longer.
 BATCH: Final = 8
-# Prompts that wait, 2 kB each.
+# Prompts that wait, 3 kB each.
 MAX_WAITING: Final = 64
 # Who comes at the same time goes together.
 LINGER_S: Final = 0.1
@@ -35,8 +36,6 @@ MAX_PAUSE_S: Final = 300.0
 MAX_DOUBLINGS: Final = 16
 # So many failures in a row, and it is more than a hiccup.
 TRIES: Final = 3
-
-STAGE: Final = "embeddings"
 
 
 class Embeds(Protocol):
@@ -95,8 +94,8 @@ class Embedder:
         clock: Callable[[], float] = time.monotonic,
         dice: Callable[[], float] = random.random,
     ) -> None:
-        """`redact` takes personal data out of texts, in a thread; see `redacting`. `fault` takes the stage of a
-        fault.
+        """`redact` takes personal data out of texts and cuts them, in a thread; see `redacting`. `fault` takes the
+        stage of a fault.
         """
         self._settings = settings
         self._store = store
@@ -120,7 +119,7 @@ class Embedder:
         return self._settings.numbers
 
     def take(self, text: str) -> Ticket | None:
-        """Take a prompt, not empty, if it is one of those that are to be embedded."""
+        """Take a prompt, not empty and up to LOOKED_AT_CHARS of it, if it is one of those that are to be embedded."""
         if self._settings.share < 1 and self._dice() >= self._settings.share:
             return None
         now_s = self._clock()
@@ -138,7 +137,7 @@ class Embedder:
             return None
         # A second's worth may come at once.
         self._next_s = max(self._next_s, now_s - 1.0) + self._interval_s
-        ticket = Ticket(text, now_s)
+        ticket = Ticket(text[:MAX_CHARS] if self._redact is None else text, now_s)
         self._waiting.append(ticket)
         self._some.set()
         return ticket

@@ -14,14 +14,10 @@ from inferwatch_collectors.dialects.base import REASONING, TOOL_CALL
 from inferwatch_collectors.dialects.content import Piece, Source
 from inferwatch_collectors.otlp.attributes import Value
 from inferwatch_collectors.otlp.content import Said
-from inferwatch_collectors.privacy.base import ScanTimeoutError
+from inferwatch_collectors.privacy.base import MARGIN_CHARS, ScanTimeoutError
 
 if TYPE_CHECKING:  # it needs the extra `privacy`, which most who export do not have
     from inferwatch_collectors.privacy.redaction import Redactor
-
-# A value that the end of a text cut in two would not be known for one: so more is looked at than is kept. The longest
-# that are looked for, tokens and URLs, have some thousand characters.
-MARGIN_CHARS: Final = 1024
 
 # Of an answer that broke off nobody has more, and it may have done so within a value, of which what is there looks like
 # nothing. What is written in groups, cards and accounts above all, is no longer than this; the rest is one word.

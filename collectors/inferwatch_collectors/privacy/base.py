@@ -9,6 +9,10 @@ from typing import Final, NamedTuple
 BEFORE_CHARS: Final = 50
 BEHIND_CHARS: Final = 30
 
+# A value that the end of a text cut in two would not be known for one: so more is looked at than is kept. The longest
+# that are looked for, tokens and URLs, have some thousand characters.
+MARGIN_CHARS: Final = 1024
+
 # Thai, Japanese, Chinese and Korean, from here on, put no blanks between words, or hang endings on to them.
 _UNSPACED: Final = "\u0e00"
 
