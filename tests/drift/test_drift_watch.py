@@ -72,6 +72,22 @@ def test_a_reference_pins_itself_and_drift_is_told(request_of: Make, caplog: pyt
     assert "m for acme: DRIFTED" in as_text(site.watch.report())
 
 
+def test_references_are_pinned_one_a_tick(request_of: Make) -> None:
+    """Each takes some tenths of a second; streams that began together are ripe together."""
+    site = Site(request_of)
+    tenants = ("acme", "second", "third")
+    for _ in range(2_500):
+        for tenant in tenants:
+            site.send(1, tenant=tenant, step_s=0.04)
+    site.now_s += 4_000
+    pinned = []
+    for _ in range(4):
+        site.now_s += 0.5
+        site.watch.tick(site.now_s, MONDAY_S + site.now_s)
+        pinned.append(sum(each.state == "judging" for each in site.watch.report().streams))
+    assert pinned == [1, 2, 3, 3]
+
+
 def test_a_restart_goes_on_where_it_was(request_of: Make) -> None:
     """The reference is written when it is pinned."""
     site = Site(request_of)

@@ -100,6 +100,7 @@ class DriftWatch:
         self._wall_s = 0.0
         self._hour = 0
         self._look_s = 0.0
+        self._to_pin: list[Followed] = []  # one a tick: many streams may have begun in the same minute
 
     @property
     def listens(self) -> bool:
@@ -306,18 +307,26 @@ class DriftWatch:
         if self._ask is not None and self._holding.wants_answer(self._now_s):
             self._ask()
         self.streams.write_one()
-        if now_s - self._look_s >= LOOK_S:
+        if now_s - self._look_s >= LOOK_S and not self._to_pin:
             self._look_s = now_s
-            for each in self.streams:
-                if self._ripe(each):
-                    self._pin(each)
-                elif each.meaning is not None and self._ripe(each.meaning):
-                    self._pin_meaning(each)
+            self._to_pin = [each for each in self.streams if self._is_ripe(each) or self._is_ripe(each.meaning)]
+        if self._to_pin:
+            self._pin_ripe(self._to_pin.pop())
 
-    def _ripe(self, each: Judging) -> bool:
+    def _pin_ripe(self, each: Followed) -> None:
+        """Pin one of those that were found ripe: some tenths of a second, in which nothing else is done."""
+        if each not in self.streams:
+            return  # it was another engine's, or made room
+        if self._is_ripe(each):
+            self._pin(each)
+        elif self._is_ripe(each.meaning):
+            self._pin_meaning(each)
+
+    def _is_ripe(self, each: Judging | None) -> bool:
         settings = self._settings
-        enough = each.lesson is not None and each.lesson.votes >= settings.reference_requests_min
-        return enough and self._wall_s - each.begun_s >= settings.reference_hours * HOUR_S
+        if each is None or each.lesson is None or each.lesson.votes < settings.reference_requests_min:
+            return False
+        return self._wall_s - each.begun_s >= settings.reference_hours * HOUR_S
 
     # --- commands
 
