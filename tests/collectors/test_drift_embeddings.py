@@ -17,7 +17,8 @@ from inferwatch_collectors.dialects import base as dialects
 from inferwatch_collectors.dialects import select
 from inferwatch_collectors.drift.features import Direction, embedding_features
 from inferwatch_collectors.drift.following import WORD_VOTES
-from inferwatch_collectors.drift.meaning import OTHERS
+from inferwatch_collectors.drift.learning import EDGE_VOTES
+from inferwatch_collectors.drift.meaning import OTHERS, SPREAD_VOTES
 from inferwatch_collectors.drift.watch import DriftWatch
 from inferwatch_collectors.drift.words import as_text
 from inferwatch_collectors.embeddings.asking import Endpoint
@@ -27,6 +28,7 @@ from inferwatch_collectors.embeddings.sketch import BUCKETS, Sketch, Sketcher
 from inferwatch_collectors.engine.said import Said
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_simulator.config import SimulatorConfig
+from inferwatch_simulator.embeddings import vector_of
 from inferwatch_simulator.server import RunningSimulator, start
 
 SECRET = b"a secret of the installation"
@@ -157,6 +159,42 @@ async def test_an_endpoint_that_is_away_takes_no_vote(frames: Any) -> None:
     assert site.watch.pin("qwen", "acme")[0]
     assert site.gauge(m.DRIFT_FEATURES_OFF, *KEY) == len(embedding_features(8)) + len(followed._watched()[0][1].off)
     assert "embeddings of prompts: a reference is being learnt, 0 so far" in as_text(site.watch.report())
+
+
+async def test_embeddings_have_a_time_and_a_number_of_their_own(frames: Any) -> None:
+    """They are made since this hour alone: their reference is not pinned with that of their stream, which had its time.
+    By command it is; and after the next command it is the second one."""
+    site = Site(frames, "http://127.0.0.1:1")
+    sketcher = Sketcher(SECRET)
+    await site.send(2_900)
+    (followed,) = site.watch.streams
+    meaning = followed.meaning
+    assert meaning is not None
+
+    def learn() -> None:
+        for _ in range(SPREAD_VOTES + EDGE_VOTES + 1_500):
+            numbers = sketcher.numbers(vector_of(prompt(site.rng, "cooking")))
+            assert numbers is not None
+            meaning.vote(Sketch("e5", numbers), 0.0, 0, MONDAY_S + site.now_s)
+
+    def told() -> str:
+        return as_text(site.watch.report())
+
+    learn()
+    await site.send(1, step_s=3_600.0 - site.now_s)
+    await site.send(1, step_s=31)
+    assert site.gauge(m.DRIFT_JUDGING, *KEY) == 1
+    assert "embeddings of prompts: a reference is being learnt, 1756 so far" in told()
+    await site.send(2, step_s=290)
+    assert "embeddings of prompts: judged by reference number 1" in told()
+
+    assert "another one" in site.watch.pin(*KEY)[1]
+    assert meaning.watched is None
+    await site.send(2_900)
+    learn()
+    assert site.watch.pin(*KEY)[0]
+    assert "embeddings of prompts: judged by reference number 2" in told()
+    await site.endpoint.close()
 
 
 async def test_requests_that_failed_and_those_without_a_prompt_do_not_wait(

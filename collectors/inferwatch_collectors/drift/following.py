@@ -91,6 +91,7 @@ class Followed(Judging):
         self._of_meaning = embedding_features(numbers)
         weights = [sum(feature.weight for feature in each) for each in (of, self._of_meaning)]
         self._shares = [weight / sum(weights) for weight in weights]  # of the evidence
+        self.meaning = Meaning(self._of_meaning, wall_s) if self._of_meaning else None
         super().__init__(of, wall_s)
 
     def learn_anew(self, wall_s: float) -> None:
@@ -101,7 +102,8 @@ class Followed(Judging):
         self._ttft, self._gap = signals.Pace(), signals.Pace()
         text = any(feature.text for feature in self.of)
         self._words = {each: Words() for each in (Direction.PROMPT, Direction.ANSWER)} if text else {}
-        self.meaning = Meaning(self._of_meaning, wall_s) if self._of_meaning else None
+        if self.meaning is not None:
+            self.meaning.learn_anew(wall_s)
 
     def asked(self, now_s: float) -> None:
         """There is a request, which may vote or not."""
@@ -182,6 +184,8 @@ class Followed(Judging):
         self.changed = None if before.made is None else Change(before.made, now, int(wall_s), self.watched is not None)
         self.made = now if self.made is None else self.made.with_(now)
         self.number = max(self.number, before.number)
+        if self.meaning is not None and before.meaning is not None:
+            self.meaning.number = max(self.meaning.number, before.meaning.number)
         self.seen_s, self.asked_s, self.next_s = before.seen_s, before.asked_s, before.next_s
         self.unheard_s = before.unheard_s
         return self

@@ -16,7 +16,7 @@ from typing import Final
 
 import msgspec
 
-from inferwatch_collectors.drift.features import LIKENESS, Feature
+from inferwatch_collectors.drift.features import LIKENESS
 from inferwatch_collectors.drift.judging import Judging
 from inferwatch_collectors.drift.reference import Terms
 from inferwatch_collectors.drift.spread import Moments, Spread
@@ -43,17 +43,13 @@ class MeaningState(msgspec.Struct, array_like=True):
 
 
 class Meaning(Judging):
-    """One of them."""
-
-    def __init__(self, of: Sequence[Feature], wall_s: float) -> None:
-        """`of`: `features.embedding_features`."""
-        self.source = ""  # whose sketches these are
-        self._others = 0  # sketches of another in a row
-        super().__init__(of, wall_s)
+    """One of them, of `features.embedding_features`."""
 
     def learn_anew(self, wall_s: float) -> None:
         """Forget the reference, if there is one, and learn another one."""
         super().learn_anew(wall_s)
+        self.source = ""  # whose sketches these are
+        self._others = 0  # sketches of another in a row
         self._moments = Moments(BUCKETS)
         self._spread: Spread | None = None
 
@@ -70,10 +66,9 @@ class Meaning(Judging):
             return False
         if other:
             self.learn_anew(wall_s)
-            self._others = 0
         self.source = sketch.source
         if self._spread is None:
-            self._learn(sketch.numbers)
+            self._learn(sketch.numbers, wall_s)
             return other
         values = self._values(self._spread.whitened(sketch.numbers))
         if self.watched is not None:
@@ -82,7 +77,9 @@ class Meaning(Judging):
             self.lesson.vote(values, hour)
         return other
 
-    def _learn(self, numbers: Sequence[float]) -> None:
+    def _learn(self, numbers: Sequence[float], wall_s: float) -> None:
+        if not self._moments.points:
+            self.begun_s = wall_s  # not when its stream began: embeddings may be made since yesterday
         self._moments.take(numbers)
         if self._moments.points >= SPREAD_VOTES:
             self._spread = self._moments.spread()
@@ -100,7 +97,7 @@ class Meaning(Judging):
         known = self._spread is not None
         return MeaningState(
             self.source if known else "",
-            int(self.begun_s),
+            int(self.begun_s) if known else 0,
             self.number,
             len(self.of) - 1,
             b"" if self._spread is None else self._spread.state(),

@@ -349,12 +349,12 @@ class DriftWatch:
             return False, f"too few votes: {each.lesson.votes}, expected at least {least}"
         if not self._pin(each):
             return False, "no feature was seen often enough"
+        self._pin_meaning(each)
         return True, "\n".join(("pinned", *made_of(stream_of(each, self.streams.parts))))
 
     def _pin(self, each: Followed) -> bool:
         if not each.pin(self._terms, self._now_s / WEEK_S, self._wall_s):
             return False
-        self._pin_meaning(each)
         self.streams.count()
         self.streams.write(each)
         assert each.about is not None
