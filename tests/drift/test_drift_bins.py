@@ -1,6 +1,7 @@
 """bins: edges that hold every value, and distributions over bins."""
 
 import math
+from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 
@@ -10,7 +11,8 @@ from hypothesis import strategies as st
 
 from inferwatch_collectors.drift.betting import FAR
 from inferwatch_collectors.drift.bins import cut, psi, tilt, wasserstein
-from inferwatch_collectors.drift.learning import EDGE_VOTES
+from inferwatch_collectors.drift.features import Kind
+from inferwatch_collectors.drift.learning import EDGE_VOTES, Learning
 
 
 @given(st.lists(st.floats(-1e300, 1e300), min_size=1, max_size=300))
@@ -20,6 +22,27 @@ def test_edges_ascend_and_every_value_has_a_bin(values: list[float]) -> None:
     assert list(edges) == sorted(set(edges))
     assert len(scores) == len(edges) + 1
     assert all(0 < bisect_left(edges, value) < len(edges) for value in values), "a bin on either side is beyond all"
+
+
+@given(st.lists(st.floats(-1e30, 1e30), min_size=1, max_size=300))
+def test_values_have_the_bins_that_they_made_when_rounded(values: list[float]) -> None:
+    """Edges are made of 32-bit floats, whatever they were rounded from."""
+    edges, _ = cut(array("f", values))
+    assert all(0 < bisect_left(edges, value) < len(edges) for value in values)
+
+
+@pytest.mark.parametrize("value", [4.7333, -4.7333, 1 / 3, -0.1, 0.7, 0.0, 1e-42, 12_345.678])
+def test_what_is_constant_is_usual_and_a_move_either_way_is_far(value: float) -> None:
+    """Not below or above all that there was, as its 32-bit neighbours are."""
+    learning = Learning(Kind.QUANTITY)
+    for _ in range(EDGE_VOTES + 1_000):
+        learning.take(value, 0)
+    assert list(learning.counts) == [0, 1_000, 0]
+    step = max(abs(value) * 1e-6, 1e-44)
+    for moved, place in ((value - step, 0), (value + step, 2)):
+        seen = bisect_left(learning.edges, moved)
+        assert seen == place
+        assert abs(learning.scores[seen]) > FAR
 
 
 @given(st.lists(st.floats(0.001, 1), min_size=2, max_size=14), st.floats(-3, 3))

@@ -9,21 +9,31 @@ from inferwatch_collectors.drift.betting import STEPS, normal_scores
 
 QUANTILES: Final = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.95, 0.98)
 
+# Values that make edges have 32 bits, those that are looked up have 64: what is rounded to the same is one value.
+HALF_STEP: Final = 2.0**-24  # of the value, from one 32-bit float to the next
+LEAST_HALF_STEP: Final = 2.0**-150
+
 
 def cut(values: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the edges that these finite values make, ascending, and the score of each bin.
+    """Return the edges that these finite values, of 32 bits, make, ascending, and the score of each bin.
 
     Bin i is above edge i - 1, up to edge i (`bisect_left`). The first is below all of these values and the last above:
-    they are farther out than `betting.FAR`, if there are EDGE_VOTES values.
+    they are farther out than `betting.FAR`, if there are EDGE_VOTES values. What the values were before they were
+    rounded is in the same bins.
     """
     ordered = sorted(values)
     last = len(ordered) - 1
-    inner = {ordered[round(share * last)] for share in QUANTILES}
-    edges = sorted(inner | {nextafter(ordered[0], -inf), ordered[last]})
+    upper = {ordered[round(share * last)] for share in QUANTILES} | {ordered[last]}
+    lowest = nextafter(ordered[0] - _half_step(ordered[0]), -inf)
+    edges = sorted({lowest, *(value + _half_step(value) for value in upper)})
     counts = [0] * (len(edges) + 1)
     for value in ordered:
         counts[bisect_left(edges, value)] += 1
     return tuple(edges), normal_scores(tuple(counts))
+
+
+def _half_step(value: float) -> float:
+    return max(abs(value) * HALF_STEP, LEAST_HALF_STEP)
 
 
 def eighths(scores: Sequence[float]) -> tuple[int, ...]:
