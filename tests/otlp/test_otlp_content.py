@@ -7,6 +7,7 @@ from typing import Any
 
 import planted
 import pytest
+from name_model import NameModel
 from otlp_records import Make
 from privacy_keys import KEY
 
@@ -261,7 +262,7 @@ def test_what_the_model_of_names_could_not_read_is_not_kept(record: Make) -> Non
     """Whatever it raises, and if it takes too long."""
     late = Scanner(chosen(["EMAIL"]), clock_ns=itertools.count(0, 2 * BUDGET_NS).__next__)
     for scanner, model, result in ((Scanner(chosen(["EMAIL"])), fails, "failed"), (late, reads_nothing, "timeout")):
-        keeper = Keeper(Redactor(NamesScanner(scanner, model), Pseudonyms(Keys({"k1": KEY}, 0))))
+        keeper = Keeper(Redactor(NamesScanner(scanner, NameModel(model)), Pseudonyms(Keys({"k1": KEY}, 0))))
         said = hear(Content(HASHED), [(0, ANSWER, "Grace Hopper")], text="")
 
         assert keeper.attributes(said, record()) == {}

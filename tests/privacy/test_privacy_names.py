@@ -3,9 +3,10 @@
 Elsewhere a stand-in takes its place (`tests/support/stand_ins/spacy.py`, which says why).
 """
 
+import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from name_model import NameModel
 from privacy_keys import KEY
 
 from inferwatch import cli
@@ -24,7 +26,7 @@ from inferwatch_collectors.privacy.keys import Keys
 from inferwatch_collectors.privacy.names import PART_CHARS, NamesScanner
 from inferwatch_collectors.privacy.pseudonyms import Pseudonyms
 from inferwatch_collectors.privacy.redaction import Redactor
-from inferwatch_collectors.privacy.scanner import Scanner, ScanTimeoutError
+from inferwatch_collectors.privacy.scanner import BUDGET_NS, Scanner, ScanTimeoutError
 
 KNOWN = (("PERSON", "Grace Hopper"), ("PER", "Lovelace"), ("GPE", "Zürich"), ("ORG", "Bletchley"))
 
@@ -57,7 +59,7 @@ def model(pipeline: Path) -> names.Model:
     return names.load(str(pipeline))
 
 
-def scanner_of(model: Callable[[str], Any], **about: Any) -> NamesScanner:
+def scanner_of(model: names.Model, **about: Any) -> NamesScanner:
     return NamesScanner(Scanner(chosen(["EMAIL", "URL_CREDENTIALS"]), **about), model)
 
 
@@ -84,7 +86,7 @@ def test_a_pattern_s_finding_wins(model: names.Model) -> None:
         return SimpleNamespace(ents=[SimpleNamespace(label_="PERSON", start_char=0, end_char=len(text))])
 
     assert values(scanner_of(model), "at Zürich.Lovelace@example.com now") == [("EMAIL", "Zürich.Lovelace@example.com")]
-    assert values(scanner_of(reads), "Ann, ann@example.com, Bell") == [
+    assert values(scanner_of(NameModel(reads)), "Ann, ann@example.com, Bell") == [
         ("PERSON", "Ann"),
         ("EMAIL", "ann@example.com"),
         ("PERSON", "Bell"),
@@ -124,6 +126,28 @@ def test_any_text_can_be_read(model: names.Model, text: str) -> None:
     assert values(scanner_of(model), text) == ([("PERSON", "Grace Hopper")] if "Grace" in text else [])
 
 
+def test_a_model_forgets_what_it_read(model: names.Model) -> None:
+    """A pipeline keeps each new word for ever, which is memory without a bound, and users' words in it."""
+    scanner = scanner_of(model)
+    late = scanner_of(model, clock_ns=itertools.count(0, 2 * BUDGET_NS).__next__)
+    text = "Grace Hopper said zuzzurellone"
+
+    assert values(scanner, text) == [("PERSON", "Grace Hopper")]
+    with pytest.raises(ScanTimeoutError):
+        late.scan(text)
+
+    assert "zuzzurellone" not in model.vocab.strings  # type: ignore[attr-defined]
+    assert values(scanner, text) == [("PERSON", "Grace Hopper")]
+
+
+def test_a_spacy_that_cannot_forget_is_refused(pipeline: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one line that says which can."""
+    monkeypatch.setattr(import_module("spacy"), "load", lambda _: len)
+
+    with pytest.raises(ConfigError, match=r"^privacy\.names_model: needs spaCy 3\.8 or later"):
+        names.load(str(pipeline))
+
+
 def test_who_is_allowed_or_ignored_is_kept(pipeline: Path, key_file: Path) -> None:
     """By the same keys of the configuration as what patterns find."""
     redactor = start.redactor(
@@ -146,7 +170,7 @@ def test_a_model_that_is_late_is_stopped_between_parts() -> None:
         return SimpleNamespace(ents=())
 
     ticks = iter(range(0, 10**9, 400))
-    scanner = scanner_of(reads, budget_ns=1000, clock_ns=lambda: next(ticks))
+    scanner = scanner_of(NameModel(reads), budget_ns=1000, clock_ns=lambda: next(ticks))
 
     with pytest.raises(ScanTimeoutError, match=f"took too long for {PART_CHARS * 10} characters"):
         scanner.scan("word " * (2 * PART_CHARS))

@@ -7,6 +7,7 @@ parts, and the clock is looked at between them.
 
 import json
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,6 +43,9 @@ class Model(Protocol):
 
     def __call__(self, text: str, /) -> Any:
         """Read `text`. Raises anything."""
+
+    def memory_zone(self) -> AbstractContextManager[object]:
+        """Forget at its end which words were read since its beginning; what was returned is not to be used any more."""
 
 
 def check(name: str) -> None:
@@ -82,9 +86,12 @@ def load(name: str) -> Model:
     """
     check(name)
     try:
-        return import_module("spacy").load(name)  # type: ignore[no-any-return]
+        model: Model = import_module("spacy").load(name)
     except (OSError, ValueError, ImportError):
         raise ConfigError(f"{KEY}: spaCy cannot load it; is it made for the installed version?") from None
+    if not hasattr(model, "memory_zone"):
+        raise ConfigError(f"{KEY}: needs spaCy 3.8 or later: an earlier one remembers each word that it ever read")
+    return model
 
 
 class NamesScanner:
@@ -112,15 +119,17 @@ class NamesScanner:
             deadline_ns = self.deadline_ns()
         findings = self._scanner.scan(text, deadline_ns)
         names: list[Finding] = []
-        # Half a surrogate is no character to spaCy.
-        for begins, part in _parts(text.encode("utf-8", "replace").decode()):
-            names += [
-                Finding(begins + each.start_char, begins + each.end_char, self._labels[each.label_], "")
-                for each in self._model(part).ents
-                if each.label_ in self._labels
-            ]
-            if self._scanner.is_late(deadline_ns):
-                raise ScanTimeoutError(f"the model of names took too long for {len(text)} characters")
+        # Outside of a zone it keeps each word that it has not seen before, for ever.
+        with self._model.memory_zone():
+            # Half a surrogate is no character to spaCy.
+            for begins, part in _parts(text.encode("utf-8", "replace").decode()):
+                names += [
+                    Finding(begins + each.start_char, begins + each.end_char, self._labels[each.label_], "")
+                    for each in self._model(part).ents
+                    if each.label_ in self._labels
+                ]
+                if self._scanner.is_late(deadline_ns):
+                    raise ScanTimeoutError(f"the model of names took too long for {len(text)} characters")
         return sorted([*findings, *self._unfound(text, names, findings)]) if names else findings
 
     def _unfound(self, text: str, names: Sequence[Finding], findings: Sequence[Finding]) -> Iterator[Finding]:
