@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 from name_model import NameModel
 from privacy_keys import KEY
@@ -209,6 +210,56 @@ def test_a_model_that_cannot_be_used_is_refused_by_its_key(
         ConfigError, match=r"^privacy\.names_model: needs the extra `ner`: pip install 'inferwatch\[ner\]'$"
     ):
         names.check(str(pipeline))
+
+
+PIPELINES = {
+    "sv": ("EVN LOC MSR OBJ ORG PRS TME WRK", {"PRS": "PERSON", "LOC": "PLACE"}),
+    "nb": (
+        "DRV EVT GPE_LOC GPE_ORG LOC MISC ORG PER PROD",
+        {"PER": "PERSON", "GPE_LOC": "PLACE", "GPE_ORG": "PLACE", "LOC": "PLACE"},
+    ),
+    "pl": (
+        "date geogName orgName persName placeName time",
+        {"persName": "PERSON", "placeName": "PLACE", "geogName": "PLACE"},
+    ),
+    "ko": ("DT LC OG PS QT TI", {"PS": "PERSON", "LC": "PLACE"}),
+    "hr": ("DERIV_PER LOC MISC ORG PER", {"DERIV_PER": "PERSON", "PER": "PERSON", "LOC": "PLACE"}),
+    "ro": (
+        "DATETIME EVENT FACILITY GPE LOC ORGANIZATION PERSON",
+        {"PERSON": "PERSON", "FACILITY": "PLACE", "GPE": "PLACE", "LOC": "PLACE"},
+    ),
+}
+
+
+@pytest.mark.parametrize("language", PIPELINES)
+def test_pipelines_of_languages_with_labels_of_their_own(pipeline: Path, tmp_path: Path, language: str) -> None:
+    """They are taken, and what they find is."""
+    labels, meant = PIPELINES[language]
+    meta = json.loads((pipeline / "meta.json").read_bytes())
+    (tmp_path / "meta.json").write_text(json.dumps(meta | {"labels": {"ner": labels.split()}}))
+
+    def reads(_: str) -> Any:
+        spans = enumerate(labels.split())
+        return SimpleNamespace(
+            ents=[SimpleNamespace(label_=label, start_char=2 * at, end_char=2 * at + 1) for at, label in spans]
+        )
+
+    names.check(str(tmp_path))
+    found = scanner_of(NameModel(reads)).scan("a b c d e f g h i j")
+    assert {labels.split()[each.start // 2]: each.entity for each in found} == meant
+
+
+def test_one_that_finds_no_people_is_refused(pipeline: Path, tmp_path: Path) -> None:
+    """Unless nobody wants them: who reads that names are looked for would take them for found."""
+    meta = json.loads((pipeline / "meta.json").read_bytes())
+    (tmp_path / "meta.json").write_text(json.dumps(meta | {"labels": {"ner": ["LOC", "ORG", "HUMAN"]}}))
+    settings = Privacy(names_model=str(tmp_path))
+
+    with pytest.raises(
+        ConfigError, match=r"^privacy\.names_model: it finds no people: .* PERSON into privacy\.ignore$"
+    ):
+        start.check(settings)
+    start.check(msgspec.structs.replace(settings, ignore=("PERSON",)))
 
 
 def test_a_broken_pipeline_stops_the_start(pipeline: Path, tmp_path: Path) -> None:

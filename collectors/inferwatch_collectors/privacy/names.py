@@ -25,8 +25,25 @@ PERSON: Final = "PERSON"
 PLACE: Final = "PLACE"
 ENTITIES: Final = (PERSON, PLACE)
 
-# What pipelines call them: those trained on OntoNotes, and those trained on Wikipedia in other languages.
-LABELS: Final = {"PERSON": PERSON, "PER": PERSON, "GPE": PLACE, "LOC": PLACE, "FAC": PLACE}
+# What pipelines call them: those trained on OntoNotes, those trained on Wikipedia in other languages, and those of
+# languages with a corpus of their own.
+LABELS: Final = {
+    "PERSON": PERSON,
+    "PER": PERSON,
+    "PRS": PERSON,  # Swedish
+    "PS": PERSON,  # Korean
+    "persName": PERSON,  # Polish
+    "DERIV_PER": PERSON,  # Croatian, Slovene: whose something is
+    "GPE": PLACE,
+    "LOC": PLACE,
+    "FAC": PLACE,
+    "FACILITY": PLACE,  # Romanian
+    "GPE_LOC": PLACE,  # Norwegian, as is the next: a country as somebody who acts
+    "GPE_ORG": PLACE,
+    "LC": PLACE,  # Korean
+    "placeName": PLACE,  # Polish, as is the next: rivers and hills
+    "geogName": PLACE,
+}
 
 # A small pipeline on a slow core reads as much in a tenth of the second that a text may take.
 PART_CHARS: Final = 4096
@@ -48,11 +65,13 @@ class Model(Protocol):
         """Forget at its end which words were read since its beginning; what was returned is not to be used any more."""
 
 
-def check(name: str) -> None:
+def check(name: str, ignored: Collection[str] = ()) -> None:
     """Look whether there is a pipeline of that name, or in that folder, that finds names. Does not load it.
 
+    `ignored`: entities that are not looked for.
+
     Raises:
-        ConfigError: spaCy or the pipeline is not installed, or it finds no names.
+        ConfigError: spaCy or the pipeline is not installed, or it finds no names, or none of people.
     """
     if find_spec("spacy") is None:
         raise ConfigError(f"{KEY}: needs the extra `ner`: pip install 'inferwatch[ner]'")
@@ -61,6 +80,12 @@ def check(name: str) -> None:
         raise ConfigError(f"{KEY}: expected the name of an installed pipeline of spaCy, or a folder with one")
     if not labels & set(LABELS):
         raise ConfigError(f"{KEY}: it finds no names: none of its labels is among {', '.join(LABELS)}")
+    of_people = [label for label, entity in LABELS.items() if entity == PERSON]
+    if PERSON not in ignored and labels.isdisjoint(of_people):
+        raise ConfigError(
+            f"{KEY}: it finds no people: none of its labels is among {', '.join(of_people)}; if places are enough, put "
+            f"{PERSON} into privacy.ignore"
+        )
 
 
 def _labels(name: str) -> set[str] | None:
@@ -78,13 +103,13 @@ def _labels(name: str) -> set[str] | None:
         return None
 
 
-def load(name: str) -> Model:
-    """Return the pipeline of that name, or in that folder. Blocking, for seconds.
+def load(name: str, ignored: Collection[str] = ()) -> Model:
+    """Return the pipeline of that name, or in that folder. Blocking, for seconds. `ignored`: as above.
 
     Raises:
         ConfigError: as above, or spaCy cannot load it.
     """
-    check(name)
+    check(name, ignored)
     try:
         model: Model = import_module("spacy").load(name)
     except (OSError, ValueError, ImportError):

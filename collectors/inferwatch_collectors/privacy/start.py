@@ -22,7 +22,7 @@ def check(settings: Privacy) -> None:
     scanner(settings)
     keys(settings)
     if settings.names_model:
-        names.check(settings.names_model)
+        names.check(settings.names_model, settings.ignore)
 
 
 def redactor(settings: Privacy) -> "Redactor":
@@ -38,7 +38,8 @@ def redactor(settings: Privacy) -> "Redactor":
     pseudonyms = Pseudonyms(keys(settings))
     if not settings.names_model:
         return Redactor(found, pseudonyms)
-    return Redactor(names.NamesScanner(found, names.load(settings.names_model), settings.ignore), pseudonyms)
+    model = names.load(settings.names_model, settings.ignore)
+    return Redactor(names.NamesScanner(found, model, settings.ignore), pseudonyms)
 
 
 def keys(settings: Privacy) -> Keys:
