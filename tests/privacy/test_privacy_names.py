@@ -24,7 +24,7 @@ from inferwatch.settings.privacy import Privacy
 from inferwatch_collectors.privacy import names, start
 from inferwatch_collectors.privacy.entities import chosen
 from inferwatch_collectors.privacy.keys import Keys
-from inferwatch_collectors.privacy.names import PART_CHARS, NamesScanner
+from inferwatch_collectors.privacy.names import OVERLAP_CHARS, PART_CHARS, NamesScanner
 from inferwatch_collectors.privacy.pseudonyms import Pseudonyms
 from inferwatch_collectors.privacy.redaction import Redactor
 from inferwatch_collectors.privacy.scanner import BUDGET_NS, Scanner, ScanTimeoutError
@@ -106,19 +106,51 @@ def test_the_same_name_has_the_same_pseudonym(model: names.Model) -> None:
     assert redactor.entities == ("URL_CREDENTIALS", "EMAIL", "PERSON", "PLACE")
 
 
-def test_long_texts_are_read_in_parts(model: names.Model) -> None:
-    """Which lie end to end, and end behind a line, a sentence or a word, so that no name is cut in two."""
-    for between in ("\n", ". ", " "):
-        text = f"Grace Hopper{between}" * (3 * PART_CHARS // 12)
-        parts = list(names._parts(text))
+@pytest.mark.parametrize("between", ["\n", ". ", " ", ", ", "\t", "\u00a0", "; and then "])
+def test_long_texts_are_read_in_parts(model: names.Model, between: str) -> None:
+    """Which end behind a line, a sentence or a word, and overlap, so that each name is whole in one of them."""
+    text = f"Grace Hopper{between}" * (3 * PART_CHARS // 12)
+    parts = list(names._parts(text))
 
-        assert "".join(part for _, part in parts) == text
-        assert all(text.startswith(part, begins) for begins, part in parts)
-        assert 4 <= len(parts) <= 8
-        if between != " ":
-            assert all(part.endswith(between) for _, part in parts[:-1])
-            assert len(values(scanner_of(model), text)) == text.count("Grace")
-    assert [len(part) for _, part in names._parts("x" * (PART_CHARS + 5))] == [PART_CHARS, 5]
+    assert all(text.startswith(part, begins) for begins, part in parts)
+    assert all(len(part) <= PART_CHARS for _, part in parts)
+    ends = [begins + len(part) for begins, part in parts]
+    assert all(0 < end - begins <= OVERLAP_CHARS for end, (begins, _) in zip(ends, parts[1:], strict=False))
+    assert (parts[0][0], ends[-1]) == (0, len(text))
+    assert 4 <= len(parts) <= 10
+    if between in ("\n", ". "):
+        assert all(part.endswith(between) for _, part in parts[:-1])
+    assert values(scanner_of(model), text) == [("PERSON", "Grace Hopper")] * text.count("Grace")
+
+
+def test_a_name_is_found_wherever_a_part_ends(model: names.Model) -> None:
+    """Once, whether or not there is anything else behind which the text may be parted."""
+    scanner = scanner_of(model)
+    for before in range(PART_CHARS - 30, PART_CHARS + 2):
+        for text in (
+            "x" * (before - 1) + " Grace Hopper " + "y" * 5000,
+            ("x " * PART_CHARS)[-before:] + "Grace Hopper, yes",
+        ):
+            assert values(scanner, text) == [("PERSON", "Grace Hopper")]
+
+
+def test_a_text_without_an_end_is_read_in_parts() -> None:
+    """They overlap there as well; none is for its overlap alone."""
+    sizes = {size: [len(part) for _, part in names._parts("x" * size)] for size in (0, 5, PART_CHARS, PART_CHARS + 5)}
+
+    assert sizes == {0: [], 5: [5], PART_CHARS: [PART_CHARS], PART_CHARS + 5: [PART_CHARS, OVERLAP_CHARS + 5]}
+
+
+def test_what_two_parts_make_of_a_name_is_one() -> None:
+    """All of it, and called what the one that saw more of it calls it."""
+    text = "x " * (PART_CHARS // 2 - 5) + "Den Haag Zuid"
+
+    def reads(part: str) -> Any:
+        at = part.find("Den")
+        label = "PERSON" if part.endswith("Haag ") else "GPE"
+        return SimpleNamespace(ents=[SimpleNamespace(label_=label, start_char=at, end_char=len(part))])
+
+    assert values(scanner_of(NameModel(reads)), text) == [("PLACE", "Den Haag Zuid")]
 
 
 @pytest.mark.parametrize("text", ["", " ", "\ud800 Grace Hopper", "\U0001f600 Grace Hopper"])

@@ -2,11 +2,12 @@
 
 No pattern knows a name. A model knows many and never all, so what it finds is added to what patterns find; and where it
 fails or takes too long, nothing of the text is kept. It cannot be stopped while it reads, so a text is given to it in
-parts, and the clock is looked at between them.
+parts, and the clock is looked at between them. Parts overlap, so that a name at an end is whole in one of them.
 """
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from importlib import import_module
 from importlib.util import find_spec
@@ -48,8 +49,13 @@ LABELS: Final = {
 # A small pipeline on a slow core reads as much in a tenth of the second that a text may take.
 PART_CHARS: Final = 4096
 
-# Behind which a text may be parted, the best first: no name goes over the end of a line.
+# Longer than names are, with a few words before and behind, without which a model knows none.
+OVERLAP_CHARS: Final = 128
+
+# Behind which a text may be parted, the best first.
 _ENDS: Final = ("\n", ". ", " ")
+
+_BLANK: Final = re.compile(r"\s")
 
 # Blanks and marks at the ends of what a model takes for a name.
 _AROUND: Final = " \t\r\n\"'`.,;:()[]{}<>"
@@ -155,7 +161,7 @@ class NamesScanner:
                 ]
                 if self._scanner.is_late(deadline_ns):
                     raise ScanTimeoutError(f"the model of names took too long for {len(text)} characters")
-        return sorted([*findings, *self._unfound(text, names, findings)]) if names else findings
+        return sorted([*findings, *self._unfound(text, _merged(names), findings)]) if names else findings
 
     def _unfound(self, text: str, names: Sequence[Finding], findings: Sequence[Finding]) -> Iterator[Finding]:
         """Yield what of `names` no pattern has found. Neither overlaps itself, and both are in order."""
@@ -179,12 +185,30 @@ class NamesScanner:
 
 
 def _parts(text: str) -> Iterator[tuple[int, str]]:
-    """Yield parts of a text, with where each begins; each ends where something does, if anything does in its half."""
+    """Yield parts of a text, with where each begins; each ends where something does, if anything does in its half.
+
+    Each but the first begins with the last words of the one before.
+    """
     start = 0
-    while start < len(text):
+    while start + PART_CHARS < len(text):
         end = start + PART_CHARS
-        if end < len(text):
-            found = (text.rfind(each, start + PART_CHARS // 2, end) + len(each) for each in _ENDS)
-            end = next((place for place in found if place > start + PART_CHARS // 2), end)
+        found = (text.rfind(each, start + PART_CHARS // 2, end) + len(each) for each in _ENDS)
+        end = next((place for place in found if place > start + PART_CHARS // 2), end)
         yield start, text[start:end]
-        start = end
+        blank = _BLANK.search(text, end - OVERLAP_CHARS, end - 1)
+        start = blank.end() if blank is not None else end - OVERLAP_CHARS
+    if text:
+        yield start, text[start:]
+
+
+def _merged(names: Iterable[Finding]) -> list[Finding]:
+    """Return them in order; those that overlap, being of two parts, as one, called what the longer one is called."""
+    merged: list[Finding] = []
+    for name in sorted(names):
+        if not merged or name.start >= merged[-1].end:
+            merged.append(name)
+            continue
+        last = merged[-1]
+        longer = max(last, name, key=lambda each: each.end - each.start)
+        merged[-1] = longer._replace(start=last.start, end=max(last.end, name.end))
+    return merged
