@@ -14,8 +14,9 @@ from harness import PATIENCE_S, until
 from inferwatch import tap
 from inferwatch.record import ErrorType, Outcome
 from inferwatch.relay import mirror as mirror_module
+from inferwatch.relay import spool as spool_module
 from inferwatch.relay.masking import masked_batch
-from inferwatch.relay.mirror import RESEND_BATCH, Mirror
+from inferwatch.relay.mirror import RESEND_BATCH, SPOOL_BATCH, SPOOLED_BYTES, Mirror
 from inferwatch.relay.observer import Observer, Subject
 from inferwatch.relay.usage_request import Facts
 from inferwatch.settings.traffic import Tap
@@ -544,6 +545,61 @@ async def test_a_copy_that_failed_is_made_again_when_the_connection_breaks(
     await mirror.close(0.0)
     assert [frame.request_id for batch in spooled(state_dir) for frame in batch.opens] == ids
     assert mirror.lost == 0
+
+
+@pytest.fixture(name="narrow")
+def _narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for the spool's thread is one message at a time."""
+    monkeypatch.setattr(spool_module, "MAX_QUEUED_BYTES", int(1.5 * SPOOL_BATCH * SPOOLED_BYTES))
+
+
+@pytest.mark.usefixtures("narrow")
+async def test_a_clean_end_loses_nothing_that_the_disk_has_room_for(make: Make, state_dir: Path) -> None:
+    """The queue of the spool's thread is smaller than what may be left: the end waits for it."""
+    mirror = await make(run=False)
+    mirror.connection_made(Silent())
+    ids = [finish(request(mirror)) for _ in range(4 * SPOOL_BATCH)]
+    await mirror.close(0.0)
+    assert (mirror.spooled, mirror.lost) == (4 * SPOOL_BATCH, 0)
+    assert [frame.request_id for batch in spooled(state_dir) for frame in batch.opens] == ids
+
+
+@pytest.mark.usefixtures("narrow")
+@pytest.mark.parametrize("was_connected", [True, False])
+async def test_a_copy_that_found_no_room_is_made_when_there_is(
+    make: Make, state_dir: Path, *, was_connected: bool
+) -> None:
+    """Killed in a minute, the relay would take it with it."""
+    mirror = await make(run=False)
+    if was_connected:
+        mirror.connection_made(Silent())
+    ids = [finish(request(mirror)) for _ in range(3 * SPOOL_BATCH)]
+    mirror.flush()
+    if was_connected:
+        mirror.connection_lost(None)
+
+    def on_disk() -> list[str]:
+        mirror.flush()
+        return [frame.request_id for batch in spooled(state_dir, "spool") for frame in batch.opens]
+
+    await until(lambda: on_disk() == ids)
+    assert len(mirror._unacked) == 3 * SPOOL_BATCH
+    await mirror.close(0.0)
+    assert [frame.request_id for batch in spooled(state_dir) for frame in batch.opens] == ids
+    assert mirror.lost == 0
+
+
+async def test_a_collector_that_comes_while_we_end_is_told_nothing(make: Make, state_dir: Path) -> None:
+    """What is left is on its way to the spool."""
+    mirror = await make(run=False)
+    ids = [finish(request(mirror)) for _ in range(3)]
+    ending = asyncio.create_task(mirror.close(0.0))
+    await until(lambda: mirror._closing)
+    mirror.connection_made(Silent())
+    mirror.flush()
+    await ending
+    assert mirror._transport is None
+    assert [frame.request_id for batch in spooled(state_dir) for frame in batch.opens] == ids
 
 
 async def test_garbage_from_the_collector_only_costs_the_connection(make: Make, collector: Collector) -> None:

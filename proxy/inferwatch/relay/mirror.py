@@ -95,6 +95,7 @@ class Mirror(asyncio.Protocol):
         self._behind = False  # the collector has missed what was kept while it took nothing
         self._resent_seq = 0  # the last batch that told again of finished requests
         self._acked_seq = 0
+        self._uncopied_bytes = 0  # the first message that the spool had no room for a copy of; 0: none
         self.on_connected: Callable[[], None] = lambda: None
         self.on_cut: Callable[[tuple[int, ...]], None] = lambda _: None
         self.flush_interval_s = settings.flush_interval_s
@@ -190,7 +191,7 @@ class Mirror(asyncio.Protocol):
             self._unacked.append((seq, None, observer, frame))
         transport.write(self._encoded(tap.Batch(seq, self._opens, self._heads, self._reads, self._closes, stats)))
         self._start_afresh()
-        if len(self._unacked) > self._settings.max_pending_closes:
+        while len(self._unacked) > self._settings.max_pending_closes:
             self._spool_oldest()
 
     def _encoded(self, batch: tap.Batch) -> bytes:
@@ -206,18 +207,24 @@ class Mirror(asyncio.Protocol):
         """Opens and heads are made again from the observers that are still open; reads are lost and counted already."""
         finished = zip(self._closed_observers, self._closes, strict=True)
         fresh: list[_Entry] = [(UNSENT, None, observer, frame) for observer, frame in finished]
-        self._unacked.extend(fresh if self._transport is not None else self._copied(fresh))
+        if self._transport is None:
+            if self._uncopied_bytes and self._spool.takes(self._uncopied_bytes):
+                fresh = [*self._unacked, *fresh]
+                self._unacked.clear()
+                self._uncopied_bytes = 0
+            fresh = self._copied(fresh)
+        self._unacked.extend(fresh)
         for read in self._reads:
             if (still_open := self._open.get(read[0])) is not None:
                 still_open.dropped_bytes += len(read[2])
             self.dropped_bytes += len(read[2])
             self.dropped_reads += 1
         self._start_afresh()
-        if len(self._unacked) > self._settings.max_pending_closes:
+        while len(self._unacked) > self._settings.max_pending_closes:
             self._spool_oldest()
 
     def _spool_oldest(self) -> None:
-        count = min(max(len(self._unacked) - self._settings.max_pending_closes, SPOOL_BATCH), len(self._unacked))
+        count = min(SPOOL_BATCH, len(self._unacked))
         entries = [self._unacked.popleft() for _ in range(count)]
         fresh = [entry for entry in entries if entry[1] is None]
         refused = 0 if not fresh or self._write_down(fresh) else len(fresh)
@@ -240,12 +247,14 @@ class Mirror(asyncio.Protocol):
         for start in range(0, len(fresh), SPOOL_BATCH):
             part, made = fresh[start : start + SPOOL_BATCH], Copy()
             copy = made if self._write_down(part, made) else None
+            if copy is None:  # tried again when there is room
+                self._uncopied_bytes = self._uncopied_bytes or _spooled_bytes(part)
             kept += [(seq, copy, observer, frame) for seq, _, observer, frame in part]
         return kept
 
     def _write_down(self, entries: list[_Entry], copy: Copy | None = None) -> bool:
         """Have them written to the spool, without what was said; False if it is full. A `copy`: they stay in memory."""
-        size = sum(SPOOLED_BYTES + len(frame.tail) + len(frame.usages) * USAGE_BYTES for *_, frame in entries)
+        size = _spooled_bytes(entries)
         return self._spool.put(lambda: _encoded(masked_batch(_told(entries)))[0], size, len(entries), copy)
 
     # the connection
@@ -267,6 +276,9 @@ class Mirror(asyncio.Protocol):
             await asyncio.sleep(delay_s)  # one that hangs up at once must not be called in a loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._closing:  # too late
+            transport.close()
+            return
         self._keep_without_collector()
         self._transport = writer = cast("asyncio.Transport", transport)  # uvloop's are no subclasses of asyncio's
         self._reader = tap.relay_side()
@@ -326,6 +338,7 @@ class Mirror(asyncio.Protocol):
         self._transport = None
         for observer in self._open.values():
             observer.gap_marked = False
+        self._uncopied_bytes = 0
         self._unacked = deque(self._copied([*self._untold, *self._unacked]))
         self._untold.clear()
         self._lost_connection.set()
@@ -344,14 +357,16 @@ class Mirror(asyncio.Protocol):
                 self.flush()
         self._closing = True
         self._keep_without_collector()
+        transport, self._transport = self._transport, None  # from here on nothing is told
         self._unacked.extendleft(reversed(self._untold))
         self._untold.clear()
         while self._unacked:
+            await self._spool.drained()  # its queue is smaller than what may be left
             self._spool_oldest()
         await self._spool.close()
-        if self._transport is not None:
-            self._transport.write(tap.encode(tap.Bye()))
-            self._transport.close()
+        if transport is not None:
+            transport.write(tap.encode(tap.Bye()))
+            transport.close()
         self._lost_connection.set()
 
     @property
@@ -391,6 +406,11 @@ def _can_be_said(frame: tap.Open | tap.Head | tap.Close) -> bool:
 
 def _bare(frame: tap.Open) -> tap.Open:
     return msgspec.structs.replace(frame, path="", model="", headers={}, body=b"", max_tokens=0)
+
+
+def _spooled_bytes(entries: Iterable[_Entry]) -> int:
+    """Return how many bytes their message in the spool file may have."""
+    return sum(SPOOLED_BYTES + len(frame.tail) + len(frame.usages) * USAGE_BYTES for *_, frame in entries)
 
 
 def _has_copy(entry: _Entry) -> bool:

@@ -58,7 +58,7 @@ class SpoolWriter:
         `size`: how many bytes it may have. If the disk refuses, or `make` does, `requests` are counted as lost; of a
         `copy`, those that are no longer in memory.
         """
-        if self._bytes + size > self._max_bytes or self._queued_bytes + size > self._max_queued_bytes or self.failing:
+        if not self.takes(size):
             return False
         self._bytes += size
         self._queued_bytes += size
@@ -66,6 +66,15 @@ class SpoolWriter:
         done = asyncio.wrap_future(self._thread.submit(self._append, make))
         done.add_done_callback(partial(self._appended, self._handed_over, size, requests, copy))
         return True
+
+    def takes(self, size: int) -> bool:
+        """Whether there is room for a message that may have so many bytes."""
+        has_room = self._bytes + size <= self._max_bytes and self._queued_bytes + size <= self._max_queued_bytes
+        return has_room and not self.failing
+
+    async def drained(self) -> None:
+        """Wait until what is queued now is written, and counts by what it came to."""
+        await asyncio.wrap_future(self._thread.submit(lambda: None))
 
     def _appended(
         self, file: int, size: int, requests: int, copy: Copy | None, done: "asyncio.Future[int | None]"
@@ -98,7 +107,7 @@ class SpoolWriter:
     async def close(self) -> None:
         """Write out and hand over."""
         self.hand_over()
-        await asyncio.wrap_future(self._thread.submit(lambda: None))
+        await self.drained()
         self._thread.shutdown(wait=False)
 
     def _append(self, make: Callable[[], bytes]) -> int | None:
