@@ -129,9 +129,9 @@ async def connected(mirror: Mirror) -> Mirror:
     return mirror
 
 
-def request(mirror: Mirror, body: bytes = b"{}") -> Observer:
+def request(mirror: Mirror, body: bytes = b"{}", headers: dict[str, str] | None = None) -> Observer:
     """A request on its way."""
-    watcher = Observer(mirror, Subject(arrival_ns=1, method="POST", path="/", tenant="t", headers={}))
+    watcher = Observer(mirror, Subject(arrival_ns=1, method="POST", path="/", tenant="t", headers=headers or {}))
     watcher.opened(Facts("m", True, 1), body, len(body), 2, asked_usage=False)
     watcher.head(3, 200, [(b"content-type", b"text/event-stream")], None)  # type: ignore[arg-type]
     return watcher
@@ -468,14 +468,16 @@ async def test_spool_waits_until_what_was_told_again_is_booked(
 async def test_much_is_told_again_in_small_pieces(make: Make, collector: Collector) -> None:
     """Streams go on between them; and what a connection that breaks has not been told, the next one is."""
     await collector.stop()
-    mirror = await make()
-    ids = {finish(request(mirror)) for _ in range(1000)}
+    mirror = await make(max_pending_bytes=1000)
+    ids = {finish(request(mirror, headers={"x": "x" * 2000})) for _ in range(1000)}
     await until(lambda: len(mirror._unacked) == 1000)
-    collector.acks = False
+    collector.acks = collector.reads = False
     await collector.start()
-    await collector.closes(1)
+    await connected(mirror)
+    await until(lambda: bool(collector._writers) and mirror.pending_bytes > 1000)
+    assert mirror._untold
     collector.hang_up()
-    collector.acks = True
+    collector.acks = collector.reads = True
     await until(lambda: not mirror._unacked and not mirror._untold)
     assert {frame.request_id for frame in collector.all("opens")} == ids
     assert max(len(batch.closes) for batch in collector.batches) <= RESEND_BATCH
@@ -484,11 +486,16 @@ async def test_much_is_told_again_in_small_pieces(make: Make, collector: Collect
 class Silent(asyncio.Transport):
     """A connection that takes everything and says nothing."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.batches: list[Any] = []
+        self.buffered_bytes = 0
+
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        pass
+        self.batches += tap.collector_side().feed(bytes(data))
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self.buffered_bytes
 
     def close(self) -> None:
         pass
@@ -508,6 +515,93 @@ async def test_what_was_to_be_told_again_is_kept_when_that_ends(make: Make, stat
     await mirror.close(0.0)
     assert {frame.request_id for batch in spooled(state_dir) for frame in batch.opens} == set(ids)
     assert mirror.lost == 0
+
+
+async def test_what_is_told_again_waits_while_the_collector_takes_nothing(make: Make) -> None:
+    """As any batch does, and no longer."""
+    mirror = await make(run=False)
+    for _ in range(1000):
+        finish(request(mirror))
+    mirror.flush()
+    silent = Silent()
+    mirror.connection_made(silent)
+    silent.buffered_bytes = 1 << 30
+    for _ in range(5):
+        mirror.flush()  # it finds the collector behind
+        await asyncio.sleep(0)
+    assert len(mirror._untold) == 1000 - RESEND_BATCH
+    silent.buffered_bytes = 0
+    mirror.flush()
+    await until(lambda: not mirror._untold)
+    sizes = [len(batch.closes) for batch in silent.batches if isinstance(batch, tap.Batch)]
+    assert max(sizes) <= RESEND_BATCH
+    assert len(mirror._unacked) == 1000
+    await mirror.close(0.0)
+
+
+async def test_the_next_pieces_are_asked_for_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A collector that comes again before the last piece: two who tell in turns would hold up streams twice as long."""
+    mirror = await make(run=False)
+    for _ in range(1000):
+        finish(request(mirror))
+    mirror.flush()
+    calls = 0
+    resent = mirror_module._resent
+
+    def count(*parts: Any) -> tap.Batch:
+        nonlocal calls
+        calls += 1
+        return resent(*parts)
+
+    monkeypatch.setattr(mirror_module, "_resent", count)
+    for _ in range(5):
+        mirror.connection_made(Silent())
+        mirror.connection_lost(None)
+    mirror.connection_made(Silent())
+    before = calls
+    await asyncio.sleep(0)
+    assert calls <= before + 1
+    await mirror.close(0.0)
+
+
+async def test_what_is_still_to_be_told_counts_for_the_bound(make: Make, state_dir: Path) -> None:
+    """It is the same memory."""
+    mirror = await make(run=False, max_pending_closes=1000)
+    ids = {finish(request(mirror)) for _ in range(1000)}
+    mirror.flush()
+    silent = Silent()
+    mirror.connection_made(silent)
+    silent.buffered_bytes = 1 << 30
+    for _ in range(4):
+        ids |= {finish(request(mirror)) for _ in range(300)}
+        mirror.flush()
+        assert len(mirror._unacked) + len(mirror._untold) <= 1000
+    await mirror.close(0.0)
+    assert {frame.request_id for batch in spooled(state_dir) for frame in batch.opens} == ids
+    assert mirror.lost == 0
+
+
+@pytest.mark.parametrize("again", [True, False], ids=["told again", "told"])
+async def test_a_message_that_cannot_be_made_costs_no_request(
+    make: Make, state_dir: Path, monkeypatch: pytest.MonkeyPatch, *, again: bool
+) -> None:
+    """A fault of ours: what would have been in it is kept, once."""
+
+    def fail(_: tap.Batch) -> bytes:
+        raise TypeError
+
+    mirror = await make(run=False)
+    mirror.connection_made(Silent())
+    ids = [finish(request(mirror)) for _ in range(150)]
+    if again:
+        mirror.flush()
+        mirror._resend()
+    monkeypatch.setattr(mirror, "_encoded", fail)
+    with pytest.raises(TypeError):
+        (mirror._resend_more if again else mirror.flush)()
+    mirror.connection_lost(None)
+    await mirror.close(0.0)
+    assert sorted(frame.request_id for batch in spooled(state_dir) for frame in batch.opens) == ids
 
 
 async def test_a_collector_that_comes_and_goes_leaves_one_copy_of_each(make: Make, state_dir: Path) -> None:

@@ -3,9 +3,10 @@
 Three things pile up here, each bounded:
 
 * copies of replies (`reads`): above `max_pending_bytes`, or without a collector, they are dropped and counted;
-* finished requests that the collector has not acknowledged: kept for resending, and above `max_pending_closes` moved
-  to the spool file, from which the collector takes them when it is back. Without a collector each is copied there at
-  once: should we be killed before it is back, nobody else knows of them (told twice, they are booked once);
+* finished requests that the collector has not acknowledged, or is still to be told of again: kept for resending, and
+  above `max_pending_closes` moved to the spool file, from which the collector takes them when it is back. Without a
+  collector each is copied there at once, and what it had not acknowledged when the connection broke: should we be
+  killed before it is back, nobody else knows of them (told twice, they are booked once);
 * bytes in the socket's write buffer: while they are above the same bound, batches wait.
 
 Opens, heads and closes of requests are never dropped but for one case, a full spool, and that is counted in `lost`.
@@ -92,6 +93,7 @@ class Mirror(asyncio.Protocol):
         self._lost_connection = asyncio.Event()
         self._acked = asyncio.Event()
         self._closing = False
+        self._resend_due = False  # the next of them are on their way
         self._behind = False  # the collector has missed what was kept while it took nothing
         self._resent_seq = 0  # the last batch that told again of finished requests
         self._acked_seq = 0
@@ -187,12 +189,12 @@ class Mirror(asyncio.Protocol):
         if not (self._opens or self._heads or self._reads or self._closes or stats):
             return
         seq = next(self._seq)
+        data = self._encoded(tap.Batch(seq, self._opens, self._heads, self._reads, self._closes, stats))
         for observer, frame in zip(self._closed_observers, self._closes, strict=True):
             self._unacked.append((seq, None, observer, frame))
-        transport.write(self._encoded(tap.Batch(seq, self._opens, self._heads, self._reads, self._closes, stats)))
         self._start_afresh()
-        while len(self._unacked) > self._settings.max_pending_closes:
-            self._spool_oldest()
+        transport.write(data)
+        self._spool_above_bound()
 
     def _encoded(self, batch: tap.Batch) -> bytes:
         data, is_whole = _encoded(batch)
@@ -220,19 +222,24 @@ class Mirror(asyncio.Protocol):
             self.dropped_bytes += len(read[2])
             self.dropped_reads += 1
         self._start_afresh()
-        while len(self._unacked) > self._settings.max_pending_closes:
+        self._spool_above_bound()
+
+    def _spool_above_bound(self) -> None:
+        while len(self._unacked) + len(self._untold) > self._settings.max_pending_closes:
             self._spool_oldest()
 
     def _spool_oldest(self) -> None:
-        count = min(SPOOL_BATCH, len(self._unacked))
-        entries = [self._unacked.popleft() for _ in range(count)]
+        """Leave some to the disk: of those first that the collector has not even been told of."""
+        entries: list[_Entry] = []
+        for kept in (self._untold, self._unacked):
+            entries += [kept.popleft() for _ in range(min(SPOOL_BATCH - len(entries), len(kept)))]
         fresh = [entry for entry in entries if entry[1] is None]
         refused = 0 if not fresh or self._write_down(fresh) else len(fresh)
         for _, copy, _, _ in entries:
             if copy is not None:
                 copy.only_here += 1
                 refused += copy.failed
-        self.spooled += count - refused
+        self.spooled += len(entries) - refused
         self._refused += refused
         if refused:
             log.error("spool_full lost_requests=%d", self.lost)
@@ -293,21 +300,33 @@ class Mirror(asyncio.Protocol):
         """Tell a new collector (or the same, after a broken connection) all it may not know."""
         self._untold.extend(self._unacked)
         self._unacked.clear()
-        self._resend_more()
+        if not self._resend_due:
+            self._resend_more()
         opens = [observer.open_frame(resumed=True) for observer in self._open.values()]
-        if opens:
-            self._write(tap.Batch(next(self._seq), opens, [], [], []))
+        if opens and self._transport is not None:
+            self._transport.write(self._encoded(tap.Batch(next(self._seq), opens, [], [], [])))
 
     def _resend_more(self) -> None:
         """Tell of some requests that are over, and of the next ones when the loop has been round."""
-        if self._transport is None or not self._untold:
+        self._resend_due = False
+        transport = self._transport
+        if transport is None or not self._untold:
             return
-        self._resent_seq = next(self._seq)
-        part = [self._untold.popleft() for _ in range(min(RESEND_BATCH, len(self._untold)))]
-        self._write(_resent(self._resent_seq, part))
-        self._unacked.extend((self._resent_seq, copy, observer, frame) for _, copy, observer, frame in part)
+        loop = asyncio.get_running_loop()
+        if transport.get_write_buffer_size() > self._settings.max_pending_bytes:
+            self._resend_due = True
+            loop.call_later(self.flush_interval_s, self._resend_more)
+            return
+        self._resent_seq = seq = next(self._seq)
+        part = list(itertools.islice(self._untold, RESEND_BATCH))
+        data = self._encoded(_resent(seq, part))  # a fault in it leaves them where they are
+        for _, copy, observer, frame in part:
+            self._untold.popleft()
+            self._unacked.append((seq, copy, observer, frame))
         if self._untold:
-            asyncio.get_running_loop().call_soon(self._resend_more)
+            self._resend_due = True
+            loop.call_soon(self._resend_more)
+        transport.write(data)
 
     def _hand_over(self) -> None:
         """Give the spool file to the collector, once it has booked what it was told again.
@@ -316,10 +335,6 @@ class Mirror(asyncio.Protocol):
         """
         if self._acked_seq >= self._resent_seq and not self._untold:
             self._spool.hand_over()
-
-    def _write(self, message: tap.Batch) -> None:
-        assert self._transport is not None
-        self._transport.write(self._encoded(message))
 
     def data_received(self, data: bytes) -> None:
         for message in self._reader.feed(data):
@@ -358,9 +373,7 @@ class Mirror(asyncio.Protocol):
         self._closing = True
         self._keep_without_collector()
         transport, self._transport = self._transport, None  # from here on nothing is told
-        self._unacked.extendleft(reversed(self._untold))
-        self._untold.clear()
-        while self._unacked:
+        while self._unacked or self._untold:
             await self._spool.drained()  # its queue is smaller than what may be left
             self._spool_oldest()
         await self._spool.close()
