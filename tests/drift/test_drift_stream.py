@@ -139,6 +139,18 @@ def test_a_restart_changes_nothing_while_learning(request_of: Make, rng: random.
     assert msgspec.msgpack.encode(again.state()) == data
 
 
+def test_a_signal_goes_with_its_evidence(request_of: Make, rng: random.Random) -> None:
+    """What was held by a version with fewer bets is dropped, and then nothing has drifted; else it goes on."""
+    followed = learnt(request_of, rng)
+    assert until_signal(followed, lambda: some(request_of, rng, completion_tokens=20), 300) is not None
+    state = followed.state()
+    assert Followed.of_state(state, FEATURES, TERMS, 0.0).signalling
+    assert state.watched is not None
+    state.watched.held = {name: held[:-1] for name, held in state.watched.held.items()}
+    again = Followed.of_state(state, FEATURES, TERMS, 0.0)
+    assert (again.weeks, again.signalling, stream_of(again, 1).state) == (0.0, False, "judging")
+
+
 def test_another_set_of_features_begins_anew(request_of: Make, rng: random.Random) -> None:
     """A reference without texts does not judge texts."""
     state = learnt(request_of, rng).state()

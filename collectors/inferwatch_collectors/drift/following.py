@@ -233,7 +233,7 @@ class Followed(Judging):
         found = cls(state.model, state.tenant, of, state.begun_s, numbers)
         if state.version != VERSION or state.text != bool(found._words):
             raise ValueError(f"version {state.version}, text {state.text}")
-        found.number, found.since_s, found.signalling = state.number, state.since_s, state.signalling
+        found.number, found.since_s = state.number, state.since_s
         found.made, found.changed = state.made, state.changed
         found.makeup = Makeup(state.makeup)
         found._ttft, found._gap = signals.Pace(state.ttft), signals.Pace(state.gap)
@@ -245,4 +245,5 @@ class Followed(Judging):
             found.resume(state.watched, terms, now_weeks)
         if found.meaning is not None and state.meaning is not None and state.meaning.count == numbers:
             found.meaning.take_back(state.meaning, terms, now_weeks)
+        found.signalling = state.signalling and found.weeks > 0  # of a version with other bets there is no evidence
         return found
