@@ -181,6 +181,18 @@ ODD: Final[dict[str, tuple[str, str, dict[str, object]]]] = {
 }
 
 
+# Of these the features that have no value there.
+SOME_FEATURES: Final = {"prompt_tokens", "completion_tokens", "ttft", "gap", "prompt_chars", "answer_chars"}
+OFF: Final[dict[str, set[str]]] = {
+    "nothing": {"prompt_chars", "answer_chars"},
+    "nothing-known": {"prompt_tokens", "completion_tokens", "ttft"},
+    "no-number": {"ttft", "gap"},
+    "infinite": {"ttft", "gap"},
+    "before-time": {"ttft", "gap"},
+    "hung-up-on": {"completion_tokens", "ttft", "answer_chars"},
+}
+
+
 def test_what_makes_no_sense_is_no_alarm(site: Site) -> None:
     """Each once among usual requests: no signal, no crash, every figure is one, and it goes on judging."""
     for prompt, answer, fields in ODD.values():
@@ -196,16 +208,18 @@ def test_what_makes_no_sense_is_no_alarm(site: Site) -> None:
 
 @pytest.mark.parametrize("name", ODD)
 def test_a_reference_of_what_makes_no_sense_makes_sense(request_of: Make, name: str) -> None:
-    """Also if it is all that ever comes: it is pinned or says that it is not, and is no alarm."""
+    """Also if it is all that ever comes: it is pinned, says which features it has not, and is no alarm."""
     prompt, answer, fields = ODD[name]
     site = Site(request_of)
     for _ in range(REFERENCE):
         site.ask(prompt[:3_000], answer[:3_000], **fields)
-    pinned, _ = site.watch.pin(*KEY)
+    assert site.watch.pin(*KEY)[0]
+    off = set(site.watch.report().streams[0].off)
+    assert off & SOME_FEATURES == OFF.get(name, set())
     for _ in range(200):
         site.ask(prompt[:3_000], answer[:3_000], **fields)
     shown = site.shown()
-    assert shown[m.DRIFT_JUDGING.name] == pinned
+    assert shown[m.DRIFT_JUDGING.name] == 1
     assert evidence(shown) < 1
 
 
