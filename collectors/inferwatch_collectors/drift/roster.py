@@ -40,7 +40,7 @@ class Roster:
         self._streams: dict[Key, Followed] = {}
         self._names: dict[Key, Followed | None] = {}  # as clients wrote them
         self._writing: list[Followed] = []
-        self.parts = 1  # most that were ever judged at a time: weights may not grow afterwards
+        self.parts = 1  # most that were judged at a time since the start: weights may not grow afterwards
         self.cut = 0  # not followed, for want of room
 
     def __iter__(self) -> Iterator[Followed]:

@@ -203,11 +203,6 @@ class Lesson:
             if learning is not None and value is not None and isfinite(value):
                 learning.take(value, hour)
 
-    @property
-    def hours(self) -> int:
-        """In how many hours of the week votes were seen."""
-        return sum(1 for votes in self._joint if votes)
-
     def pin(self, least: int) -> dict[Feature, Pinned]:
         """Return the reference of every feature of which at least `least` values were counted."""
         found = {}

@@ -6,8 +6,8 @@
 * **Engine.** A reference is of one version and configuration of the engine. When another one answers, what was learnt
   is set aside, and what there is of the new one is used again, or learnt; votes wait for its word (`holding`).
 * **Rate.** All streams together give a false signal once in `weeks_per_false_alarm`: each alone must have evidence
-  worth as many times more as there were ever streams with a reference at a time (never fewer again: weights may not
-  grow afterwards).
+  worth as many times more as there were streams with a reference at a time since the start of the collector (till the
+  next start never fewer again: weights may not grow afterwards).
 * **Embeddings** (`drift.embeddings`) of prompts are asked for when a request begins. A vote whose prompt is on its way
   waits for it, so that all that is known of a request is judged in one step, as the rate needs it: two time-outs at
   most, of as many votes as prompts can wait.

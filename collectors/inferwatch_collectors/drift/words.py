@@ -48,7 +48,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: str  # `learning`, `judging`, `drifted`
     votes: int  # in the reference, or on the way to it
     evidence_weeks: float | None = None  # after division by the number of streams
-    since: str = ""  # Unix time until which nothing was unusual, in UTC
+    since: str = ""  # until when nothing was unusual, in UTC; "": no signal
     reference: str = ""  # what it is of, in words
     engine: str = ""  # what is learnt or judged is of this engine, as it says itself
     changed: str = ""  # it was another one before, in words, with the time
