@@ -98,6 +98,15 @@ def test_of_a_body_that_is_cut_the_limit_is_known() -> None:
     assert asked.take("r1") == {"gen_ai.request.max_tokens": 9}
 
 
+@pytest.mark.parametrize("place", ["", "parameters", "sampling_params", "options"])
+def test_what_clients_send_for_no_limit_is_no_fault(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    """It is left out, and the body is not decoded a second time for it, prompt and all."""
+    monkeypatch.setattr(of_asked, "load_object", None)
+    numbers = {"top_k": -1, "top_p": 0.5}
+
+    assert read(json.dumps({place: numbers} if place else numbers).encode()) == {"gen_ai.request.top_p": 0.5}
+
+
 def test_what_is_held_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of too many open requests the oldest are forgotten, and counted; what is taken is let go of."""
     monkeypatch.setattr(of_asked, "MAX_OPEN", 2)

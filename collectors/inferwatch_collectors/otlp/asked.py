@@ -22,14 +22,11 @@ MAX_OPEN: Final = 20_000
 # What OTLP can carry.
 _Int = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None
 
-# Less than none, engines' word for no limit at all, is no number that anybody could compare.
-_Count = Annotated[float, Meta(ge=0)] | None
-
 
 class _Numbers(msgspec.Struct):
     temperature: float | None = None
     top_p: float | None = None
-    top_k: _Count = None
+    top_k: float | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     seed: _Int = None
@@ -52,6 +49,9 @@ _decode: Final = msgspec.json.Decoder(_Body).decode
 # Each is an attribute of that name.
 _NAMES: Final = ("temperature", "top_p", "top_k", "frequency_penalty", "presence_penalty", "seed")
 
+# Less than none is engines' word for no limit at all, and no number that anybody could compare.
+_COUNT: Final = "top_k"
+
 # OpenAI's words, and OpenTelemetry's.
 _FORMS: Final = {"text": "text", "json_object": "json", "json_schema": "json"}
 
@@ -64,7 +64,7 @@ def read(body: bytes, max_tokens: int = 0) -> dict[str, Value]:
         if place is not None:
             for name in _NAMES:
                 value = getattr(place, name)
-                if value is not None and math.isfinite(value):
+                if value is not None and math.isfinite(value) and (name != _COUNT or value >= 0):
                     found.setdefault(f"gen_ai.request.{name}", value)
             if place.sampling_seed is not None:
                 found.setdefault("gen_ai.request.seed", place.sampling_seed)
