@@ -211,6 +211,20 @@ def test_the_end_of_an_answer_that_broke_off_is_not_kept(record: Make, changes: 
     assert "grace.hop" in str(whole["gen_ai.output.messages"])
 
 
+def test_the_last_word_is_left_out_however_long_it_is(record: Make) -> None:
+    """It is one value, as far as anybody can tell; a blank before the last characters is the end of another word."""
+    for text, keeps in (
+        ("so it goes. head." + "x" * 3000, "so it goes. "),
+        ("head" * 500, ""),
+        ("a b " + "c" * 64, "a b "),
+    ):
+        said = hear(Content(HASHED), [(0, ANSWER, text)])
+
+        made = Keeper(REDACTOR).attributes(said, record(finish_reasons=("length",)))
+
+        assert json.loads(str(made["gen_ai.output.messages"]))[0]["parts"][0]["content"] == keeps
+
+
 @pytest.mark.parametrize("kind", sorted(planted.KINDS))
 def test_no_half_of_a_value_is_kept_wherever_an_answer_breaks_off(record: Make, kind: str) -> None:
     """Nor a third of it, plain or as the arguments of a tool have it."""
@@ -228,7 +242,7 @@ def test_no_half_of_a_value_is_kept_wherever_an_answer_breaks_off(record: Make, 
 @pytest.mark.parametrize("more", ["", "per@example.com"], ids=["broke off", "bound"])
 def test_the_end_is_that_of_the_text_as_it_is_kept(record: Make, more: str) -> None:
     """One of escapes reads as a shorter one: so much as is left out is left out of that."""
-    text = "%61" * 1000 + ", mail ann\\u0040example.com, not grace.hop"
+    text = "%61%61%61%61%20" * 250 + "mail ann\\u0040example.com, not grace.hop"
     content = Content(Privacy(content="hashed", sample_ratio=1.0, max_text_bytes=len(text)))
     said = hear(content, [(0, ANSWER, text), *([(0, ANSWER, more)] if more else [])])
 

@@ -150,10 +150,12 @@ def _within(text: str) -> int:
 
 
 def _before_the_end(text: str) -> int:
-    """Return how much is kept of a text that broke off: neither its last characters nor the word that they begin in."""
-    end = max(0, len(text) - END_CHARS)
-    before = text[_within(text) : end]
-    return end if not before or before[-1].isspace() else end - len(before.split()[-1])
+    """Return how much is kept of a text that broke off: neither its last characters nor the word that they begin in.
+
+    However long that is: a certificate's key, or all of a text without blanks.
+    """
+    before = text[: max(0, len(text) - END_CHARS)]
+    return len(before) if not before or before[-1].isspace() else len(before) - len(before.rsplit(maxsplit=1)[-1])
 
 
 def _json(value: object) -> str:
