@@ -7,8 +7,10 @@ import aiohttp
 
 def why(error: Exception) -> str:
     """Return what went wrong, for people. `error` is what an aiohttp client raises, but a time-out."""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | aiohttp.ClientConnectorSSLError):
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return "the certificate is not trusted"
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        return "no TLS connection"
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return "the host's name is not known"
     if isinstance(error, aiohttp.ClientConnectorError):

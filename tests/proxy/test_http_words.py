@@ -14,7 +14,7 @@ KEY = SimpleNamespace(host="h", port=1, ssl=True, is_ssl=True)
     ("error", "words"),
     [
         (aiohttp.ClientConnectorCertificateError(KEY, ValueError("s3cret")), "the certificate is not trusted"),
-        (aiohttp.ClientConnectorSSLError(KEY, OSError(1, "s3cret")), "the certificate is not trusted"),
+        (aiohttp.ClientConnectorSSLError(KEY, OSError(1, "s3cret")), "no TLS connection"),
         (aiohttp.ClientConnectorDNSError(KEY, OSError(-2, "s3cret")), "the host's name is not known"),
         (aiohttp.ClientConnectorError(KEY, ConnectionRefusedError(111, "s3cret")), "Connection refused"),
         (aiohttp.ClientConnectorError(KEY, OSError("s3cret")), "no connection"),
