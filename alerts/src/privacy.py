@@ -80,7 +80,7 @@ KEY: Final = Alert(
     severity="ticket",
     expr=f"min by ({_BY}) (inferwatch_privacy_key_current) == 0",
     for_="15m",
-    summary="Pseudonyms of users on {{ $labels.instance }} are made with another key than the last of "
+    summary="Pseudonyms of users in traces of {{ $labels.instance }} are made with another key than the last of "
     "privacy.key_file: it was rotated without a restart, or cannot be read",
     dashboard="inferwatch-fleet",
     fires=(Case(series={f"inferwatch_privacy_key_current{{{HOST}}}": "1x5 0x40"}, at="30m", labels=HOST_LABELS),),

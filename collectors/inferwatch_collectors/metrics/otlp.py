@@ -36,7 +36,7 @@ PRIVACY_KEY: Final = Metric(
     kind=Kind.GAUGE,
     group=Group.OTLP,
     labels=(),
-    help="Whether pseudonyms are made with the last key of privacy.key_file.",
+    help="Whether pseudonyms of traces are made with the last key of privacy.key_file.",
     measured="0: the file ends with another key, and Inferwatch was not restarted, or it cannot be used any more. "
     "Looked at once a minute while spans are made. Absent where no content is kept.",
 )
