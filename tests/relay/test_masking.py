@@ -86,6 +86,19 @@ def test_the_end_of_a_long_plain_reply_keeps_its_figures() -> None:
     assert masked(half, whole=False) == b"", "a hole is in both"
 
 
+@pytest.mark.parametrize("name", ["code", "index", "status_code", "http_status_code"])
+@pytest.mark.parametrize("value", ["4111111111111111", "[4111111111111111]", '{"usage":{"NAME":4111111111111111}}'])
+def test_in_the_end_of_a_plain_reply_a_tool_s_numbers_are_not_figures(name: str, value: str) -> None:
+    """What encloses a member is in the part that is missing: it may be the input of a tool, with anybody's number."""
+    spoken = f'{{"meta":{{"{name}":{value.replace("NAME", name)}}}}}'
+    end = f'ann"}},{{"type":"tool_use","input":{spoken}}}],"usage":{{"input_tokens":7,"output_tokens":9}}}}'
+
+    made = masked(end.encode(), whole=False)
+
+    assert b"4111" not in made
+    assert json.loads(b"{" + made)["usage"] == {"input_tokens": 7, "output_tokens": 9}
+
+
 def test_arguments_of_a_tool_are_not_the_api_s_words() -> None:
     """Members of any names, with the APIs' own words in them, and numbers that are somebody's."""
     spoken = {"ann": "failed", "status": "completed", "phone": 4915112345678, "at": -1.1234567890123, "index": 44}

@@ -36,6 +36,8 @@ _COUNTS: Final = frozenset({
     "queue_time_ms", "time_to_first_token_ms", "generation_time_ms", "index", "code", "status_code",
     "http_status_code",
 })  # fmt: skip
+# Of those, what is kept where it is not known what they are members of: the others may be a tool's, and any number.
+_FIGURES: Final = _COUNTS - {"index", "code", "status_code", "http_status_code"}
 
 # Members that say how an answer ended and what kind of thing it is, by the APIs' own words.
 _WORDS: Final = frozenset({
@@ -143,18 +145,18 @@ def _document(text: bytes) -> bytes:
     return made.encode().ljust(len(text))
 
 
-def _kept(value: Any, name: str) -> Any:
-    """Return what may be written of the value of the member `name`."""
+def _kept(value: Any, name: str, counts: frozenset[str] = _COUNTS) -> Any:
+    """Return what may be written of the value of the member `name`; numbers of `counts` are kept."""
     if name == _TOOLS and not isinstance(value, str):
         return None
     if isinstance(value, dict):
-        return {inner: _kept(member, inner) for inner, member in value.items() if inner in _NAMES}
+        return {inner: _kept(member, inner, counts) for inner, member in value.items() if inner in _NAMES}
     if isinstance(value, list):
         # Numbers in a row are ids of tokens or a vector, but for tensors of counts.
-        return [_kept(item, name) for item in value if name in _COUNTS or isinstance(item, dict | list)]
+        return [_kept(item, name, counts) for item in value if name in counts or isinstance(item, dict | list)]
     if isinstance(value, str):
         return " " * len(value) if name not in _WORDS else value if _VALUE.fullmatch(value) else None
-    return value if name in _COUNTS or value is None or isinstance(value, bool) else None
+    return value if name in counts or value is None or isinstance(value, bool) else None
 
 
 def _figures(text: str) -> bytes:
@@ -171,7 +173,7 @@ def _figures(text: str) -> bytes:
         except (ValueError, RecursionError):
             continue
         if text[end:].lstrip()[:1] in ("}", "]", ","):  # else it may go on behind a cut
-            found.append(_encode(_kept({match[1]: value}, ""))[1:-1])
+            found.append(_encode(_kept({match[1]: value}, "", _FIGURES))[1:-1])
         at = end
     closing = text.rstrip()[-1:]
     return (",".join(found) + (closing if closing in ("}", "]") else "")).encode() if found else b""
