@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferwatch.relay.masking import masked, masked_close, masked_open
+from inferwatch.relay.masking import masked, masked_batch, masked_close, masked_open
 from inferwatch.tap import Close, Open
 
 EVENT = '{"id":"chatcmpl-ann","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"ann"},"finish_reason":%s}]}'
@@ -159,6 +159,30 @@ def test_what_is_no_json_is_not_written() -> None:
     """Plain text, events of names of their own."""
     assert b"ann" not in masked(b"ann says\nevent: Ann\nid: ann\ndata: ann\n: ann", whole=True)
     assert masked(b"event: message_stop\n", whole=True) == b"event: message_stop\n"
+
+
+def test_one_that_cannot_be_masked_is_written_without_what_was_said() -> None:
+    """Members in members, more than the stack has room for: its counts are booked, and so are the others."""
+    nested = b'ann,"meta":' + b'{"meta":' * 1500 + b"1" + b"}" * 1501
+    request = opened("/v1/Ann", {"content-type": "a/json"})
+    closes = [
+        Close(
+            id=1, stamp_ns=9, outcome="ok", error="", status=200, response_bytes=99_999, usages={-1: b"{}"}, tail=tail
+        )
+        for tail in (b'ann,"eval_count":7}', nested, b'ann,"eval_count":8}')
+    ]
+
+    batch, faults = masked_batch([(request, close) for close in closes])
+
+    assert faults == ["RecursionError"]
+    assert [frame.tail for frame in batch.closes] == [b'"eval_count":7}', b"", b'"eval_count":8}']
+    assert [(frame.path, frame.headers) for frame in batch.opens] == [
+        ("/v1/-", {"content-type": "a/json"}),
+        ("", {}),
+        ("/v1/-", {"content-type": "a/json"}),
+    ]
+    assert {frame.body for frame in batch.opens} == {b""}
+    assert [frame.usages for frame in batch.closes] == [{-1: b"{}"}] * 3
 
 
 @given(st.text(alphabet=st.characters(categories=("L", "N", "P", "Z")), min_size=8), st.sampled_from([True, False]))

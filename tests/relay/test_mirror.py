@@ -13,6 +13,7 @@ from harness import PATIENCE_S, until
 
 from inferwatch import tap
 from inferwatch.record import ErrorType, Outcome
+from inferwatch.relay import masking as masking_module
 from inferwatch.relay import mirror as mirror_module
 from inferwatch.relay import spool as spool_module
 from inferwatch.relay.masking import masked_batch
@@ -400,7 +401,7 @@ async def test_a_copy_that_could_not_be_made_is_lost_with_the_memory(
     may_fail = threading.Event()
     faults = iter([ValueError])
 
-    def mask(requests: Iterable[tuple[tap.Open, tap.Close]]) -> tap.Batch:
+    def mask(requests: Iterable[tuple[tap.Open, tap.Close]]) -> tuple[tap.Batch, list[str]]:
         may_fail.wait(PATIENCE_S)
         for fault in faults:
             raise fault
@@ -624,7 +625,7 @@ async def test_a_copy_that_failed_is_made_again_when_the_connection_breaks(
     """The request is in no file: there is nothing to be spared."""
     faults = iter([ValueError])
 
-    def mask(requests: Iterable[tuple[tap.Open, tap.Close]]) -> tap.Batch:
+    def mask(requests: Iterable[tuple[tap.Open, tap.Close]]) -> tuple[tap.Batch, list[str]]:
         for fault in faults:
             raise fault
         return masked_batch(requests)
@@ -754,6 +755,48 @@ async def test_a_number_that_is_too_large_stops_nothing(make: Make, collector: C
     assert [(frame.path, frame.max_tokens) for frame in collector.all("opens")[:3]] == [("/v1", 5), ("", 0), ("/v1", 6)]
     assert mirror.observer_errors == 1
     assert len(collector.all("heads")) == 1
+
+
+async def test_what_cannot_be_said_in_the_spool_is_counted(make: Make, state_dir: Path) -> None:
+    """It is in the file without the number, and so are the others."""
+    mirror = await make(run=False)
+    for most in (5, 10**30):
+        watcher = Observer(mirror, Subject(arrival_ns=1, method="POST", path="/v1", tenant="t", headers={}))
+        watcher.opened(Facts("m", True, 1, max_tokens=most), b"{}", 2, 2, asked_usage=False)
+        finish(watcher)
+    mirror.flush()
+    await until(lambda: mirror.observer_errors == 1)
+    await mirror.close(0.0)
+    assert [frame.max_tokens for batch in spooled(state_dir) for frame in batch.opens] == [5, 0]
+    assert (mirror.observer_errors, mirror.lost) == (1, 0)
+
+
+async def test_a_request_that_cannot_be_masked_costs_its_words_alone(
+    make: Make, state_dir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A fault of ours in the spool's thread: it is counted as one of an observer's, and the others are written."""
+    masked = masking_module.masked
+
+    def mask(tail: bytes, *, whole: bool) -> bytes:
+        if tail == b"odd":
+            raise ValueError("with the text of somebody")
+        return masked(tail, whole=whole)
+
+    monkeypatch.setattr(masking_module, "masked", mask)
+    mirror = await make(run=False)
+    ids = []
+    for said in (b"data: [DONE]", b"odd", b"data: [DONE]"):
+        watcher = request(mirror)
+        watcher.body(1, said)
+        ids.append(finish(watcher))
+    mirror.flush()
+    await until(lambda: mirror.observer_errors == 1)
+    await mirror.close(0.0)
+    (batch,) = spooled(state_dir)
+    assert [frame.request_id for frame in batch.opens] == ids
+    assert [frame.tail for frame in batch.closes] == [b"data: [DONE]", b"", b"data: [DONE]"]
+    assert mirror.lost == 0
+    assert [record.getMessage() for record in caplog.records] == ["observer_fault stage=mask type=ValueError"]
 
 
 async def test_odd_text_is_survived_when_it_is_sent_again(make: Make, state_dir: Path) -> None:

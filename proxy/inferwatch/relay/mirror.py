@@ -28,7 +28,7 @@ import msgspec
 
 from inferwatch import tap
 from inferwatch.relay.masking import masked_batch
-from inferwatch.relay.observer import Observer
+from inferwatch.relay.observer import MAX_LOGGED_FAULTS, Observer
 from inferwatch.relay.spool import Copy, SpoolWriter
 from inferwatch.settings.traffic import Tap
 
@@ -261,8 +261,23 @@ class Mirror(asyncio.Protocol):
 
     def _write_down(self, entries: list[_Entry], copy: Copy | None = None) -> bool:
         """Have them written to the spool, without what was said; False if it is full. A `copy`: they stay in memory."""
-        size = _spooled_bytes(entries)
-        return self._spool.put(lambda: _encoded(masked_batch(_told(entries)))[0], size, len(entries), copy)
+        loop = asyncio.get_running_loop()
+
+        def make() -> bytes:  # in the spool's thread
+            batch, faults = masked_batch(_told(entries))
+            data, is_whole = _encoded(batch)
+            if faults or not is_whole:
+                loop.call_soon_threadsafe(self._count_faults, faults, is_whole)
+            return data
+
+        return self._spool.put(make, _spooled_bytes(entries), len(entries), copy)
+
+    def _count_faults(self, faults: list[str], is_whole: bool) -> None:
+        self.observer_errors += not is_whole
+        for name in faults:
+            self.observer_errors += 1
+            if self.observer_errors <= MAX_LOGGED_FAULTS:
+                log.error("observer_fault stage=mask type=%s", name)
 
     # the connection
 

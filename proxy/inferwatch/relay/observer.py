@@ -2,7 +2,8 @@
 
 Each request has one Observer. It takes out of the reply what we asked for, keeps in O(1) memory what is needed to
 book the request whatever happens to the collector, and hands copies to the mirror. A fault in here is counted and
-ends the watching of that request; the bytes go on as they came. This is the relay's only `except Exception`.
+ends the watching of that request; the bytes go on as they came. The only other `except Exception` of the relay is in
+`masking`, which works in a thread.
 """
 
 import logging
