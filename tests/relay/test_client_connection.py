@@ -152,13 +152,13 @@ async def test_dripping_a_head_does_not_extend_its_time(start: Start) -> None:
     """A byte now and then keeps nobody's connection: the head as a whole has client_idle_s."""
     rig = await start(limits={"client_idle_s": 0.3})
     client = await rig.connect()
-    began_s = time.monotonic()
     for byte in get("/", "X: " + "x" * 5000):
         client.send(bytes([byte]))
         await asyncio.sleep(0.01)
         if not rig.server.connections:
             break
-    assert time.monotonic() - began_s < 5.0
+    else:
+        pytest.fail("the head was taken to its last byte")
     assert not rig.relay.active
     assert rig.tap.opens == []
 

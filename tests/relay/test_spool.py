@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness import PATIENCE_S
 
 from inferwatch.relay import spool as spool_module
 from inferwatch.relay.spool import Copy, SpoolWriter
@@ -112,7 +113,7 @@ async def test_the_queue_is_bounded_however_often_it_is_handed_over(spool: Spool
     hang = threading.Event()
 
     def make() -> bytes:
-        hang.wait()
+        hang.wait(PATIENCE_S)
         return b"x"
 
     for _ in range(5):
@@ -133,7 +134,7 @@ async def test_the_queue_is_memory_and_has_less_room_than_the_disk(
     hang = threading.Event()
 
     def make() -> bytes:
-        hang.wait()
+        hang.wait(PATIENCE_S)
         return b"x" * 400
 
     assert spool.put(make, 400, 1)
