@@ -1,4 +1,7 @@
-"""Where finished requests go when there is no collector and memory is full: a file beside the ledger.
+"""Where finished requests go that nobody has acknowledged: a file beside the ledger.
+
+Each is copied there at once while there is no collector, or when the connection to it breaks; those that memory has no
+room for are only there.
 
 The file is a run of tap messages, `<boot>-<n>.spool`; handed over, it is renamed to `.ready`. Making a message and
 writing it happens in one thread, in order, so that neither a slow disk nor a crowd of requests delays a token.

@@ -102,7 +102,11 @@ class Tap(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True)
         Meta(description="Copies waiting for the collector, per worker; above it copies are dropped and counted."),
     ] = 32 * 1024 * 1024
     max_pending_closes: Annotated[
-        Count, Meta(description="Finished requests waiting in memory, per worker; above it they go to the spool file.")
+        Count,
+        Meta(
+            description="Finished requests in memory until they are acknowledged, per worker; above it they are in the "
+            "spool file only, to which each is copied while there is no collector."
+        ),
     ] = 10_000
     max_spool_bytes: Annotated[Count, Meta(description="Largest spool file, per worker.")] = 1024 * 1024 * 1024
     max_body_bytes: Annotated[int, Meta(ge=0, description="Longest part of a request body that is mirrored.")] = (
