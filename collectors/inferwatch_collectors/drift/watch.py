@@ -342,7 +342,6 @@ class DriftWatch:
         if each.lesson is None:
             each.learn_anew(self._wall_s)
             self.streams.write(each)
-            self._gauges.hide({(model, tenant)})  # its effects are those of the old one
             return True, "the reference is forgotten, another one is being learnt"
         least = self._settings.reference_requests_min
         if each.lesson.votes < least:
