@@ -16,9 +16,11 @@ from inferwatch.record import ErrorType, Outcome
 from inferwatch.relay import masking as masking_module
 from inferwatch.relay import mirror as mirror_module
 from inferwatch.relay import spool as spool_module
+from inferwatch.relay import telling as telling_module
 from inferwatch.relay.masking import masked_batch
-from inferwatch.relay.mirror import RESEND_BATCH, SPOOL_BATCH, SPOOLED_BYTES, Mirror
+from inferwatch.relay.mirror import RESEND_BATCH, SPOOL_BATCH, Mirror
 from inferwatch.relay.observer import Observer, Subject
+from inferwatch.relay.telling import SPOOLED_BYTES
 from inferwatch.relay.usage_request import Facts
 from inferwatch.settings.traffic import Tap
 
@@ -407,7 +409,7 @@ async def test_a_copy_that_could_not_be_made_is_lost_with_the_memory(
             raise fault
         return masked_batch(requests)
 
-    monkeypatch.setattr(mirror_module, "masked_batch", mask)
+    monkeypatch.setattr(telling_module, "masked_batch", mask)
     mirror = await make(run=False, max_pending_closes=3)
     for _ in range(3):
         finish(request(mirror))
@@ -547,14 +549,14 @@ async def test_the_next_pieces_are_asked_for_once(make: Make, monkeypatch: pytes
         finish(request(mirror))
     mirror.flush()
     calls = 0
-    resent = mirror_module._resent
+    resent = mirror_module.resent
 
     def count(*parts: Any) -> tap.Batch:
         nonlocal calls
         calls += 1
         return resent(*parts)
 
-    monkeypatch.setattr(mirror_module, "_resent", count)
+    monkeypatch.setattr(mirror_module, "resent", count)
     for _ in range(5):
         mirror.connection_made(Silent())
         mirror.connection_lost(None)
@@ -630,7 +632,7 @@ async def test_a_copy_that_failed_is_made_again_when_the_connection_breaks(
             raise fault
         return masked_batch(requests)
 
-    monkeypatch.setattr(mirror_module, "masked_batch", mask)
+    monkeypatch.setattr(telling_module, "masked_batch", mask)
     mirror = await make(run=False)
     ids = [finish(request(mirror)) for _ in range(3)]
     mirror.flush()

@@ -20,16 +20,16 @@ import secrets
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, cast
 
 import msgspec
 
 from inferwatch import tap
-from inferwatch.relay.masking import masked_batch
 from inferwatch.relay.observer import MAX_LOGGED_FAULTS, Observer
 from inferwatch.relay.spool import Copy, SpoolWriter
+from inferwatch.relay.telling import Entry, encoded, has_copy, resent, spooled_bytes, written
 from inferwatch.settings.traffic import Tap
 
 log = logging.getLogger(__name__)
@@ -50,19 +50,8 @@ SPOOL_BATCH: Final = 500
 # Told again in one go, some 7 us each: between two such batches streams go on.
 RESEND_BATCH: Final = 100
 
-# What a request takes in the spool file beside its end and its usages: names, times and their keys, some 700 bytes.
-SPOOLED_BYTES: Final = 1024
-USAGE_BYTES: Final = 128
-
-# Text that is none, a number that 64 bits do not hold: they got past the relay's checks. Each time they were sent they
-# would fail, and with them all that came since.
-_UNSAID: Final = (UnicodeEncodeError, OverflowError)
-
 # In place of the number of the batch that told of a request: no acknowledgement reaches it.
 UNSENT: Final = sys.maxsize
-
-# The batch that told of it last, and its copy in the spool file, made while there was nobody to tell.
-_Entry = tuple[int, Copy | None, Observer, tap.Close]
 
 
 class Mirror(asyncio.Protocol):
@@ -86,8 +75,8 @@ class Mirror(asyncio.Protocol):
         self._flush_due = False
 
         self._open: dict[int, Observer] = {}
-        self._unacked: deque[_Entry] = deque()
-        self._untold: deque[_Entry] = deque()  # what a new collector has still to be told of, before those
+        self._unacked: deque[Entry] = deque()
+        self._untold: deque[Entry] = deque()  # what a new collector has still to be told of, before those
         self._transport: asyncio.Transport | None = None
         self._reader = tap.relay_side()
         self._lost_connection = asyncio.Event()
@@ -197,7 +186,7 @@ class Mirror(asyncio.Protocol):
         self._spool_above_bound()
 
     def _encoded(self, batch: tap.Batch) -> bytes:
-        data, is_whole = _encoded(batch)
+        data, is_whole = encoded(batch)
         self.observer_errors += not is_whole
         return data
 
@@ -208,7 +197,7 @@ class Mirror(asyncio.Protocol):
     def _keep_without_collector(self) -> None:
         """Opens and heads are made again from the observers that are still open; reads are lost and counted already."""
         finished = zip(self._closed_observers, self._closes, strict=True)
-        fresh: list[_Entry] = [(UNSENT, None, observer, frame) for observer, frame in finished]
+        fresh: list[Entry] = [(UNSENT, None, observer, frame) for observer, frame in finished]
         if self._transport is None:
             if self._uncopied_bytes and self._spool.takes(self._uncopied_bytes):
                 fresh = [*self._unacked, *fresh]
@@ -230,7 +219,7 @@ class Mirror(asyncio.Protocol):
 
     def _spool_oldest(self) -> None:
         """Leave some to the disk: of those first that the collector has not even been told of."""
-        entries: list[_Entry] = []
+        entries: list[Entry] = []
         for kept in (self._untold, self._unacked):
             entries += [kept.popleft() for _ in range(min(SPOOL_BATCH - len(entries), len(kept)))]
         fresh = [entry for entry in entries if entry[1] is None]
@@ -244,33 +233,32 @@ class Mirror(asyncio.Protocol):
         if refused:
             log.error("spool_full lost_requests=%d", self.lost)
 
-    def _copied(self, entries: list[_Entry]) -> list[_Entry]:
+    def _copied(self, entries: list[Entry]) -> list[Entry]:
         """Write finished requests down that stay in memory as well: those that have no copy in the file yet.
 
         Those that the disk takes come back marked.
         """
-        kept = [entry for entry in entries if _has_copy(entry)]
-        fresh = [entry for entry in entries if not _has_copy(entry)]
+        kept = [entry for entry in entries if has_copy(entry)]
+        fresh = [entry for entry in entries if not has_copy(entry)]
         for start in range(0, len(fresh), SPOOL_BATCH):
             part, made = fresh[start : start + SPOOL_BATCH], Copy()
             copy = made if self._write_down(part, made) else None
             if copy is None:  # tried again when there is room
-                self._uncopied_bytes = self._uncopied_bytes or _spooled_bytes(part)
+                self._uncopied_bytes = self._uncopied_bytes or spooled_bytes(part)
             kept += [(seq, copy, observer, frame) for seq, _, observer, frame in part]
         return kept
 
-    def _write_down(self, entries: list[_Entry], copy: Copy | None = None) -> bool:
+    def _write_down(self, entries: list[Entry], copy: Copy | None = None) -> bool:
         """Have them written to the spool, without what was said; False if it is full. A `copy`: they stay in memory."""
         loop = asyncio.get_running_loop()
 
         def make() -> bytes:  # in the spool's thread
-            batch, faults = masked_batch(_told(entries))
-            data, is_whole = _encoded(batch)
+            data, is_whole, faults = written(entries)
             if faults or not is_whole:
                 loop.call_soon_threadsafe(self._count_faults, faults, is_whole)
             return data
 
-        return self._spool.put(make, _spooled_bytes(entries), len(entries), copy)
+        return self._spool.put(make, spooled_bytes(entries), len(entries), copy)
 
     def _count_faults(self, faults: list[str], is_whole: bool) -> None:
         self.observer_errors += not is_whole
@@ -334,7 +322,7 @@ class Mirror(asyncio.Protocol):
             return
         self._resent_seq = seq = next(self._seq)
         part = list(itertools.islice(self._untold, RESEND_BATCH))
-        data = self._encoded(_resent(seq, part))  # a fault in it leaves them where they are
+        data = self._encoded(resent(seq, part))  # a fault in it leaves them where they are
         for _, copy, observer, frame in part:
             self._untold.popleft()
             self._unacked.append((seq, copy, observer, frame))
@@ -410,47 +398,3 @@ class Mirror(asyncio.Protocol):
     def pending_bytes(self) -> int:
         buffered = self._transport.get_write_buffer_size() if self._transport is not None else 0
         return self._pending_bytes + buffered
-
-
-def _encoded(batch: tap.Batch) -> tuple[bytes, bool]:
-    """Return a message, and whether it has all of it."""
-    try:
-        return tap.encode(batch), True
-    except _UNSAID:
-        # Without what others said in it each request is still booked, and the others' are whole.
-        opens = [frame if _can_be_said(frame) else _bare(frame) for frame in batch.opens]
-        heads = [frame if _can_be_said(frame) else msgspec.structs.replace(frame, headers={}) for frame in batch.heads]
-        closes = [frame if _can_be_said(frame) else msgspec.structs.replace(frame, usages={}) for frame in batch.closes]
-        return tap.encode(tap.Batch(batch.seq, opens, heads, batch.reads, closes, batch.stats)), False
-
-
-def _can_be_said(frame: tap.Open | tap.Head | tap.Close) -> bool:
-    try:
-        msgspec.msgpack.encode(frame)
-    except _UNSAID:
-        return False
-    return True
-
-
-def _bare(frame: tap.Open) -> tap.Open:
-    return msgspec.structs.replace(frame, path="", model="", headers={}, body=b"", max_tokens=0)
-
-
-def _spooled_bytes(entries: Iterable[_Entry]) -> int:
-    """Return how many bytes their message in the spool file may have."""
-    return sum(SPOOLED_BYTES + len(frame.tail) + len(frame.usages) * USAGE_BYTES for *_, frame in entries)
-
-
-def _has_copy(entry: _Entry) -> bool:
-    """Whether the spool file has it, or will."""
-    return entry[1] is not None and not entry[1].failed
-
-
-def _told(entries: Iterable[_Entry]) -> Iterator[tuple[tap.Open, tap.Close]]:
-    """Yield the frames that tell again of finished requests, of which nothing changes any more."""
-    return ((observer.open_frame(resumed=True), frame) for _, _, observer, frame in entries)
-
-
-def _resent(seq: int, entries: Sequence[_Entry]) -> tap.Batch:
-    opens, closes = zip(*_told(entries), strict=True)
-    return tap.Batch(seq, list(opens), [], [], list(closes))
