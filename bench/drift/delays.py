@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from bench.drift.lockstep import BAR_WEEKS, Row, judge, learn, places_of
-from bench.drift.peers import peers
+from bench.drift.peers import peers, plain_e_detector
 from bench.drift.streams import COLUMNS, FEATURES, FLAGS, latent_of, shaped
 from scipy.stats import norm
 
@@ -49,17 +49,18 @@ def delays(
         f"{PATIENCE:,}.\n"
     )
     names = [f"inferwatch, {what}, reference {size:,}" for what in ("all features", "alone") for size in references]
-    names += peers()
+    theirs = {**peers(), "plain e-detector": plain_e_detector}
+    names += theirs
     say(f"| change | {' | '.join(names)} |")
     say(f"|---|{'---|' * len(names)}")
     for change in CHANGES:
         cells = [_cell(_ours(change, streams, size, COLUMNS)) for size in references]
         place = next(index for index, each in enumerate(FEATURES) if each.name == change.feature)
         cells += [_cell(_ours(change, streams, size, (place,))) for size in references]
-        found: dict[str, list[int | None]] = {name: [] for name in peers()}
+        found: dict[str, list[int | None]] = {name: [] for name in theirs}
         for seed in range(streams):
             reference, watched = _values(change, seed, WEEK, (place,))
-            for name, peer in peers().items():
+            for name, peer in theirs.items():
                 found[name].append(peer(reference[:, 0].astype(float), watched[:, 0].astype(float)))
         cells += [_cell(each) for each in found.values()]
         say(f"| {change.name} | {' | '.join(cells)} |")

@@ -12,7 +12,7 @@ import numpy as np
 from bench.drift.streams import Stream
 
 from inferwatch.settings.drift import Drift
-from inferwatch_collectors.drift.betting import CEILING_WEEKS, QUANTITY_BETS, RATIOS
+from inferwatch_collectors.drift.betting import CEILING_WEEKS, FLAG_STAKES, QUANTITY_BETS, QUANTITY_STAKES, RATIOS
 from inferwatch_collectors.drift.bins import cut
 from inferwatch_collectors.drift.features import Feature, Kind
 from inferwatch_collectors.drift.learning import EDGE_VOTES, fit
@@ -99,16 +99,17 @@ def judge(
 ) -> list[Outcome]:
     """Let all rows vote; `bars` in weeks. With `stop` it ends when all have alarmed."""
     terms = terms_of(features)
-    weight = np.array([each.weight for each in features])
-    weight = weight / weight.sum()
-    bets = np.array([len(RATIOS) if each.kind is Kind.FLAG else QUANTITY_BETS for each in features])
+    weight = np.array([[feature.weight for feature in features]] * len(rows))
+    weight *= [[each is not None for each in row.pinned] for row in rows]
+    weight /= weight.sum(axis=1, keepdims=True)
     bins = max(len(each.scores) for row in rows for each in row.pinned if each is not None)
     count, size = len(rows), len(features)
     table = np.ones((count, size, bins, BETS), np.float32)
     prices: dict[tuple[int, int, int], Any] = {}
-    counted = np.zeros((size, BETS), np.float32)
+    counted = np.zeros((count, size, BETS), np.float32)
     for place in range(size):
-        counted[place, : bets[place]] = weight[place] / bets[place]
+        stakes = FLAG_STAKES if features[place].kind is Kind.FLAG else QUANTITY_STAKES
+        counted[:, place, : len(stakes)] = weight[:, place, None] * np.array(stakes)
     held = np.zeros((count, size, BETS), np.float32)
     now_hour = [-1] * count
     last = np.zeros(count)
@@ -137,13 +138,13 @@ def judge(
         held += passed[:, None, None]
         held *= get
         np.clip(held, 1e-30, CEILING_WEEKS, out=held)
-        now = np.tensordot(held, counted, axes=([1, 2], [0, 1]))
+        now = np.einsum("rfb,rfb->r", held, counted)
         peak = np.maximum(peak, now)
         fresh = (alarm < 0) & (now >= bar)
         alarm[fresh] = step + 1
         if stop and (alarm >= 0).all():
             break
-    last_weeks = np.tensordot(held, counted, axes=([1, 2], [0, 1]))
+    last_weeks = np.einsum("rfb,rfb->r", held, counted)
     return [
         Outcome(None if each < 0 else int(each), float(most), float(now))
         for each, most, now in zip(alarm, peak, last_weeks, strict=True)

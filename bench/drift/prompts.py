@@ -1,18 +1,25 @@
 """Texts: after how many prompts is it found that some of them are of another language, another domain, or code?
 
 A reference of 5,768 prompts (512 of which teach the trigrams, 256 the edges), then the same source goes on with a
-share of its prompts replaced. All of the product's features are waited for; the answers' are not there, as if nobody
-answered.
+share of its prompts replaced. Three look at the same prompts in the same order:
+
+* **ours**, of what there is of prompts; answers are not there, as in the earlier study;
+* **ours, answers beside**: the same evidence against the bar as it is when all features of answers and their pace have
+  a reference, too, and are as before;
+* **its detector**: the study's (`peers.plain_e_detector`), on our features of the prompts' texts, likeness too.
 """
 
 import random
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+import numpy as np
 from bench.drift.corpora import texts
 from bench.drift.lockstep import BAR_WEEKS, terms_of
+from bench.drift.peers import plain_e_detector
 from bench.drift.streams import FEATURES
 
+from inferwatch_collectors.drift.features import TEXT_NAMES
 from inferwatch_collectors.drift.following import MIN_VALUES, WORD_VOTES
 from inferwatch_collectors.drift.learning import EDGE_VOTES
 from inferwatch_collectors.drift.stream import Lesson, Watched
@@ -23,6 +30,7 @@ COUNTED: Final = 5_000
 LEARNT: Final = WORD_VOTES + EDGE_VOTES + COUNTED
 WEEK: Final = 50_000
 SHARES: Final = (0.05, 0.1, 0.3)
+DETECTORS: Final = ("ours", "ours, answers beside", "its detector")
 
 # Those of the reference figures, and those that were not looked at while the features were chosen.
 KNOWN: Final = (
@@ -71,34 +79,66 @@ def prompts(runs: int, say: Callable[[str], None] = print) -> None:
             say(f"\n{base}: {len(own)} texts, too few; run bench/drift/run.sh")
             continue
         say(f"\nPrompts until a change is found, corpora {title}: median of {runs} runs (found), in {base}.\n")
-        say("| replaced by | " + " | ".join(f"{share:.0%}" for share in SHARES) + " |")
-        say("|---|" + "---|" * len(SHARES))
+        columns = [f"{share:.0%} {name}" for share in SHARES for name in DETECTORS]
+        say(f"| replaced by | {' | '.join(columns)} |")
+        say("|---|" + "---|" * len(columns))
         for other in others:
-            cells = [_cell([_run(own, source(other), share, seed) for seed in range(runs)]) for share in SHARES]
+            cells = []
+            for share in SHARES:
+                found = [_run(own, source(other), share, seed) for seed in range(runs)]
+                cells += [_cell([each[name] for each in found]) for name in DETECTORS]
             say(f"| {other} | {' | '.join(cells)} |")
         nulls = [_run(own, [], 0.0, seed) for seed in range(3 * runs)]
-        alarms = sum(each is not None for each in nulls)
-        say(f"| nothing | {alarms} of {3 * runs} alarm within {len(own) - LEARNT:,} prompts | | |")
+        alarms = (f"{name} {sum(each[name] is not None for each in nulls)}" for name in DETECTORS)
+        say(
+            f"\nNothing replaced: alarms within {len(own) - LEARNT:,} prompts, of {3 * runs} runs: {', '.join(alarms)}."
+        )
 
 
-def _run(own: list[Seen], other: list[Seen], share: float, seed: int) -> int | None:
+def _run(own: list[Seen], other: list[Seen], share: float, seed: int) -> dict[str, int | None]:
+    """Return after how many prompts each alarmed."""
     rng = random.Random(f"{seed}{share}")
     mine, theirs = rng.sample(own, len(own)), rng.sample(other, len(other))
     words = Words()
     for each in mine[:WORD_VOTES]:
         words.learn(each.buckets)
     words.freeze()
+    learnt = [_values(each, words) for each in mine[WORD_VOTES:LEARNT]]
+    watched = [
+        _values(theirs[rng.randrange(len(theirs))] if theirs and rng.random() < share else each, words)
+        for each in mine[LEARNT:]
+    ]
+    plain = plain_e_detector(_matrix(learnt), _matrix(watched))
+    return dict(zip(DETECTORS, (*_ours(learnt, watched), plain), strict=True))
+
+
+def _values(seen: Seen, words: Words) -> dict[str, float | None]:
+    return {**seen.values, "prompt_likeness": words.likeness(seen.buckets)}
+
+
+def _matrix(votes: list[dict[str, float | None]]) -> Any:
+    names = [f"prompt_{name}" for name, _ in TEXT_NAMES]
+    return np.array([[np.nan if (value := vote.get(name)) is None else value for name in names] for vote in votes])
+
+
+def _ours(learnt: list[dict[str, float | None]], watched: list[dict[str, float | None]]) -> list[int | None]:
+    """Return after how many prompts the product alarms, without and with features of answers beside."""
     lesson = Lesson(FEATURES)
-    for place, each in enumerate(mine[WORD_VOTES:LEARNT]):
-        lesson.vote({**each.values, "prompt_likeness": words.likeness(each.buckets)}, place * 168 // LEARNT)
-    watched = Watched(lesson.pin(MIN_VALUES), FEATURES, terms_of(FEATURES), 0.0)
-    for number, each in enumerate(mine[LEARNT:], 1):
-        seen = theirs[rng.randrange(len(theirs))] if theirs and rng.random() < share else each
-        values = {**seen.values, "prompt_likeness": words.likeness(seen.buckets)}
-        watched.vote(values, number / WEEK, number * 168 // WEEK)
-        if watched.weeks >= BAR_WEEKS:
-            return number
-    return None
+    for place, values in enumerate(learnt):
+        lesson.vote(values, place * 168 // LEARNT)
+    pinned = lesson.pin(MIN_VALUES)
+    judged = Watched(pinned, FEATURES, terms_of(FEATURES), 0.0)
+    # Where all have a reference, one that has moved weighs so much less.
+    share = sum(each.weight for each in pinned) / sum(each.weight for each in FEATURES)
+    bars = [BAR_WEEKS, BAR_WEEKS / share]
+    found: list[int | None] = [None, None]
+    for number, values in enumerate(watched, 1):
+        judged.vote(values, number / WEEK, number * 168 // WEEK)
+        weeks = judged.weeks
+        found = [have or (number if weeks >= bar else None) for have, bar in zip(found, bars, strict=True)]
+        if all(found):
+            break
+    return found
 
 
 def _cell(found: list[int | None]) -> str:

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 
 from inferwatch_collectors.drift.betting import (
     CEILING_WEEKS,
+    FLAG_STAKES,
     MAX_SCORE,
     QUANTITY_BETS,
+    QUANTITY_STAKES,
     RATIOS,
     SHIFTS,
     bet,
@@ -53,6 +55,15 @@ def test_evidence_of_a_fair_bet_is_the_time_that_passed() -> None:
     for step in range(1, 51):
         players.bet((2.0, 0.5, 1.0), (2.0, 0.5, 1.0), step / 10)
     assert players.weeks == pytest.approx(5.0)
+
+
+def test_stakes_sum_to_one() -> None:
+    """Then what all bets have together is as valid as what each has."""
+    assert len(QUANTITY_STAKES) == QUANTITY_BETS == len(quantity_row(0.0))
+    assert len(FLAG_STAKES) == len(RATIOS) == len(flag_row(0.0))
+    for stakes in (QUANTITY_STAKES, FLAG_STAKES):
+        assert sum(stakes) == pytest.approx(1.0)
+        assert min(stakes) > 0
 
 
 def test_a_clock_that_goes_back_brings_nobody_anything() -> None:

@@ -73,9 +73,20 @@ def test_where_nothing_has_a_rhythm_prices_are_lower_and_above_the_mean(rng: ran
 def test_a_flag_never_seen_is_no_alarm_at_its_first_time() -> None:
     """One in ten thousand may be chance: what has never been seen is not taken for impossible."""
     pinned = learnt([0.0] * 10_000, Kind.FLAG)
-    gains = [get / price for get, price in zip(pinned.rows[1], pinned.prices(0, TERMS, steady=False), strict=True)]
-    assert max(gains) < 40
+    for steady in (False, True):
+        gains = [get / price for get, price in zip(pinned.rows[1], pinned.prices(0, TERMS, steady=steady), strict=True)]
+        assert max(gains) < 40
     assert min(pinned.core) > 0
+
+
+def test_what_is_rare_may_have_a_rhythm_only_where_something_has() -> None:
+    """Too rare to see its own hours: it may come three times as often at some, unless nothing else has any either."""
+    rare = learnt([0.0, 0.0, 0.0, 0.0, 1.0] * 4 + [0.0] * 10_000, Kind.FLAG)
+    oftener = rare.rows[1].index(max(rare.rows[1]))
+    share = rare.core[1]
+    assert rare.prices(0, TERMS, steady=False)[oftener] > 1 + 2.5 * share * (rare.rows[1][oftener] - 1)
+    assert 1 + share * (rare.rows[1][oftener] - 1) < rare.prices(0, TERMS, steady=True)[oftener]
+    assert rare.prices(0, TERMS, steady=True)[oftener] < 1 + 2.5 * share * (rare.rows[1][oftener] - 1)
 
 
 def test_a_daily_rhythm_is_learnt_and_noise_is_not(rng: random.Random) -> None:

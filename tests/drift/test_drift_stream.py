@@ -107,6 +107,20 @@ def test_a_feature_that_hardly_any_request_had_is_off_and_says_so(request_of: Ma
     assert set(stream_of(followed, 1).off) == {"ttft", "gap", "gap_max"}
 
 
+def test_nothing_is_staked_on_a_feature_that_is_off(request_of: Make, rng: random.Random) -> None:
+    """If all players of all features have a week, that is a week of evidence, whatever is off."""
+    streamed, plain = (Followed("m", "acme", FEATURES, 0.0) for _ in range(2))
+    for vote in range(3_000):
+        streamed.vote(some(request_of, rng), None, 5, 0.0, vote % 168)
+        plain.vote(some(request_of, rng, ttft_s=None, gap_count=0), None, 5, 0.0, vote % 168)
+    for followed in (streamed, plain):
+        assert followed.pin(TERMS, 0.0, 1.0)
+        assert followed.watched is not None
+        watched = followed.watched
+        watched.resume({feature.name: [1.0] * pinned.bets for feature, pinned in watched.pinned()}, 0, 0.0)
+        assert watched.weeks == pytest.approx(1.0)
+
+
 def test_a_reference_of_too_few_requests_cannot_be_pinned(request_of: Make) -> None:
     """One request of a model makes no detector."""
     followed = Followed("m", "acme", FEATURES, 0.0)

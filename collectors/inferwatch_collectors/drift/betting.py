@@ -11,7 +11,7 @@ did in the reference":
 * At every vote a new player comes in with as much as time has passed. What all have together is on average at most the
   time since the start. So evidence of W weeks comes on average no sooner than after W weeks if nothing has changed, and
   within W/20 weeks in one of twenty such streams at most, however often one looks (Doob).
-* The mean over kinds of change and over features, with weights that sum to 1, is as valid as each.
+* The mean over kinds of change and over features, with stakes that sum to 1, is as valid as each.
 
 What is not exact: a price is an estimate. `reference.prices` makes it too high rather than too low, and says how sure.
 
@@ -45,6 +45,21 @@ QUANTITY_BETS: Final = len(SHIFTS) + len(SPREADS) + len(PARTS) + 2 * len(FAR_TIM
 
 # Of a flag: it comes so many times as often (as odds). More bets on more: what is bad is a flag that comes oftener.
 RATIOS: Final = (1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 0.6, 0.3)
+
+# How much of what is staked on a quantity is staked on each. A change by a quarter of a standard deviation is the least
+# that people call one, and takes the longest to find: most on that; less on what moved by a tenth, spread out, or
+# moved in part.
+_STAKES: Final = (
+    1,
+    1,
+    5,
+    5,
+    *(2,) * (len(SHIFTS) - 4),
+    *(1,) * (len(SPREADS) + len(PARTS)),
+    *(2,) * 2 * len(FAR_TIMES),
+)
+QUANTITY_STAKES: Final = tuple(stake / sum(_STAKES) for stake in _STAKES)
+FLAG_STAKES: Final = (1 / len(RATIOS),) * len(RATIOS)
 
 # One value must not decide: at the largest stake on a shift a score of 3 is worth a factor of 12. Of what is far it
 # takes five in thirty votes.

@@ -2,8 +2,8 @@
 its pace.
 
 The weights are the prior of the bets: what people ask about first (lengths, cut and useless answers) is found sooner
-than a share of characters, and the others that little later. `Watched` divides by their sum over what is switched on,
-so that the mean over features keeps the rate of false alarms.
+than a share of characters, and the others that little later. `Watched` divides by their sum over what has a
+reference, so that the mean over features keeps the rate of false alarms.
 """
 
 import enum

@@ -12,7 +12,7 @@ under it, made dearer by four things:
   e is normal with variance v / m; a price higher by GROWTH v / (2 gain m) makes that 1 on average over references.
 * The profile is an estimate: by its standard error.
 * The tolerance: a shift of so many standard deviations is of no interest.
-* What was seen too rarely for a profile may come up to RARE_TIMES as often at some hours.
+* What was seen too rarely for a profile may come up to RARE_TIMES as often at some hours, if there is a rhythm at all.
 
 Pure.
 """
@@ -26,8 +26,10 @@ from typing import Final
 import msgspec
 
 from inferwatch_collectors.drift.betting import (
+    FLAG_STAKES,
     MAX_SCORE,
     PARTS,
+    QUANTITY_STAKES,
     SHIFTS,
     SPREADS,
     STEPS,
@@ -157,6 +159,11 @@ class Pinned:
         """How many kinds of change are bet on."""
         return len(self.row(0))
 
+    @property
+    def stakes(self) -> Row:
+        """The part of what is staked on this feature that is staked on each; they sum to 1."""
+        return FLAG_STAKES if self.kind is Kind.FLAG else QUANTITY_STAKES
+
     def shares(self, hour: int) -> tuple[float, ...]:
         """Return the distribution in this hour of the week."""
         if not self.has_profile:
@@ -173,7 +180,7 @@ class Pinned:
             mean, (_, unit) = _mean(shares, scores), self._mean_and_unit()
             places += [tilt(shares, scores, mean + side * slack * unit) for side in (-1, 1)]
         unknown = 1 - (self.votes - max(self._counts)) / (EVENTS_PER_CELL * HOURS)
-        if unknown > 0:
+        if unknown > 0 and not steady:
             places.append(oftener(shares, 1 + (RARE_TIMES - 1) * unknown))
         found = tuple(
             max(

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from math import isfinite
+from operator import mul
 from typing import Final, NamedTuple
 
 import msgspec
@@ -64,8 +65,8 @@ class Watched:
     """
 
     def __init__(self, pinned: Mapping[Feature, Pinned], of: Sequence[Feature], terms: Terms, now_weeks: float) -> None:
-        """`of`: all that are looked at; those without a reference are off."""
-        self._whole = sum(feature.weight for feature in of)
+        """`of`: all that are looked at; those without a reference are off, and nothing is staked on them."""
+        self._whole = sum(feature.weight for feature in pinned)
         self._features = tuple(pinned)
         self._pinned = tuple(pinned.values())
         self._places = _places(self._features)
@@ -84,7 +85,7 @@ class Watched:
 
     def _of(self, place: int) -> float:
         """The evidence of one feature, by itself."""
-        return sum(self._held[place * BETS : (place + 1) * BETS]) / self._pinned[place].bets
+        return sum(map(mul, self._held[place * BETS : (place + 1) * BETS], self._pinned[place].stakes))
 
     @property
     def weeks(self) -> float:
