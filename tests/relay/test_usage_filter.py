@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferwatch.relay import usage_filter, usage_request
-from inferwatch.relay.usage_filter import USAGE_ONLY, Fingerprint, Hide, UsageFilter
+from inferwatch.relay.usage_filter import NO_FINGERPRINT, USAGE_ONLY, Fingerprint, Hide, UsageFilter
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "vllm"
 
@@ -331,3 +331,11 @@ def test_fingerprint_learnt_from_one_stream_serves_the_next() -> None:
     fingerprint = known(case.body)
     stream = UsageFilter(Hide.ALL, several_choices=True, fingerprint=fingerprint)
     assert all(stream.feed(chunk) for chunk in case.chunks if b'"choices":[{' in chunk)
+
+
+def test_engine_to_whose_finish_events_nothing_belongs_teaches_nothing() -> None:
+    """What its usage-only event may have on it would be put into the streams of all that come later."""
+    case = Case("chat_n2", "continuous")
+    stream = UsageFilter(Hide.ALL, several_choices=True, fingerprint=NO_FINGERPRINT)
+    assert b"system_fingerprint" not in b"".join(stream.feed(chunk) for chunk in case.chunks)
+    assert NO_FINGERPRINT.value == b""

@@ -199,7 +199,8 @@ class UsageFilter:
         self.usages[USAGE_ONLY] = usage
         if not self._hide_all:
             return event
-        self._fingerprint.learn(event)
+        if self._fingerprint is not NO_FINGERPRINT:  # all streams share it, and what this event has is not put back
+            self._fingerprint.learn(event)
         return self._release(self._fingerprint.value or b"")
 
     def _finish_event(self, before: bytes, after: bytes) -> bytes:
