@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from inferwatch_collectors.drift.betting import FAR
 from inferwatch_collectors.drift.bins import cut, psi, tilt, wasserstein
-from inferwatch_collectors.drift.features import Kind
 from inferwatch_collectors.drift.learning import EDGE_VOTES, Learning
 
 
@@ -34,8 +33,8 @@ def test_values_have_the_bins_that_they_made_when_rounded(values: list[float]) -
 @pytest.mark.parametrize("value", [4.7333, -4.7333, 1 / 3, -0.1, 0.7, 0.0, 1e-42, 12_345.678])
 def test_what_is_constant_is_usual_and_a_move_either_way_is_far(value: float) -> None:
     """Not below or above all that there was, as its 32-bit neighbours are."""
-    learning = Learning(Kind.QUANTITY)
-    for _ in range(EDGE_VOTES + 1_000):
+    learning = Learning.of_values(array("f", [value] * EDGE_VOTES))
+    for _ in range(1_000):
         learning.take(value, 0)
     assert list(learning.counts) == [0, 1_000, 0]
     step = max(abs(value) * 1e-6, 1e-44)

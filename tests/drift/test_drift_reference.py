@@ -2,31 +2,29 @@
 
 import math
 import random
+from array import array
 from bisect import bisect_left
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inferwatch_collectors.drift.features import Kind
+from inferwatch_collectors.drift.features import Direction, Feature, Kind
 from inferwatch_collectors.drift.learning import EDGE_VOTES, Learning
 from inferwatch_collectors.drift.profile import HOURS_OF_WEEK
 from inferwatch_collectors.drift.reference import Pinned, Terms, is_steady
+from inferwatch_collectors.drift.stream import Lesson
 
 TERMS = Terms.of(540, risk=0.01, tolerance=0.0)
 
 
 def learnt(values: list[float], kind: Kind = Kind.QUANTITY, hours: list[int] | None = None) -> Pinned:
     """Return the reference of these values."""
-    learning = Learning(kind)
-    joint = [0] * HOURS_OF_WEEK
+    feature = Feature("seen", Direction.PROMPT, kind, "what is seen")
+    lesson = Lesson([feature])
     for place, value in enumerate(values):
-        hour = hours[place] if hours else place % HOURS_OF_WEEK
-        joint[hour] += 1
-        learning.take(value, hour)
-    pinned = learning.pin(joint)
-    assert pinned is not None
-    return pinned
+        lesson.vote({"seen": value}, hours[place] if hours else place % HOURS_OF_WEEK)
+    return lesson.pin(1)[feature]
 
 
 @settings(max_examples=30)
@@ -122,8 +120,8 @@ def test_what_is_written_down_is_read_back(rng: random.Random) -> None:
     pinned = learnt(values)
     again = Pinned.of(pinned.state())
     assert again.prices(5, TERMS, steady=False) == pinned.prices(5, TERMS, steady=False)
-    learning = Learning(Kind.QUANTITY, partial=True)
-    for value in values:
+    learning = Learning.of_values(array("f", values[:EDGE_VOTES]), partial=True)
+    for value in values[EDGE_VOTES:]:
         learning.take(value, 3)
     other = Learning.of(learning.state())
     for each in (learning, other):

@@ -7,6 +7,7 @@ is the feature.
 Pure.
 """
 
+from array import array
 from collections.abc import Sequence
 from math import log
 from typing import Final
@@ -43,7 +44,7 @@ class Pace:
 
     def __init__(self, state: PaceState | None = None) -> None:
         self._votes = 0 if state is None else state.votes
-        self._moments = [0.0] * 12 if state is None or len(state.moments) != 12 else list(state.moments)
+        self._moments = array("d", [0.0] * 12 if state is None or len(state.moments) != 12 else state.moments)
         self._line = () if state is None else state.line
 
     def excess(self, time_s: float, first: float, second: float) -> float | None:

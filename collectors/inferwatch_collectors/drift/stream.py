@@ -26,7 +26,7 @@ import msgspec
 from inferwatch_collectors.drift.betting import BETS, CEILING_WEEKS, bet
 from inferwatch_collectors.drift.bins import psi, wasserstein
 from inferwatch_collectors.drift.features import Direction, Feature, Kind
-from inferwatch_collectors.drift.learning import Learning, LearningState
+from inferwatch_collectors.drift.learning import EDGE_VOTES, Learning, LearningState
 from inferwatch_collectors.drift.profile import HOURS_OF_WEEK
 from inferwatch_collectors.drift.reference import Pinned, PinnedState, Terms, is_steady
 
@@ -191,34 +191,57 @@ class Lesson:
 
     def __init__(self, of: Sequence[Feature]) -> None:
         self._of = of
-        self._learning = {feature.name: Learning(feature.kind, partial=feature.partial) for feature in of}
-        self._joint = array("L", bytes(array("L").itemsize * HOURS_OF_WEEK))
+        self._places = _places(tuple(of))
+        # Of a quantity first the values that make its edges, in 32 bits: bytes have no room for more at their end, as
+        # arrays have, and all of them at once are most of what a stream ever takes.
+        self._learning: list[bytes | Learning] = [
+            Learning.of_flag(partial=each.partial) if each.kind is Kind.FLAG else b"" for each in of
+        ]
+        self._joint = array("I", bytes(4 * HOURS_OF_WEEK))
         self.votes = 0
 
     def vote(self, values: Values, hour: int) -> None:
         """Take a request, seen in this hour of the week."""
         self.votes += 1
         self._joint[hour] += 1
+        places, learning = self._places, self._learning
         for name, value in values.items():
-            learning = self._learning.get(name)
-            if learning is not None and value is not None and isfinite(value):
-                learning.take(value, hour)
+            place = places.get(name)
+            if place is None or value is None or not isfinite(value):
+                continue
+            known = learning[place]
+            if type(known) is bytes:
+                learning[place] = self._with(place, known, value)
+            else:
+                known.take(value, hour)
+
+    def _with(self, place: int, values: bytes, value: float) -> bytes | Learning:
+        """Return the first values of a feature with one more, or what they make."""
+        values += array("f", (value,)).tobytes()
+        if len(values) < 4 * EDGE_VOTES:
+            return values
+        return Learning.of_values(array("f", values), partial=self._of[place].partial)
 
     def pin(self, least: int) -> dict[Feature, Pinned]:
         """Return the reference of every feature of which at least `least` values were counted."""
         found = {}
-        for feature in self._of:
-            learning = self._learning[feature.name]
+        for feature, learning in self._counted():
             if learning.votes >= least and (pinned := learning.pin(self._joint)) is not None:
                 found[feature] = pinned
         return found
+
+    def _counted(self) -> Iterator[tuple[Feature, Learning]]:
+        """Yield the features of which edges are known."""
+        for feature, known in zip(self._of, self._learning, strict=True):
+            if not isinstance(known, bytes):
+                yield feature, known
 
     def state(self) -> "LessonState":
         """Return it to be written down."""
         return LessonState(
             self.votes,
             tuple(self._joint),
-            {name: learning.state() for name, learning in self._learning.items()},
+            {feature.name: learning.state() for feature, learning in self._counted()},
         )
 
     @classmethod
@@ -231,10 +254,10 @@ class Lesson:
         found = cls(of)
         if len(state.joint) != HOURS_OF_WEEK:
             raise ValueError(f"{len(state.joint)} hours, expected {HOURS_OF_WEEK}")
-        found.votes, found._joint = state.votes, array("L", state.joint)
+        found.votes, found._joint = state.votes, array("I", state.joint)
         for name, learning in state.learning.items():
-            if name in found._learning:
-                found._learning[name] = Learning.of(learning)
+            if name in found._places and learning.edges:  # an older version wrote down that it knew none
+                found._learning[found._places[name]] = Learning.of(learning)
         return found
 
 

@@ -14,6 +14,7 @@ import hashlib
 from array import array
 from collections.abc import Sequence
 from math import log
+from operator import itemgetter
 from typing import Final
 
 CLASSES: Final = 32
@@ -114,7 +115,9 @@ class Words:
         if self._scores is None or not buckets:
             return None
         scores = self._scores
-        return -STEP * sum([scores[bucket] for bucket in buckets]) / len(buckets)
+        # With one more than asked for: of one alone there is no tuple.
+        got = sum(itemgetter(0, *buckets)(scores)) - scores[0]
+        return -STEP * got / len(buckets)
 
     def state(self) -> tuple[int, bytes, bytes]:
         """Return it to be written down: texts, counts while it learns, scores when it is frozen."""
