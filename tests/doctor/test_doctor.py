@@ -20,11 +20,12 @@ from aiohttp import web
 from otlp_receiver import grpc_receiver, http_receiver
 
 from inferwatch import cli, config
-from inferwatch.doctor import engine, files, machine, services
+from inferwatch.doctor import canary, engine, files, machine, services
 from inferwatch.doctor.command import CHECKS
 from inferwatch.doctor.finding import Finding, Level, as_json, as_text, worst
 from inferwatch.doctor.patient import Options, Patient
 from inferwatch.engines import PROFILES
+from inferwatch_collectors.canary.asking import body_of
 from inferwatch_simulator import server
 from inferwatch_simulator.config import SimulatorConfig
 
@@ -617,6 +618,100 @@ async def test_otlp_over_grpc(patient: Any, no_otel_variables: pytest.MonkeyPatc
         assert worst(await services.otlp(await patient(keys))) is NONE
     no_otel_variables.setenv("OTEL_TRACES_EXPORTER", "zipkin")
     await only(services.otlp, await patient({"otlp.traces": True}), FAULT, "OTEL_TRACES_EXPORTER")
+
+
+# --- the canary
+
+CANARY = {"canary.enabled": True, "upstream.engine": "vllm"}
+MODELS = {"data": [{"id": "m"}, {"id": "other"}]}
+
+
+def with_logprobs(count: int) -> dict[str, Any]:
+    """Return a reply of /v1/completions with so many."""
+    tops = {f"token {number}": -1.0 - number for number in range(count)}
+    return {
+        "choices": [{"index": 0, "text": "token 0", "logprobs": {"top_logprobs": [tops]}, "finish_reason": "length"}]
+    }
+
+
+@pytest.mark.parametrize("api", ["completions", "chat"])
+async def test_an_engine_that_gives_logprobs(patient: Any, api: str) -> None:
+    """To either kind of request; it is not asked if it must not be, and nothing is said of a canary that is off."""
+    async with await server.start(SimulatorConfig(port=0, host="127.0.0.1")) as running:
+        keys = {"canary.enabled": True, "canary.api": api, "upstream.url": running.url}
+        (found,) = await canary.logprobs(await patient(keys))
+        assert found.level is NONE
+        assert "gives 5 log-probabilities" in found.what
+        assert await canary.logprobs(await patient({"upstream.url": running.url})) == []
+        (found,) = await canary.logprobs(await patient(keys, request=False))
+        assert found.level is NOTE
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        ({"choices": [{"text": "a", "logprobs": None}]}, ["200", "no_logprobs", "canary.enabled: false"]),
+        (with_logprobs(2), ["200", "not with 5", "no_logprobs"]),
+        ("hello", ["200", "malformed"]),
+        (with_logprobs(5_000), ["200", "too_large"]),
+        ((400, {"error": {"message": "at most\n3 log-probabilities"}}), ["400: at most 3 log", "canary.top_logprobs"]),
+        ((422, {"error": "no such field"}), ["422: no such field", "canary.top_logprobs"]),
+        ((400, {"message": "no logprobs here"}), ["400: no logprobs here"]),
+        ((400, {"error": {"message": 7}}), ["answers 400", "canary.api"]),
+        ((400, "[" * 100_000), ["answers 400", "canary.api"]),
+        ((401, {"error": "key sk-1 is wrong"}), ["answers 401", "canary.key_env"]),
+        ((404, ""), ["404", "canary.models", "canary.api"]),
+        ((429, ""), ["429", "less to do"]),
+        ((500, ""), ["500", "log"]),
+    ],
+)
+async def test_an_engine_whose_logprobs_are_of_no_use(patient: Any, serve: Serve, reply: Any, words: list[str]) -> None:
+    """It ignores what is asked, refuses it, or has something else: what it answered, and what to do."""
+    url = await serve({"/v1/models": MODELS, "/v1/completions": reply})
+    found = await only(canary.logprobs, await patient(CANARY | {"upstream.url": url}), FAULT, *words)
+    assert "sk-1" not in found.what
+    assert len(found.what) < 400
+
+
+async def test_each_model_of_the_canary_is_asked_with_its_key(
+    patient: Any, free_port: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The body and the key are those of the probe, whatever key doctor has."""
+    asked: list[tuple[str | None, Any]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        body = await request.json()
+        asked.append((request.headers.get("authorization"), body))
+        return web.json_response(with_logprobs(body["logprobs"]), status=200 if body["model"] == "a" else 404)
+
+    app = web.Application()
+    app.router.add_post("/v1/completions", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    monkeypatch.setenv("OUR_KEY", "secret")
+    keys = CANARY | {"upstream.url": f"http://127.0.0.1:{port}", "canary.models": ["a", "b"]}
+    keys |= {"canary.key_env": "OUR_KEY", "canary.priority": 5, "canary.prompts": ["Once"]}
+    try:
+        examined = await patient(keys, api_key="doctor's")
+        found = await canary.logprobs(examined)
+    finally:
+        await runner.cleanup()
+    assert [each.level for each in found] == [NONE, FAULT]
+    sent = [("Bearer secret", body_of(examined.config.canary, model, "Once", "vllm")) for model in "ab"]
+    assert sorted(asked, key=lambda each: each[1]["model"]) == sent
+    assert sent[0][1]["priority"] == 5
+
+
+async def test_a_canary_that_has_nobody_to_ask(patient: Any, serve: Serve, free_port: Any) -> None:
+    """An engine that lists no model, or not without a key; one that is away is said elsewhere, unless it is asked."""
+    for page, word in (({"data": []}, "200"), ((401, ""), "401")):
+        keys = CANARY | {"upstream.url": await serve({"/v1/models": page})}
+        await only(canary.logprobs, await patient(keys), FAULT, word, "canary.models", "canary.key_env")
+    away = CANARY | {"upstream.url": f"http://127.0.0.1:{free_port()}"}
+    assert await canary.logprobs(await patient(away)) == []
+    await only(canary.logprobs, await patient(away | {"canary.models": ["m"]}), FAULT, "traffic does not wait")
 
 
 # --- the whole

@@ -210,10 +210,10 @@ class Lesson:
             if place is None or value is None or not isfinite(value):
                 continue
             known = learning[place]
-            if type(known) is bytes:
-                learning[place] = self._with(place, known, value)
-            else:
+            if isinstance(known, Learning):
                 known.take(value, hour)
+            else:
+                learning[place] = self._with(place, known, value)
 
     def _with(self, place: int, values: bytes, value: float) -> bytes | Learning:
         """Return the first values of a feature with one more, or what they make."""
@@ -233,7 +233,7 @@ class Lesson:
     def _counted(self) -> Iterator[tuple[Feature, Learning]]:
         """Yield the features of which edges are known."""
         for feature, known in zip(self._of, self._learning, strict=True):
-            if not isinstance(known, bytes):
+            if isinstance(known, Learning):
                 yield feature, known
 
     def state(self) -> "LessonState":

@@ -116,7 +116,7 @@ class Words:
             return None
         scores = self._scores
         # With one more than asked for: of one alone there is no tuple.
-        got = sum(itemgetter(0, *buckets)(scores)) - scores[0]
+        got: int = sum(itemgetter(0, *buckets)(scores)) - scores[0]
         return -STEP * got / len(buckets)
 
     def state(self) -> tuple[int, bytes, bytes]:

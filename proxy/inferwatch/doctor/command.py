@@ -10,7 +10,7 @@ from typing import Final
 import aiohttp
 
 from inferwatch.config import Config, ConfigError
-from inferwatch.doctor import engine, files, machine, services
+from inferwatch.doctor import canary, engine, files, machine, services
 from inferwatch.doctor.finding import Finding, Level, as_json, as_text, worst
 from inferwatch.doctor.patient import Options, Patient
 
@@ -31,6 +31,7 @@ CHECKS: Final[tuple[Callable[[Patient], Awaitable[list[Finding]]], ...]] = (
     services.redis,
     services.otlp,
     services.embeddings,
+    canary.logprobs,
     services.running,
     services.prometheus,
 )

@@ -53,9 +53,7 @@ async def identified(patient: Patient) -> list[Finding]:
     models, version = await asyncio.gather(patient.engine("/v1/models"), patient.engine("/version"))
     if not models.status:
         return []  # said by `reachable`
-    name: str | None = patient.config.upstream.engine
-    if name == AUTO:
-        name = await identify(lambda path: _answer(patient, path.decode()))
+    name = await name_of(patient)
     if name is None:
         remedy = "wait until it has loaded its model; it is asked again until it says what it is"
         return [Finding(check="engine", level=Level.NOTE, what="it is still starting", remedy=remedy)]
@@ -64,7 +62,7 @@ async def identified(patient: Patient) -> list[Finding]:
         remedy = "give `--api-key-env NAME`, the name of a variable that holds a key of the engine"
         what = f"{profile.title}: it wants a key, so no more was asked"
         return [Finding(check="engine", level=Level.NOTE, what=what, remedy=remedy)]
-    names = _model_names(models)
+    names = model_names(models)
     what = f"{profile.title}{_version_of(version)}, models: {', '.join(names) or 'none listed'}"
     found = [Finding(check="engine", level=Level.OK, what=what)]
     if profile is UNKNOWN:
@@ -83,6 +81,12 @@ async def identified(patient: Patient) -> list[Finding]:
         what = f"counts of {profile.title} that need a flag were not looked at"
         found.append(Finding(check="engine flags", level=Level.NOTE, what=what, remedy=profile.flags))
     return found
+
+
+async def name_of(patient: Patient) -> str | None:
+    """Return what the engine is, as the relay finds out; None while it is starting."""
+    name = patient.config.upstream.engine
+    return await identify(lambda path: _answer(patient, path.decode())) if name == AUTO else name
 
 
 async def _answer(patient: Patient, path: str) -> Answer:
@@ -176,7 +180,8 @@ def _version_of(version: Reply) -> str:
     return f" {version.json['version']}" if _is_vllm(version) else ""
 
 
-def _model_names(models: Reply) -> list[str]:
+def model_names(models: Reply) -> list[str]:
+    """Return the models in an answer of /v1/models."""
     loaded = models.json
     rows = loaded.get("data") if isinstance(loaded, dict) else None
     names = [row.get("id") for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
@@ -189,7 +194,7 @@ def _events(body: bytes) -> list[dict[str, Any]]:
         if line.startswith(b"data: {"):
             try:
                 event = msgspec.json.decode(line.removeprefix(b"data: "))
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             events.append(event)
     return events

@@ -32,7 +32,7 @@ class Reply(msgspec.Struct, frozen=True):
         """The body as JSON; None if it is none."""
         try:
             return msgspec.json.decode(self.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
 
@@ -91,9 +91,10 @@ class Patient:
             headers = {}  # `machine.access` says so
         return await self._ask("GET", self.admin_url + path, None, headers)
 
-    async def engine(self, path: str, body: Any = None) -> Reply:
-        """GET `path` of the engine, or POST `body` there, with the engine's key if we were given one."""
-        headers = {"authorization": f"Bearer {self.options.api_key}"} if self.options.api_key else {}
+    async def engine(self, path: str, body: Any = None, *, key: str | None = None) -> Reply:
+        """GET `path` of the engine, or POST `body` there, with `key`, "" for none; else with the one we were given."""
+        key = self.options.api_key if key is None else key
+        headers = {"authorization": f"Bearer {key}"} if key else {}
         url = self.config.upstream.url.rstrip("/") + path
         return await self._ask("GET" if body is None else "POST", url, body, headers, self._tls())
 

@@ -72,7 +72,7 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
         Meta(
             ge=1,
             le=10_000,
-            description="Models times tenants followed, 64 kB each, 84 kB while learning. Above that none is added.",
+            description="Models times tenants followed, each with up to 64 kB of memory. Above that none is added.",
         ),
     ] = 100
     embeddings: Embeddings = Embeddings()
