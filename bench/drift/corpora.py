@@ -101,6 +101,11 @@ SOURCES: Final[dict[str, tuple[str, Callable[[str], Iterator[str]]]]] = {
 }
 
 
+def whole(package: str) -> Iterator[str]:
+    """Yield all that is text in a package as it stands there, with markup, tables and blanks."""
+    yield from (text for text in _files(package, "*") if "\0" not in text)
+
+
 def texts(name: str) -> list[str]:
     """Return the texts of a source, in an order that is always the same; empty if its package is not there."""
     package, read = SOURCES[name]

@@ -1,16 +1,18 @@
-"""Loops: is real text ever taken for one, and how soon is a real one found?"""
+"""Loops: is real text ever taken for one, or cut, and how soon is a real one?"""
 
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from bench.drift.corpora import SOURCES, texts
+from bench.drift.corpora import SOURCES, texts, whole
 
-from inferwatch_collectors.quality.tail_cycle import EVERY_PIECES, TailCycle
+from inferwatch_collectors.quality.runaway import Runaway, enough
+from inferwatch_collectors.quality.tail_cycle import TailCycle
 
 SIZES: Final = (600, 2_000, 8_000)
 TOKEN_CHARS: Final = 4  # English has about four characters a token
+PAGE_CHARS: Final = 16_000  # room for any loop that is cut
 
 PERIODS: Final = (1, 2, 4, 8, 12, 20, 40)  # words
 LOOPS: Final = 2_000
@@ -42,6 +44,16 @@ def _joined(parts: list[str], most: int) -> Iterator[str]:
             place = 0
         if text:
             yield text[:size]
+
+
+def pages() -> Iterator[tuple[str, str]]:
+    """Yield (source, text) of what the texts were taken from, as it is, and of Python's own library."""
+    for package in sorted({package for package, _ in SOURCES.values()}):
+        for text in whole(package):
+            yield from ((package, text[start : start + PAGE_CHARS]) for start in range(0, len(text), PAGE_CHARS))
+    for path in sorted(Path(random.__file__).parent.rglob("*.py")):
+        code = path.read_bytes().decode("utf-8", "ignore")
+        yield from (("Python code", code[start : start + PAGE_CHARS]) for start in range(0, len(code), PAGE_CHARS))
 
 
 def streamed(text: str) -> Iterator[str]:
@@ -76,30 +88,55 @@ def false_loops(most: int, say: Callable[[str], None] = print) -> None:
         say(f"- {name}: {count:,} chunks{f', {sorted(which)}' if which else ''}")
 
 
+def false_cuts(most: int, say: Callable[[str], None] = print) -> None:
+    """Print how many answers of real text would be cut, and how near to it the nearest of each source came."""
+    say("\nReal text that would be cut as a loop.\n\n| | pieces | characters | cut | nearest |\n|---|---|---|---|---|")
+    for what, pieces in (("chunks", chunks(most)), ("whole files", pages())):
+        seen = size = cut = 0
+        nearest = (0.0, "")
+        for name, text in pieces:
+            seen, size, runaway, share = seen + 1, size + len(text), Runaway(), 0.0
+            for piece in streamed(text):
+                if runaway.take(piece):
+                    cut += 1
+                    share = 1.0
+                    break
+                share = max(share, runaway.share)
+            nearest = max(nearest, (share, name))
+        say(f"| {what} | {seen:,} | {size:,} | {cut} | {nearest[0]:.0%} of what it takes ({nearest[1]}) |")
+
+
 def true_loops(say: Callable[[str], None] = print) -> None:
-    """Print how soon loops are found after the end of their third repeat, in tokens of four characters."""
+    """Print how soon loops are found, and cut, after the end of their third repeat, in tokens of four characters."""
     rng = random.Random(3)
     prose = texts("English manual pages")
-    say(f"\nTokens from the end of the third repeat until a loop is found, {LOOPS} loops of each period.\n")
-    say("| period in words | found | median | slowest |")
-    say("|---|---|---|---|")
+    say(f"\nTokens from the end of the third repeat until a loop is found, and cut, {LOOPS} loops of each period.\n")
+    say("| period in words | found | median | slowest | cut | median | slowest |")
+    say("|---|---|---|---|---|---|---|")
     for words in PERIODS:
-        late = []
+        found: list[float] = []
+        cut: list[float] = []
+        loops = 0
         for _ in range(LOOPS):
             lead = rng.choice(prose)
             period = " ".join(rng.choice(prose).split()[:words]) + " "
             if not any(map(str.isalpha, period)):
                 continue
-            text = lead + period * (3 + (512 + EVERY_PIECES * TOKEN_CHARS) // len(period))
+            loops += 1
+            text = lead + period * (2 + enough(period, blanks_only=False) // len(period))
             third = len(lead) + 3 * len(period)
-            cycle, at = TailCycle(), 0
+            cycle, runaway, at, is_found = TailCycle(), Runaway(), 0, False
             for piece in streamed(text):
                 at += len(piece)
-                if cycle.take(piece):
-                    late.append(max(0, at - third) / TOKEN_CHARS)
+                if cycle.take(piece) and not is_found:
+                    is_found = True
+                    found.append(max(0, at - third) / TOKEN_CHARS)
+                if runaway.take(piece):
+                    cut.append((at - third) / TOKEN_CHARS)
                     break
-            else:
-                late.append(1e9)
-        late.sort()
-        found = sum(each < 1e9 for each in late)
-        say(f"| {words} | {found} of {len(late)} | {late[len(late) // 2]:.0f} | {late[-1]:.0f} |")
+        say(f"| {words} | {_delays(found, loops)} | {_delays(cut, loops)} |")
+
+
+def _delays(late: list[float], loops: int) -> str:
+    late.sort()
+    return f"{len(late)} of {loops} | {late[len(late) // 2]:.0f} | {late[-1]:.0f}"

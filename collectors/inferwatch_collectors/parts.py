@@ -39,6 +39,7 @@ from inferwatch_collectors.ledger.vote import Asked
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_collectors.metrics import TABLE
 from inferwatch_collectors.otlp import environment
+from inferwatch_collectors.quality.loop_guard import LoopGuard
 from inferwatch_collectors.quality.watch import QualityWatch
 from inferwatch_collectors.recorder import Recorder
 from inferwatch_collectors.request_log import LineWriter
@@ -177,6 +178,7 @@ class Parts:
             ),
             audiences=(
                 *((name, each) for name, each in (("drift", self.drift), ("quality", self.quality)) if each.listens),
+                *((("loops", LoopGuard(self._cut_loop)),) if config.quality.cut_loops else ()),
                 *((("otlp", self.otlp),) if self.otlp is not None else ()),
             ),
             budgets=self.budgets.meter,
@@ -195,6 +197,9 @@ class Parts:
     def open_exchanges(self) -> Iterator[Exchange]:
         """Yield what is open and being read."""
         return (exchange for link in self.tap.links() for exchange in link.exchanges())
+
+    def _cut_loop(self, request_id: str, number: int) -> None:
+        self.tap.cut_loop(request_id, number)
 
     def _still_open(self, request_id: str) -> Asked | None:
         for exchange in self.open_exchanges():

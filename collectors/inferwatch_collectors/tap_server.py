@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from inferwatch import tap
+from inferwatch.record import ErrorType
 from inferwatch.tap import Ack, Batch, Bye, Cut, FrameError, Hello
 from inferwatch_collectors.booking import Booking
 from inferwatch_collectors.ledger.journal import Journal
@@ -113,10 +114,23 @@ class TapServer:
         return [connection.link for connection in self._connections if connection.link is not None]
 
     def cut(self, link: Link, ids: tuple[int, ...]) -> None:
-        """Tell a relay which of its requests must end; one that is gone will be told when it is back."""
+        """Tell a relay which of its requests a budget ends; one that is gone will be told when it is back."""
+        self._cut(link, Cut(ids))
+
+    def cut_loop(self, request_id: str, number: int) -> None:
+        """Tell the relay that has it open, as `number`, to end a request whose answer is a loop.
+
+        Nobody has it open if its relay is gone, or if what was read of it comes from a spool file.
+        """
+        for link in self.links():
+            entry = link.entries.get(number)
+            if entry is not None and entry.opened.request_id == request_id:
+                self._cut(link, Cut((number,), ErrorType.LOOP.value))
+
+    def _cut(self, link: Link, message: Cut) -> None:
         for connection in self._connections:
             if connection.link is link:
-                connection.say(Cut(ids))
+                connection.say(message)
 
     async def drain(self, timeout_s: float) -> None:
         """Take no new connections, and wait for the relays to leave."""

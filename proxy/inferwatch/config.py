@@ -29,6 +29,7 @@ from inferwatch.settings import (
     otlp,
     prices,
     privacy,
+    quality,
     tenants,
 )
 from inferwatch.settings.access import Access
@@ -331,6 +332,7 @@ def _section_fault(config: Config) -> str:
         or otlp.fault(config.otlp)
         or feedback.fault(config.feedback)
         or canary.fault(config.canary)
+        or quality.fault(config.quality)
         or embeddings.fault(config.drift.embeddings, text=config.drift.text)
         or privacy.fault(config.privacy, traced=config.otlp.traces)
     )

@@ -38,6 +38,7 @@ class ErrorType(enum.StrEnum):
     REQUEST_TOO_LARGE = "request_too_large"
     UNKNOWN_KEY = "unknown_key"  # only tenants are let in, and the API key is nobody's
     BUDGET = "budget"  # no room in a budget: refused, or cut off in mid-stream
+    LOOP = "loop"  # it said the same words without end, and was cut off in mid-stream (`quality.cut_loops`)
     RELAY_DIED = "relay_died"
     INTERNAL = "internal"  # a fault of ours; must stay 0
 

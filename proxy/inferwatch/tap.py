@@ -1,7 +1,7 @@
 """The tap: what the relay tells the collector about each request, and the framing on the Unix socket between them.
 
 One relay process keeps one connection. It sends `Hello`, then numbered `Batch`es, and `Bye` before a clean exit. The
-collector answers `Ack(seq)` once everything up to that batch is durable, and says `Cut` when a budget is spent. The
+collector answers `Ack(seq)` once everything up to that batch is durable, and says `Cut` when streams must end. The
 rules that make loss impossible:
 
 * `reads` (copies of the answer) may be dropped when the collector is slow or gone. A read with empty data marks the
@@ -22,6 +22,8 @@ import struct
 from typing import Final
 
 import msgspec
+
+from inferwatch.record import ErrorType
 
 PROTOCOL_VERSION: Final = 1
 
@@ -149,10 +151,18 @@ class Ack(msgspec.Struct, array_like=True, tag="ack", frozen=True):
 
 
 class Cut(msgspec.Struct, array_like=True, tag="cut", frozen=True):
-    """End these open streams in good form: their budget is spent. Ids as in `Open`; ended ones are ignored."""
+    """End these open streams in good form. Ids as in `Open`; ended ones are ignored.
+
+    `reason` came later, at the end and with a default: who does not know it passes over it, and ends the stream all the
+    same. So the protocol's version stays.
+    """
 
     ids: tuple[int, ...]
+    reason: str = ErrorType.BUDGET.value  # one of CUT_REASONS
 
+
+# Why a stream may be ended. Any other word, of a collector that is newer than the relay, ends it for a budget.
+CUT_REASONS: Final = {error.value: error for error in (ErrorType.BUDGET, ErrorType.LOOP)}
 
 ToCollector = Hello | Batch | Bye
 ToRelay = Ack | Cut

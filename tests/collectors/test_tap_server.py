@@ -30,6 +30,7 @@ class Peer:
         self._frames = tap.relay_side()
         self.acked = 0
         self.cut: list[int] = []
+        self.reasons: list[str] = []
 
     def send(self, *messages: Hello | Batch | Bye) -> None:
         self._writer.write(b"".join(map(tap.encode, messages)))
@@ -45,6 +46,7 @@ class Peer:
                 for message in self._frames.feed(data):
                     if isinstance(message, Cut):
                         self.cut += message.ids
+                        self.reasons.append(message.reason)
                         continue
                     assert isinstance(message, Ack)
                     assert message.seq > self.acked, "acknowledgements go forward"
@@ -228,10 +230,26 @@ async def test_only_the_relay_whose_requests_they_are_is_told_to_cut(collector: 
     for peer in (first, second):
         peer.send(frames.batch(2, closes=[frames.close(1 if peer is first else 2)]))
         await peer.until_acked(2)
-    assert (first.cut, second.cut) == ([1, 7], [])
+    assert (first.cut, first.reasons, second.cut) == ([1, 7], ["budget"], [])
     first.hang_up()
     await collector.until_links(1)
     collector.server.cut(link, (1,))
+
+
+async def test_the_relay_of_a_loop_is_told_why(collector: Collector, frames: Any) -> None:
+    """By the request's id for ever: another relay's request of the same number is nobody's business."""
+    first, second = await collector.connect(), await collector.connect()
+    first.send(frames.hello(), frames.batch(1, opens=[frames.open(1)]))
+    second.send(frames.hello(worker=1, boot="another"), frames.batch(1, opens=[frames.open(1, request_id="other1")]))
+    for peer in (first, second):
+        await peer.until_acked(1)
+    collector.server.cut_loop("other1", 1)
+    collector.server.cut_loop("gone", 1)
+    collector.server.cut_loop("other1", 2)
+    for peer in (first, second):
+        peer.send(frames.batch(2, closes=[frames.close(1)]))
+        await peer.until_acked(2)
+    assert (first.cut, second.cut, second.reasons) == ([], [1], ["loop"])
 
 
 async def test_goodbye(collector: Collector, frames: Any) -> None:

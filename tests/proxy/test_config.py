@@ -120,6 +120,12 @@ FILE_MISTAKES = {
     "invalid-canary-logprobs": "canary.top_logprobs: expected `int` <= 20",
     "invalid-embeddings-url": "drift.embeddings.url: expected `http://host:port`, with a path if there is one, or `own`",
     "invalid-embeddings-password": "drift.embeddings.url: holds a user or a password; use `drift.embeddings.token_file`",
+    "invalid-quality-cut-unheard": (
+        "quality.cut_loops: needs `quality.enabled` and `quality.listen`, for loops are looked for in texts"
+    ),
+    "invalid-quality-cut-off": (
+        "quality.cut_loops: needs `quality.enabled` and `quality.listen`, for loops are looked for in texts"
+    ),
     "invalid-embeddings-no-text": "drift.embeddings.url: needs `drift.text`",
     "invalid-embeddings-no-model": "drift.embeddings.model: expected the name of a model",
     "invalid-embeddings-no-url": "drift.embeddings.model: needs `drift.embeddings.url`",
@@ -377,6 +383,7 @@ def test_the_full_file_has_every_key_and_none_is_ignored() -> None:
     # A GPU is rented or bought, and an address is in one place.
     either = {"cost.hourly_dollars", "budgets.redis.url_file", "budgets.redis.url_env", "feedback.token_env"}
     either.add("drift.embeddings.key_env")  # a token, too
+    either.add("quality.enabled")  # `quality.cut_loops` needs it
     # Secrets; and only dollars have a basis.
     unset = {"tenants.known[].keys_file", "tenants.known[].key_env", "budgets.rules[].basis"}
 

@@ -48,6 +48,7 @@ def test_the_error_types_are_a_public_closed_set() -> None:
         "malformed_request",
         "unknown_key",
         "budget",
+        "loop",
         "request_too_large",
         "relay_died",
         "internal",

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from inferwatch.record import Outcome, RequestRecord
+from inferwatch.record import ErrorType, Outcome, RequestRecord
 from inferwatch.settings.quality import Quality
 from inferwatch.tap import Open
 from inferwatch_collectors import metrics as m
@@ -44,13 +44,20 @@ class Site:
         self.store = MetricStore()
         self.watch = QualityWatch(self.store, CardinalityGuard(), Quality(listen=True), secret=SECRET)
 
-    def say(self, *texts: str, outcome: Outcome = Outcome.OK, classes: int = ANSWER, **fields: Any) -> None:
+    def say(
+        self,
+        *texts: str,
+        outcome: Outcome = Outcome.OK,
+        error: ErrorType = ErrorType.NONE,
+        classes: int = ANSWER,
+        **fields: Any,
+    ) -> None:
         """Let one request be answered so."""
         hearing = self.watch.opened(opened(**fields), OPENAI_CHAT)
         assert hearing is not None
         for text in texts:
             hearing.text(0, 0, classes, text)
-        hearing.closed(record(outcome=outcome))
+        hearing.closed(record(outcome=outcome, error=error))
 
     def count(self, sign: str) -> float:
         """Return what is counted."""
@@ -63,6 +70,8 @@ class Site:
         ({}, []),
         ({"finish_reasons": ("stop", "length")}, ["truncated"]),
         ({"finish_reasons": ("repetition",)}, ["repetition"]),
+        ({"outcome": Outcome.STREAM_ERROR, "error": ErrorType.LOOP, "finish_reasons": ()}, ["loop_cut"]),
+        ({"outcome": Outcome.STREAM_ERROR, "error": ErrorType.BUDGET, "finish_reasons": ()}, []),
         ({"completion_tokens": 0}, ["empty"]),
         ({"completion_tokens": 1, "ttft_s": None, "first_token_missing": "empty"}, ["empty"]),
         ({"completion_tokens": None}, []),
@@ -98,6 +107,16 @@ def test_a_loop_is_suspected_while_it_streams_and_counted_if_it_ends_so() -> Non
     site.say("Well, ", *loop, "but then it came to an end after all, ", "with quite another sentence. " * 2)
     assert (site.count("loop_suspected"), site.count("loop")) == (2, 1)
     assert site.store.counter(m.QUALITY_HEARD, ("m", "acme")).value == 2
+
+
+def test_what_was_cut_as_a_loop_is_one_loop() -> None:
+    """Also if it was the reasoning, to which nobody listens here: whoever looks at loops misses none."""
+    site = Site()
+    cut: Any = {"outcome": Outcome.STREAM_ERROR, "error": ErrorType.LOOP}
+    site.say("Well, ", *["and so on, "] * 200, **cut)
+    assert (site.count("loop_suspected"), site.count("loop")) == (1, 1)
+    site.say("Hm, ", *["and so on, "] * 200, classes=REASONING, **cut)
+    assert (site.count("loop_suspected"), site.count("loop")) == (2, 2)
 
 
 def test_refusals_are_counted_by_the_answer_not_by_what_was_thought() -> None:

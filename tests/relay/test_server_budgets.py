@@ -10,6 +10,7 @@ from inferwatch.budget_rules import Names
 from inferwatch.relay import room
 from inferwatch.relay.admission import Admission, BudgetRefusal
 from inferwatch.relay.reckoning import Wish
+from inferwatch.tap import Cut
 
 RESERVED = ((3, 10, 100, 100), (5, 1, 2, 2))
 SPENT = BudgetRefusal("acme", "budget `acme` is spent", 3600, spent=True)
@@ -186,9 +187,18 @@ async def test_what_was_reserved_is_told_also_if_the_engine_cannot_be_reached(st
     assert (rig.tap.opens[0].model, rig.tap.opens[0].reserved) == ("m", RESERVED)
 
 
-async def test_a_stream_is_cut_at_the_end_of_an_event(start: Start) -> None:
+@pytest.mark.parametrize(
+    ("told", "stop_reason", "error"),
+    [
+        (Cut((1, 999)), "budget_exceeded", "budget"),
+        (Cut((1,), "loop"), "repetition_detected", "loop"),
+        (Cut((1,), "of a later version"), "budget_exceeded", "budget"),
+    ],
+    ids=["budget", "loop", "unknown"],
+)
+async def test_a_stream_is_cut_at_the_end_of_an_event(start: Start, told: Cut, stop_reason: str, error: str) -> None:
     """In the middle of an event it goes on to its end, then says why, and the reply is complete. The engine is hung up
-    on."""
+    on. Told again for another reason, it ends once, for the first."""
     rig = await start()
     client = await rig.connect()
     client.send(post(STREAMED, "/v1/chat/completions"))
@@ -197,19 +207,20 @@ async def test_a_stream_is_cut_at_the_end_of_an_event(start: Start) -> None:
     second = event("two")
     engine.send(SSE + chunk(event("one")) + chunk(second[:20]))
     await until(lambda: len(b"".join(read[2] for read in rig.tap.reads)) >= len(event("one")) + 20)
-    rig.relay.cut((1, 999))
-    rig.relay.cut((1,))  # told again
+    rig.relay.cut(told)
+    rig.relay.cut(Cut((1,)))
+    rig.relay.cut(Cut((1,), "loop"))
     engine.send(chunk(second[20:] + event("never")))
     reply = await client.reply()
     assert reply.complete
     one, two, last, done = events(reply)
     assert [each["choices"][0]["delta"]["content"] for each in (one, two)] == ["one", "two"]
     assert last["choices"][0]["finish_reason"] == "length"
-    assert last["choices"][0]["stop_reason"] == "budget_exceeded"
+    assert last["choices"][0]["stop_reason"] == stop_reason
     assert done == "[DONE]"
     assert await engine.rest() == b""
     close = await rig.tap.close()
-    assert (close.outcome, close.error, close.status) == ("stream_error", "budget", 200)
+    assert (close.outcome, close.error, close.status) == ("stream_error", error, 200)
 
 
 @pytest.mark.parametrize("framing", [SSE, wire("HTTP/1.1 200 OK\ncontent-type: text/event-stream\n\n")])
@@ -222,14 +233,15 @@ async def test_between_two_events_a_stream_is_cut_at_once(start: Start, framing:
     await engine.request()
     engine.send(framing + (chunk(event("one")) if framing is SSE else event("one")))
     await until(lambda: len(rig.tap.reads) == 1)
-    rig.relay.cut((1,))
+    rig.relay.cut(Cut((1,), "loop"))
+    rig.relay.cut(Cut((1,)))  # a budget is spent as well
     reply = await client.reply()
     assert reply.complete
     one, last, done = events(reply)
     assert one["choices"][0]["delta"]["content"] == "one"
     assert (last["choices"][0]["finish_reason"], done) == ("length", "[DONE]")
     assert await engine.rest() == b""
-    assert (await rig.tap.close()).error == "budget"
+    assert (await rig.tap.close()).error == "loop"
     assert not rig.relay.active
 
 
@@ -244,7 +256,7 @@ async def test_an_event_that_is_held_back_is_not_ended_before(start: Start) -> N
     finish = {"choices": [{"index": 0, "delta": {"content": "end"}, "finish_reason": "stop"}], "usage": usage}
     engine.send(SSE + chunk(event("one", usage=usage)) + chunk(event("end", **finish)))
     await until(lambda: len(b"".join(read[2] for read in rig.tap.reads)) >= len(event("one") + event("end")))
-    rig.relay.cut((1,))
+    rig.relay.cut(Cut((1,)))
     engine.send(chunk(event("", choices=[], usage=usage) + b"data: [DONE]\n\n"))
     *said, done = events(await client.reply())
     assert [choice["finish_reason"] for each in said for choice in each["choices"]] == [None, "stop"]
@@ -258,7 +270,7 @@ async def test_a_stream_that_has_not_begun_ends_with_its_first_event(start: Star
     client.send(post(STREAMED, "/v1/chat/completions"))
     engine = await rig.engine.accept()
     await engine.request()
-    rig.relay.cut((1,))
+    rig.relay.cut(Cut((1,)))
     engine.send(SSE + chunk(event("one")) + chunk(event("two")))
     one, last, done = events(await client.reply())
     assert one["choices"][0]["delta"]["content"] == "one"
@@ -274,7 +286,7 @@ async def test_of_an_unknown_dialect_the_reply_breaks_off(start: Start) -> None:
     await engine.request()
     engine.send(SSE + chunk(b'data:{"token":1}\n\n'))
     await until(lambda: len(rig.tap.reads) == 1)
-    rig.relay.cut((1,))
+    rig.relay.cut(Cut((1,)))
     engine.send(chunk(b'data:{"token":2}\n\n'))
     reply = await client.reply()
     assert not reply.complete
@@ -288,10 +300,10 @@ async def test_what_is_no_stream_is_not_cut(start: Start) -> None:
     client.send(post(STREAMED))
     engine = await rig.engine.accept()
     await engine.request()
-    rig.relay.cut((1,))
+    rig.relay.cut(Cut((1,)))
     engine.send(wire("HTTP/1.1 400 Bad Request\nContent-Type: application/json\nContent-Length: 8\n\n", b"[1,\n\n"))
     await until(lambda: len(rig.tap.reads) == 1)
-    rig.relay.cut((1,))
+    rig.relay.cut(Cut((1,)))
     engine.send(b"\n2]")
     assert (await client.reply()).body == b"[1,\n\n\n2]"
     assert (await rig.tap.close()).error == ""

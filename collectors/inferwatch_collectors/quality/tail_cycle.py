@@ -62,6 +62,7 @@ class TailCycle:
         self._tail, self._fresh_chars = "", 0
         self._fresh.clear()
         self._pieces.clear()
+        self.period = None
 
     def finish(self) -> bool:
         """Tell whether it repeats itself at the end of what was taken."""
@@ -73,6 +74,21 @@ class TailCycle:
             del pieces[:-MIN_PIECES]
         self.period = cycle(self._tail, sum(pieces[-MIN_PIECES:]) if len(pieces) >= MIN_PIECES else None)
         return self.period is not None
+
+    def lasts(self) -> int:
+        """Return how many characters the repeats of `period` had at the last look, up to KEEP_CHARS; 0: there were
+        none."""
+        if self.period is None:
+            return 0
+        tail, length = self._tail, len(self.period)
+        least, most = REPEATS * length, len(tail)
+        while least < most:
+            middle = (least + most + 1) // 2
+            if tail[-middle:-length] == tail[length - middle :]:
+                least = middle
+            else:
+                most = middle - 1
+        return least
 
 
 def cycle(tail: str, pieces_chars: int | None = None) -> str | None:

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from inferwatch import canary
-from inferwatch.record import Outcome, RequestRecord
+from inferwatch.record import ErrorType, Outcome, RequestRecord
 from inferwatch.settings.quality import Quality
 from inferwatch.tap import Open
 from inferwatch_collectors import metrics as m
@@ -52,6 +52,8 @@ def signs(record: RequestRecord, stall_s: float) -> Iterator[str]:
         yield "truncated"
     if REPETITION_REASON in reasons:
         yield "repetition"
+    if record.error is ErrorType.LOOP:
+        yield "loop_cut"
     if is_empty(record):
         yield "empty"
     if record.outcome is Outcome.CLIENT_ABORT:
@@ -178,8 +180,7 @@ class _Hearing:
         if len(self._opening) < OPENING_CHARS:
             self._opening += text[:OPENING_CHARS]
         if self._cycle.take(text) and not self._looped:
-            self._looped = True
-            self._watch.count(*self._opened, self._operation, "loop_suspected")
+            self._suspect()
 
     def missing(self) -> None:
         """Some of the answer was not seen."""
@@ -194,10 +195,17 @@ class _Hearing:
         self._watch.count(*self._opened, self._operation, "")
         if self._heard_nothing_of(record):
             self._watch.count(*self._opened, self._operation, "empty")
-        if self._looped and self._cycle.finish():
+        was_cut = record.error is ErrorType.LOOP  # perhaps for its reasoning, which is not listened to here
+        if was_cut and not self._looped:
+            self._suspect()
+        if was_cut or (self._looped and self._cycle.finish()):
             self._watch.count(*self._opened, self._operation, "loop")
         if self._whole and is_refusal(self._opening):
             self._watch.count(*self._opened, self._operation, "refusal")
+
+    def _suspect(self) -> None:
+        self._looped = True
+        self._watch.count(*self._opened, self._operation, "loop_suspected")
 
     def _over(self, prompt: _Prompt, record: RequestRecord) -> None:
         prompt.over = True

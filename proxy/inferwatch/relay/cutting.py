@@ -1,10 +1,12 @@
-"""End a stream whose budget is spent, in good form: at the end of an event, with the last words of its dialect.
+"""End a stream in good form: at the end of an event, with the last words of its dialect.
+
+A budget is spent, or the answer has become a loop. Either way:
 
 A client must be able to tell a cut from a broken connection, and its parser must not be surprised. So the final events
 are those that the engine itself sends when `max_tokens` is reached: `finish_reason: "length"`, the one value that every
 client of the API knows to mean "there would have been more", with vLLM's free field `stop_reason` saying why
-(`budget_exceeded`); for Anthropic's API `stop_reason: "max_tokens"`. A client that asked for usage gets the usage of
-what was generated.
+(`budget_exceeded`, or vLLM's own word for a loop, `repetition_detected`); for Anthropic's API
+`stop_reason: "max_tokens"`. A client that asked for usage gets the usage of what was generated.
 
 Other APIs are in `last_words`. Of a dialect that is not known, or before the first event, nothing is invented:
 `final_events` returns None, and the reply breaks off, which a client sees as well.
@@ -17,9 +19,11 @@ from typing import Any, Final
 
 import msgspec
 
+from inferwatch.record import ErrorType
 from inferwatch.relay.last_words import NDJSON_ROUTES, native_end, records
 
-REASON: Final = "budget_exceeded"
+# What a client is told, where its API has a word to spare for it.
+REASONS: Final = {ErrorType.BUDGET: "budget_exceeded", ErrorType.LOOP: "repetition_detected"}
 
 # Between events stands an empty line, with either kind of line end.
 _BOUNDARIES: Final = (b"\n\n", b"\r\n\r\n")
@@ -47,10 +51,14 @@ class Cutting:
     What has not begun ends with its first event: before that nothing can be said in its dialect.
     """
 
-    __slots__ = ("_boundaries", "_carry", "_choices", "_path", "_seen", "_usage", "in_good_form")
+    __slots__ = ("_boundaries", "_carry", "_choices", "_path", "_seen", "_usage", "error", "in_good_form")
 
-    def __init__(self, path: str, tail: bytes, *, choices: int, usage: bool) -> None:
-        """`path` without query; `tail`: what the engine sent last; `usage`: the client itself asked for usage."""
+    def __init__(self, path: str, tail: bytes, error: ErrorType, *, choices: int, usage: bool) -> None:
+        """`path` without query; `tail`: what the engine sent last; `error`: why, one of REASONS.
+
+        `usage`: the client itself asked for usage.
+        """
+        self.error = error
         self._path = path
         self._boundaries = _LINE_END if path.endswith(NDJSON_ROUTES) else _BOUNDARIES
         self._choices = choices
@@ -63,7 +71,7 @@ class Cutting:
         """Return the events that end the stream behind what was shown; None: it is not between two."""
         if not self._seen.endswith(self._boundaries):
             return None
-        return final_events(self._path, self._seen, choices=self._choices, usage=self._usage)
+        return self._end(self._seen)
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
         """Take what would be shown next. Returns what to show instead, and whether the reply ends with it."""
@@ -74,21 +82,27 @@ class Cutting:
             self._carry = known[-MAX_MARK_BYTES:]
             return data, False
         event = data[: min(ends) - len(self._carry)]
-        end = final_events(self._path, self._seen + event, choices=self._choices, usage=self._usage)
+        end = self._end(self._seen + event)
         self.in_good_form = end is not None
         return event + (end or b""), True
 
+    def _end(self, tail: bytes) -> bytes | None:
+        return final_events(self._path, tail, REASONS[self.error], choices=self._choices, usage=self._usage)
 
-def final_events(path: str, tail: bytes, *, choices: int, usage: bool) -> bytes | None:
-    """Return the events that end a stream, made from its last events in `tail`; None: nothing fitting can be said."""
+
+def final_events(path: str, tail: bytes, reason: str, *, choices: int, usage: bool) -> bytes | None:
+    """Return the events that end a stream, made from its last events in `tail`; None: nothing fitting can be said.
+
+    `reason` is for the client, one of REASONS' words.
+    """
     events = list(records(tail) if path.endswith(NDJSON_ROUTES) else _events(tail))
     if not events:
         return None
     if path.endswith("/messages"):
         return _anthropic(events)
     if path.endswith(("/chat/completions", "/completions")):
-        return _openai(events, choices, usage=usage)
-    return native_end(path, events, REASON)
+        return _openai(events, choices, reason, usage=usage)
+    return native_end(path, events, reason)
 
 
 def _events(tail: bytes) -> Iterable[dict[str, Any]]:
@@ -101,7 +115,7 @@ def _events(tail: bytes) -> Iterable[dict[str, Any]]:
                 continue  # [DONE], or half of a line
 
 
-def _openai(events: list[dict[str, Any]], choices: int, *, usage: bool) -> bytes | None:
+def _openai(events: list[dict[str, Any]], choices: int, reason: str, *, usage: bool) -> bytes | None:
     last = events[-1]
     if not isinstance(last.get("object"), str):
         return None
@@ -113,7 +127,7 @@ def _openai(events: list[dict[str, Any]], choices: int, *, usage: bool) -> bytes
         if index not in finished:
             said: dict[str, Any] = {"index": index}
             said["delta" if is_chat else "text"] = {} if is_chat else ""
-            said |= {"logprobs": None, "finish_reason": "length", "stop_reason": REASON}
+            said |= {"logprobs": None, "finish_reason": "length", "stop_reason": reason}
             out.append(_event(common | {"choices": [said]}))
     counts = _usage(events)
     if usage and counts is not None:

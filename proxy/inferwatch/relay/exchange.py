@@ -115,7 +115,7 @@ class Exchange:
         self.finished = self.blocked = self.went_stale = False
         self.edited = False  # the engine got a body that is not quite the client's
         self.edit_refused = False  # and did not like it
-        self.cutting: Cutting | None = None  # the budget is spent: the stream is to end with its next event
+        self.cutting: Cutting | None = None  # told to: the stream is to end with its next event
         self.error = ErrorType.NONE
         self.tunnel_rest: bytes | None = None  # set by a 101
 
@@ -201,17 +201,20 @@ class Exchange:
             return
         transport.write(data)
 
-    def cut(self) -> None:
-        """The budget is spent: end the stream, here if it is between two events. What is no stream goes on."""
+    def cut(self, error: ErrorType) -> None:
+        """End the stream because of `error`, here if it is between two events. What is no stream goes on.
+
+        Told for two reasons, it ends for the first.
+        """
         if self.finished or self.cutting is not None or (self.head_written and not self.observer.is_stream):
             return
-        self.cutting = self.observer.cutting()
+        self.cutting = self.observer.cutting(error)
         # To wait for one more event of each stream would cost a token of each.
         end = self.observer.last_words(self.cutting) if self.head_written else None
         if end is not None and not self.transport.is_closing():
             if end:
                 self._write_body(end)
-            self._end_cut(in_good_form=True)
+            self._end_cut(error, in_good_form=True)
 
     def _shorten(self, cutting: Cutting, data: bytes) -> None:
         """Pass on a stream that is to end, and end it where it can."""
@@ -223,11 +226,11 @@ class Exchange:
         if data:
             self._write_body(data)
         if is_end:
-            self._end_cut(in_good_form=cutting.in_good_form)
+            self._end_cut(cutting.error, in_good_form=cutting.in_good_form)
 
-    def _end_cut(self, *, in_good_form: bool) -> None:
+    def _end_cut(self, error: ErrorType, *, in_good_form: bool) -> None:
         self.hang_up()
-        self.error = ErrorType.BUDGET
+        self.error = error
         self.finished = True
         self.observer.end()  # what it held back comes behind the end
         if self._chunked and in_good_form:

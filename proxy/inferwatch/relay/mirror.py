@@ -88,7 +88,7 @@ class Mirror(asyncio.Protocol):
         self._acked_seq = 0
         self._uncopied_bytes = 0  # the first message that the spool had no room for a copy of; 0: none
         self.on_connected: Callable[[], None] = lambda: None
-        self.on_cut: Callable[[tuple[int, ...]], None] = lambda _: None
+        self.on_cut: Callable[[tap.Cut], None] = lambda _: None
         self.flush_interval_s = settings.flush_interval_s
 
         self.dropped_bytes = 0
@@ -350,7 +350,7 @@ class Mirror(asyncio.Protocol):
                     self._hand_over()
                 self._acked.set()
             elif isinstance(message, tap.Cut):
-                self.on_cut(message.ids)
+                self.on_cut(message)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None

@@ -256,9 +256,10 @@ class Observer:
             self._fault("read", error)
         return shown
 
-    def cutting(self) -> Cutting:
+    def cutting(self, error: ErrorType) -> Cutting:
         """Return what ends this stream in good form, from here on."""
-        return Cutting(self._subject.path, self._last_bytes(), choices=self._facts.choices, usage=self._wishes_usage)
+        choices, usage = self._facts.choices, self._wishes_usage
+        return Cutting(self._subject.path, self._last_bytes(), error, choices=choices, usage=usage)
 
     def last_words(self, cutting: Cutting) -> bytes | None:
         """Return what ends the stream right here; None: it is within an event, or something of one is held back."""

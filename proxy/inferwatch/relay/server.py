@@ -20,6 +20,7 @@ from inferwatch.relay.mirror import Mirror
 from inferwatch.relay.observer import Observer, Subject
 from inferwatch.relay.pool import Pool
 from inferwatch.relay.room import Room
+from inferwatch.tap import CUT_REASONS, Cut
 from inferwatch.tasks import TaskSet
 
 log = logging.getLogger(__name__)
@@ -85,12 +86,12 @@ class Relay:
         path = head.path
         return self.config.usage.ask and (usage_request.is_usage_route(path) or usage_request.is_details_route(path))
 
-    def cut(self, ids: tuple[int, ...]) -> None:
-        """The collector says that a budget of these requests is spent; those that are over are ignored."""
-        spent = frozenset(ids)
+    def cut(self, told: Cut) -> None:
+        """The collector says that these requests must end, and why; those that are over are ignored."""
+        ids, error = frozenset(told.ids), CUT_REASONS.get(told.reason, ErrorType.BUDGET)
         for exchange in list(self.active):
-            if exchange.observer.id in spent:
-                exchange.cut()
+            if exchange.observer.id in ids:
+                exchange.cut(error)
 
     def sweep(self, now_ns: int) -> None:
         """Enforce the time-outs of everything in flight; called about once a second."""

@@ -18,6 +18,21 @@ class Quality(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             "an answer."
         ),
     ] = False
+    cut_loops: Annotated[
+        bool,
+        Meta(
+            description="End a stream whose answer has said the same words again and again, twelve times and for some "
+            "500 tokens: in good form, as if `max_tokens` had been reached. Needs `quality.enabled` and "
+            "`quality.listen`; about as much again for each piece of an answer."
+        ),
+    ] = False
     stall_s: Annotated[
         float, Meta(gt=0, le=3600, description="A pause between two tokens of so many seconds is a stall.")
     ] = 10.0
+
+
+def fault(quality: Quality) -> str:
+    """Return what is wrong, "" if nothing is."""
+    if quality.cut_loops and not (quality.enabled and quality.listen):
+        return "quality.cut_loops: needs `quality.enabled` and `quality.listen`, for loops are looked for in texts"
+    return ""
