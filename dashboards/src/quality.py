@@ -250,6 +250,14 @@ _SIGNS_ROW: Final = Row(
             "Answers that stood still for quality.stall_s.",
             width=6,
         ),
+        series(
+            "Loops cut",
+            counted(_SIGNS, f'{REQUEST}, sign="loop_cut"', "model, tenant"),
+            "short",
+            "Streams ended in the time shown because their answer said the same again and again. Nothing here: "
+            "quality.cut_loops is false.",
+            width=12,
+        ),
     ),
 )
 

@@ -109,7 +109,8 @@ _TRAFFIC: Final = Row(
             total("inferwatch_request_errors_total", MODEL, "error_type"),
             "reqps",
             "Why. connect_*: the engine is away; *_timeout: it hangs; engine_5xx, engine_event: it says so itself; "
-            "engine_4xx, malformed_request, request_too_large, unknown_key: the client; internal: ours.",
+            "engine_4xx, malformed_request, request_too_large, unknown_key: the client; budget, loop: refused or cut "
+            "because the configuration says so; internal: ours.",
         ),
         series(
             "In flight",

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferwatch import tap
-from inferwatch.tap import Ack, Batch, Bye, Close, FrameError, Head, Hello, Open, Stats
+from inferwatch.record import ErrorType
+from inferwatch.tap import Ack, Batch, Bye, Close, Cut, FrameError, Head, Hello, Open, Stats
 
 numbers = st.integers(0, 2**63)
 names = st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=3)
@@ -88,6 +89,20 @@ def test_the_relay_reads_acknowledgements(sequence: list[int], cuts: list[int]) 
     data = b"".join(tap.encode(Ack(seq)) for seq in sequence)
 
     assert [Ack(seq) for seq in sequence] == fed_in_pieces(tap.relay_side(), data, cuts)
+
+
+def test_why_a_stream_is_cut_came_later_and_breaks_neither_side() -> None:
+    """A collector from before says no reason, which is a budget; a relay from before passes over one."""
+
+    class CutOfBefore(msgspec.Struct, array_like=True, tag="cut", frozen=True):
+        ids: tuple[int, ...]
+
+    payload = msgspec.msgpack.encode(CutOfBefore((3, 4)))
+    (read,) = tap.relay_side().feed(tap.LENGTH.pack(len(payload)) + payload)
+    assert read == Cut((3, 4), "budget")
+    assert tap.CUT_REASONS[read.reason] is ErrorType.BUDGET
+    said = tap.encode(Cut((3, 4), ErrorType.LOOP.value))[tap.LENGTH.size :]
+    assert msgspec.msgpack.decode(said, type=CutOfBefore) == CutOfBefore((3, 4))
 
 
 def test_the_length_goes_first_in_four_big_endian_bytes() -> None:
