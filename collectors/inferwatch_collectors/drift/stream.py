@@ -85,7 +85,8 @@ class Watched:
 
     def _of(self, place: int) -> float:
         """The evidence of one feature, by itself."""
-        return sum(map(mul, self._held[place * BETS : (place + 1) * BETS], self._pinned[place].stakes))
+        found: float = sum(map(mul, self._held[place * BETS : (place + 1) * BETS], self._pinned[place].stakes))
+        return found
 
     @property
     def weeks(self) -> float:
