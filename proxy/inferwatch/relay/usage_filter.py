@@ -174,20 +174,18 @@ class UsageFilter:
         return b"".join([self._event(event + EVENT_END) for event in data[:-2].split(EVENT_END)])
 
     def _event(self, event: bytes) -> bytes:
-        start = event.rfind(USAGE)  # near the end: backwards is the short way
-        if start < 0:
+        before, found, rest = event.rpartition(USAGE)  # near the end: backwards is the short way
+        if not found:
             return event if self._waiting is None else self._other(event)
-        inside = start + len(USAGE)
-        end = event.find(b"}", inside) + 1
-        if event.find(b"{", inside, end) >= 0:
-            end = object_end(event, inside - 1)
+        end = rest.find(b"}") + 1
+        if rest.find(b"{", 0, end) >= 0:
+            end = object_end(b"{" + rest, 0) - 1
         if end <= 0:
             return event
-        usage = event[inside - 1 : end]
-        if event.startswith(b"[]", start - 2):
+        usage, after = b"{" + rest[:end], rest[end:]
+        if before.endswith(b"[]"):
             return self._usage_only(event, usage)
         self.usages[_index(event) if self._several else 0] = usage
-        before, after = event[:start], event[end:]
         if self._hide_all:
             if before.rfind(FINISHED) >= 0:
                 return self._finish_event(before, after)
