@@ -89,7 +89,7 @@ def false_loops(most: int, say: Callable[[str], None] = print) -> None:
 
 
 def false_cuts(most: int, say: Callable[[str], None] = print) -> None:
-    """Print how many answers of real text would be cut, and how near to it the nearest of each source came."""
+    """Print how many pieces of real text would be cut, and how near to it the nearest of them came."""
     say("\nReal text that would be cut as a loop.\n\n| | pieces | characters | cut | nearest |\n|---|---|---|---|---|")
     for what, pieces in (("chunks", chunks(most)), ("whole files", pages())):
         seen = size = cut = 0

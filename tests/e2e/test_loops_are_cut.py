@@ -19,13 +19,19 @@ from stack import Stack, client, free_ports, wait_until
 
 from inferwatch_simulator.readings import total
 
+# Tokens: the first ends before any loop is found, the last after it.
+TIGHT: Final = (100, 200, 250, 300, 350, 400, 50_000)
 CUT: Final = """
 upstream: {engine: vllm}
 identity: {trusted_peers: [127.0.0.1/32]}
 quality: {listen: true, cut_loops: true}
 budgets:
-  rules: [{name: tight, tenant: tight, limit: 1500, unit: tokens, on_limit: cut, period: rolling, window_s: 86400}]
-"""
+  rules:
+""" + "".join(
+    f"  - {{name: tight-{limit}, tenant: tight-{limit}, limit: {limit}, unit: tokens, on_limit: cut, period: rolling, "
+    "window_s: 86400}\n"
+    for limit in TIGHT
+)
 UNCUT: Final = """
 upstream: {engine: vllm}
 quality: {listen: true}
@@ -320,25 +326,23 @@ async def test_what_may_be_of_use_is_not_cut(
 
 
 async def test_a_stream_that_a_budget_ends_as_well_ends_once(site: Any, session: aiohttp.ClientSession) -> None:
-    """For whichever comes first, and its tokens are booked once. The budget ends while loops are being found."""
+    """For what comes first, and its tokens are booked once. Some of these budgets end about when the loops are found."""
     stack, engine = site
-    asked = [ask(session, stack, f"both-{number}", tenant="tight", max_tokens=300) for number in range(7)]
-    replies = [reply for reply in await asyncio.gather(*asked) if b"data:" in reply[0]]
-    assert replies
-    tokens = 0
-    for said, is_whole in replies:
+    names = [f"tight-{limit}" for limit in TIGHT]
+    replies = await asyncio.gather(*(ask(session, stack, name, tenant=name, max_tokens=2_000) for name in names))
+    reasons = []
+    for name, (said, is_whole) in zip(names, replies, strict=True):
         assert is_whole
         *told, last, done = events(said)
         assert done == "[DONE]"
         assert all(choice["finish_reason"] is None for each in told for choice in each["choices"])
-        assert last["choices"][0]["stop_reason"] in {"repetition_detected", "budget_exceeded"}
-        tokens += len(told)
-    await asyncio.to_thread(
-        wait_until, lambda: stack.total("inferwatch_requests_total", tenant="tight") >= 7, "all of them booked"
-    )
-    scrape = await asyncio.to_thread(stack.scrape)
-    assert total(scrape, "inferwatch_requests_total", tenant="tight", outcome="stream_error") == len(replies)
-    assert total(scrape, "inferwatch_tokens_total", tenant="tight", type="completion") == tokens
+        scrape = await booked(stack, name)
+        reasons.append(last["choices"][0]["stop_reason"])
+        error = {"repetition_detected": "loop", "budget_exceeded": "budget"}[reasons[-1]]
+        assert total(scrape, "inferwatch_request_errors_total", model=name, error_type=error) == 1
+        assert total(scrape, "inferwatch_request_errors_total", model=name) == 1
+        assert total(scrape, "inferwatch_tokens_total", model=name, type="completion") == len(told)
+    assert (reasons[0], reasons[-1]) == ("budget_exceeded", "repetition_detected")
     await asyncio.to_thread(wait_until, lambda: not engine.busy, "the engine is let go")
 
 

@@ -17,7 +17,6 @@ from inferwatch_collectors.quality.runaway import (
 )
 
 LEAD = "Here is the list that you asked for, with all of the entries in it:\n"
-# What one look of `tail_cycle` may still be late by, in characters of the pieces used here.
 PERIODS = [
     "and so on, ",
     "no ",
