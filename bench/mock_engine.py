@@ -46,9 +46,10 @@ ROLE_TAIL = b'"role":"assistant","content":""},"logprobs":null,"finish_reason":n
 ROLE_END = b',"prompt_token_ids":null,"prompt_text":null}\n\n'
 DELTA_TAIL = b'"},"logprobs":null,"finish_reason":null,"token_ids":null}]'
 LAST_TAIL = b'"},"logprobs":null,"finish_reason":"length","stop_reason":null,"token_ids":null}]'
+FINGERPRINT = b',"system_fingerprint":"vllm-0.32.0-387579e8"'  # on the finish event, or with usage on the one behind it
 FINAL_USAGE = (
     b'data: {"id":"chatcmpl-%032x","object":"chat.completion.chunk","created":1795226103,"model":"bench",'
-    b'"choices":[]%b,"system_fingerprint":"vllm-0.32.0-387579e8"}\n\n'
+    b'"choices":[]%b%b}\n\n'
 )
 USAGE = b',"usage":{"prompt_tokens":%d,"total_tokens":%d,"completion_tokens":%d}'
 DONE = b"data: [DONE]\n\n"
@@ -130,19 +131,21 @@ class Stream:
         else:
             text = TOKENS[self.sent % len(TOKENS)]
         self.sent += 1
-        tail = LAST_TAIL if self.sent == self.limit else DELTA_TAIL
-        frames += self._frame(self.head + b'"content":"' + text + tail, b"}\n\n")
-        if self.sent == self.limit:
-            frames += self._end_frames()
-        return frames
+        if self.sent < self.limit:
+            return frames + self._frame(self.head + b'"content":"' + text + DELTA_TAIL, b"}\n\n")
+        last = self._frame(self.head + b'"content":"' + text + LAST_TAIL, b"}\n\n", FINGERPRINT)
+        return frames + last + self._end_frames()
 
     def _role_frame(self) -> bytes:
         return self._frame(self.head + ROLE_TAIL, ROLE_END)
 
-    def _frame(self, event: bytes, end: bytes) -> bytes:
-        self.body_bytes += len(event) + len(end)
+    def _frame(self, event: bytes, end: bytes, fingerprint: bytes = b"") -> bytes:
+        """`fingerprint`: what stands in the place of the usage without one."""
+        self.body_bytes += len(event) + len(fingerprint) + len(end)
         if self.options is not None and self.options.continuous_usage_stats:
             event += self._usage()
+        else:
+            event += fingerprint
         return b"%x\r\n%b%b\r\n" % (len(event) + len(end), event, end)
 
     def _usage(self) -> bytes:
@@ -151,7 +154,7 @@ class Stream:
     def _end_frames(self) -> bytes:
         frames = b""
         if self.options is not None and self.options.include_usage:
-            event = FINAL_USAGE % (self.seed, self._usage())
+            event = FINAL_USAGE % (self.seed, self._usage(), FINGERPRINT)
             frames = b"%x\r\n%b\r\n" % (len(event), event)
         self.body_bytes += len(DONE)
         return frames + b"%x\r\n%b\r\n0\r\n\r\n" % (len(DONE), DONE)
@@ -296,7 +299,7 @@ class Connection(asyncio.Protocol):
             case b"/health" | b"/ping":
                 self.reply(b"{}")
             case b"/v1/models":
-                self.reply(b'{"object":"list","data":[{"id":"bench","object":"model","owned_by":"bench"}]}')
+                self.reply(b'{"object":"list","data":[{"id":"bench","object":"model","owned_by":"vllm"}]}')
             case _:
                 self.reply(b'{"detail":"Not Found"}', 404, b"Not Found")
 
