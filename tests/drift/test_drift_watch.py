@@ -1,6 +1,7 @@
 """watch: who votes, when a reference is pinned, what is exported, and what bounds do."""
 
 import random
+import re
 from collections.abc import Callable
 
 import pytest
@@ -67,7 +68,13 @@ def test_a_reference_pins_itself_and_drift_is_told(request_of: Make, caplog: pyt
     assert (site.gauge(m.DRIFT_EVIDENCE, *KEY, "prompt") or 0) < 1
     assert site.store.counter(m.DRIFT_SIGNALS, KEY).value == 1
     assert "drift model=m tenant=acme" in caplog.text
-    assert "length of answers in tokens: median" in caplog.text
+    # Of the last thousand votes or so most came before: it is the tail that has moved.
+    found = re.search(
+        r"moved=length of answers in tokens: above [0-9,]+ in ([0-9.]+)% of answers before, ([0-9.]+)% now;",
+        caplog.text,
+    )
+    assert found is not None
+    assert 4 < float(found[1]) < float(found[2]) < 20
     assert (site.gauge(m.DRIFT_PSI, *KEY, "completion_tokens") or 0) > 0.1
     assert "m for acme: DRIFTED" in as_text(site.watch.report())
 

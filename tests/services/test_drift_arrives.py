@@ -140,7 +140,13 @@ def test_prompts_that_turn_to_another_language_are_a_ticket(make_world: Callable
     said = drift_in_words(world)
     moved, stayed = (said.partition(f"{MODEL} for {tenant}: ")[2].partition("\n\n")[0] for tenant in users)
     assert moved.startswith("DRIFTED, evidence ")
-    assert "share of frequent German words of prompts: " in moved
+    figures = re.search(r"frequent German words of prompts: any in ([0-9.]+)% of prompts before, ([0-9.]+)% now", moved)
+    assert figures is not None, moved
+    # No English sentence has any; of what was asked since, no more than SHARE has.
+    assert float(figures[1]) <= 0.2
+    assert 3 < float(figures[2]) < 100 * SHARE + 10
+    italian = moved.find("Italian words")
+    assert italian < 0 or figures.start() < italian
     assert " of answers" not in moved
     assert stayed.startswith("as in the reference, ")
     evidence, effects = queries("InferwatchDrift")

@@ -14,13 +14,14 @@ import msgspec
 
 from inferwatch.record import RequestRecord
 from inferwatch_collectors.drift import signals
+from inferwatch_collectors.drift.effects import Effect, by_evidence
 from inferwatch_collectors.drift.features import Direction, Feature, embedding_features
 from inferwatch_collectors.drift.judging import Judging
 from inferwatch_collectors.drift.made import Change, Made
 from inferwatch_collectors.drift.makeup import Makeup, MakeupState
 from inferwatch_collectors.drift.meaning import Meaning, MeaningState
 from inferwatch_collectors.drift.reference import Terms
-from inferwatch_collectors.drift.stream import Effect, Lesson, LessonState, Values, Watched, WatchedState
+from inferwatch_collectors.drift.stream import Lesson, LessonState, Values, Watched, WatchedState
 from inferwatch_collectors.drift.trigrams import Words
 
 VERSION: Final = 1
@@ -195,7 +196,7 @@ class Followed(Judging):
         found = [
             effect._replace(weeks=share * effect.weeks) for share, of in self._watched() for effect in of.effects()
         ]
-        return sorted(found, key=lambda effect: effect.weeks, reverse=True)
+        return by_evidence(found)
 
     def state(self, aside_s: int = 0) -> FollowedState:
         """Return it to be written down. `aside_s`: since when another engine answers."""

@@ -19,12 +19,13 @@ from functools import lru_cache
 from itertools import accumulate
 from math import isfinite
 from operator import mul
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
 from inferwatch_collectors.drift.betting import BETS, CEILING_WEEKS, bet
 from inferwatch_collectors.drift.bins import psi, wasserstein
+from inferwatch_collectors.drift.effects import Effect, by_evidence
 from inferwatch_collectors.drift.features import Direction, Feature, Kind
 from inferwatch_collectors.drift.learning import EDGE_VOTES, Learning, LearningState
 from inferwatch_collectors.drift.profile import HOURS_OF_WEEK
@@ -37,19 +38,6 @@ FADING: Final = 1.0 + 1.0 / MEMORY_VOTES
 MAX_WEIGHT: Final = 1e6
 
 Values = Mapping[str, float | None]
-
-
-class Effect(NamedTuple):
-    """How a feature is now, beside how it was."""
-
-    feature: Feature
-    weeks: float  # its part of the evidence
-    psi: float
-    wasserstein: float  # in standard deviations; of a flag the difference of its shares
-    before: float  # a flag's share, or the score of the mean
-    now: float
-    median_before: float | None  # of a quantity, in its own unit
-    median_now: float | None
 
 
 @lru_cache(maxsize=64)
@@ -139,7 +127,7 @@ class Watched:
         hour = max(0, self._hour)
         places = range(len(self._features))
         found = [effect for place in places if (effect := self._effect(place, hour)) is not None]
-        return sorted(found, key=lambda effect: effect.weeks, reverse=True)
+        return by_evidence(found)
 
     def _effect(self, place: int, hour: int) -> Effect | None:
         """Return how one feature is now; None before anything was seen."""
@@ -160,8 +148,9 @@ class Watched:
             wasserstein(before, now, scores),
             before[1] if flag else _mean(before, scores),
             recent[1] / total if flag else _mean(now, scores),
-            None if flag else _median(before, pinned.edges),
-            None if flag else _median(now, pinned.edges),
+            pinned.edges,
+            before,
+            tuple(each / total for each in recent),
         )
 
     def held(self) -> dict[str, tuple[float, ...]]:
@@ -280,16 +269,3 @@ class WatchedState(msgspec.Struct, array_like=True):
 
 def _mean(shares: Sequence[float], scores: Sequence[float]) -> float:
     return sum(share * score for share, score in zip(shares, scores, strict=True))
-
-
-def _median(shares: Sequence[float], edges: Sequence[float]) -> float | None:
-    """Return about the median: between two edges in proportion; None where it is beyond the outermost."""
-    below = 0.0
-    for place, share in enumerate(shares):
-        if below + share >= 0.5:
-            if place in (0, len(edges)):
-                return edges[0] if place == 0 else None
-            low, high = edges[place - 1], edges[place]
-            return low + (high - low) * (0.5 - below) / share
-        below += share
-    return None

@@ -1,19 +1,25 @@
 """Drift in words: what moved, by how much, since when, whose. For the log, the report and HTTP. Pure."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from math import exp, floor, isfinite, log10
 from typing import Final
 
 import msgspec
 
+from inferwatch_collectors.drift.effects import Effect
 from inferwatch_collectors.drift.features import Direction, Kind
 from inferwatch_collectors.drift.following import Followed
 from inferwatch_collectors.drift.made import Made
 from inferwatch_collectors.drift.makeup import Makeup
-from inferwatch_collectors.drift.stream import Effect
 from inferwatch_collectors.wall_time import HOUR_S, HOURS_OF_WEEK, utc
 
 # Of each stream: what has less evidence than these did not move, or cannot be told from it.
 TOP: Final = 8
+# A tail is told in place of the median if it moved so many times as much: where all has moved, it is about as much;
+# where a tenth of the traffic has moved by 1.5 standard deviations, more than three times.
+MIDDLE_FIRST: Final = 2.5
+# Behind the point: what is less is nothing that people would call a difference.
+MAX_DIGITS: Final = 6
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -27,6 +33,14 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     wasserstein: float
     before: float | None = None  # a flag's share, or the median
     now: float | None = None
+    any_before: float | None = None  # the share of requests that have any of what most had, or have, none
+    any_now: float | None = None
+    above: float | None = None  # a value that nearly all of the reference were not above
+    above_before: float | None = None  # the share of requests that are
+    above_now: float | None = None
+    up_to: float | None = None  # a value that nearly all of the reference were above
+    up_to_before: float | None = None  # the share of requests that are not
+    up_to_now: float | None = None
 
 
 class MadeOf(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -71,15 +85,45 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 def told(effect: Effect) -> str:
-    """Return what moved, as people say it."""
+    """Return what moved, as people say it: of a quantity its middle, unless a tail, or who has any, moved far more."""
     feature = effect.feature
     if feature.kind is Kind.FLAG:
         return f"{feature.words}: {effect.before:.2%} before, {effect.now:.2%} now"
-    up = "more" if effect.now > effect.before else "less"
+    ways = (
+        (effect.any, "any in", 1.0),
+        (effect.middle, "", MIDDLE_FIRST),
+        (effect.high, "above {edge} in", 1.0),
+        (effect.low, "up to {edge} in", 1.0),
+    )
+    split, how, _ = max(ways, key=lambda way: -1.0 if way[0] is None else way[0].moved * way[2])
+    if split is None or not how:
+        return f"{feature.words}: {_medians(effect)}"
+    edge = "nearly all of before" if feature.direction is Direction.PACE else figure(split.edge)
+    where = how.format(edge=edge)
+    return f"{feature.words}: {where} {split.before:.1%} of {_OF[feature.direction]} before, {split.now:.1%} now"
+
+
+_OF: Final = {Direction.PROMPT: "prompts", Direction.ANSWER: "answers", Direction.PACE: "answers"}
+
+
+def _medians(effect: Effect) -> str:
     before, now = effect.median_before, effect.median_now
-    if before is None or now is None:
-        return f"{feature.words}: {up}"
-    return f"{feature.words}: median {before:.4g} before, {now:.4g} now"
+    if before is not None and now is not None and effect.feature.direction is Direction.PACE:
+        # It is a logarithm of times: what is known is how many times as long they are.
+        return f"median {figure(exp(now - before))} times as long as before"
+    side = "above" if effect.now > effect.before else "below"
+    if before is None:
+        return "more" if side == "above" else "less"
+    return f"median {figure(before)} before, {f'{side} all of that' if now is None else figure(now)} now"
+
+
+def figure(value: float) -> str:
+    """Return a number with three digits that count, without an exponent."""
+    if value == 0 or not isfinite(value):
+        return "0"
+    digits = min(MAX_DIGITS, 2 - floor(log10(abs(value))))
+    rounded = round(value, digits) + 0.0  # not -0
+    return f"{rounded:,.{digits}f}".rstrip("0").rstrip(".") if digits > 0 else f"{rounded:,.0f}"
 
 
 def stream_of(
@@ -153,6 +197,7 @@ def _made_of(makeup: Makeup) -> MadeOf | None:
 
 def _moved(effect: Effect, parts: int) -> Moved:
     flag = effect.feature.kind is Kind.FLAG
+    some, high, low = effect.any, effect.high, effect.low
     return Moved(
         feature=effect.feature.name,
         direction=effect.feature.direction.value,
@@ -162,6 +207,14 @@ def _moved(effect: Effect, parts: int) -> Moved:
         wasserstein=effect.wasserstein,
         before=effect.before if flag else effect.median_before,
         now=effect.now if flag else effect.median_now,
+        any_before=None if some is None else some.before,
+        any_now=None if some is None else some.now,
+        above=None if high is None else high.edge,
+        above_before=None if high is None else high.before,
+        above_now=None if high is None else high.now,
+        up_to=None if low is None else low.edge,
+        up_to_before=None if low is None else low.before,
+        up_to_now=None if low is None else low.now,
     )
 
 
