@@ -138,6 +138,25 @@ def test_a_restart_goes_on_where_it_was(site: Site, reply_of: Make) -> None:
     assert 0 < again.probe(20, seed=2) <= 20
 
 
+def test_a_clean_end_forgets_no_evidence_and_a_kill_no_signal(site: Site, reply_of: Make) -> None:
+    """Of a change that is not yet told, and of one that is."""
+    site.probe(3, seed=2)
+    some = site.gauge(m.CANARY_EVIDENCE, MODEL) or 0.0
+    assert 1e-4 < some < QUICK.weeks_per_false_alarm
+    site.watch.finish()
+    store = MetricStore()
+    store.restore(site.store.take_dirty())
+    again = Site(reply_of, store=store, now_s=site.now_s)
+    assert again.probe(1, seed=2) <= 1
+    assert (again.gauge(m.CANARY_EVIDENCE, MODEL) or 0.0) > some
+    assert again.probe(20, seed=2) > 0
+    killed = MetricStore()
+    killed.restore(again.store.take_dirty())
+    third = Site(reply_of, store=killed, now_s=again.now_s)
+    assert third.probe(1, seed=2) == 1
+    assert third.store.counter(m.CANARY_SIGNALS, (MODEL,)).value == 1
+
+
 @pytest.mark.parametrize(
     ("changed", "known"),
     [

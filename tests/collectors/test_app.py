@@ -366,6 +366,30 @@ async def test_a_relay_that_was_killed(folder: Folder, start: Any, frames: Any) 
     assert {value for labels, value in requests.items() if "interrupted" in labels} == {2}
 
 
+async def test_a_clean_end_forgets_nothing_of_drift(folder: Folder, start: Any, relay: Relay) -> None:
+    """A vote is there in the next life, though no hour is over."""
+
+    async def votes() -> int:
+        streams = json.loads((await folder.get("/drift"))[1])["streams"]
+        return streams[0]["votes"] if streams else 0
+
+    process = await start()
+    await until(folder.tap.exists)
+    before = number = 0
+    async with asyncio.timeout(PATIENCE_S):
+        while not before:
+            number += 1
+            relay.finish(number)
+            await asyncio.sleep(0.2)
+            before = await votes()
+    relay.leave()
+    process.terminate()
+    assert await process.wait() == 0
+    await start()
+    await until(folder.tap.exists)
+    assert await votes() >= before
+
+
 # --- around it
 
 

@@ -95,18 +95,82 @@ def test_references_are_pinned_one_a_tick(request_of: Make) -> None:
     assert pinned == [1, 2, 3, 3]
 
 
-def test_a_restart_goes_on_where_it_was(request_of: Make) -> None:
-    """The reference is written when it is pinned."""
+def restarted(site: Site, *, cleanly: bool) -> Site:
+    """Return the next life: after a clean end, or after a kill."""
+    if cleanly:
+        site.watch.finish()
+        while site.watch.unwritten:
+            site.watch.write_one()
+    store = MetricStore()
+    store.restore(site.store.take_dirty())
+    again = Site(site.make, store=store, now_s=site.now_s)
+    again.rng = site.rng
+    return again
+
+
+def evidence(site: Site) -> float:
+    return site.gauge(m.DRIFT_EVIDENCE, *KEY, "answer") or 0.0
+
+
+@pytest.fixture(name="judging")
+def _judging(request_of: Make) -> Site:
+    """One that has pinned its reference."""
     site = Site(request_of)
     site.send(2_500)
     site.send(100, step_s=36)
-    rows = site.store.take_dirty()
-    store = MetricStore()
-    store.restore(rows)
-    again = Site(request_of, store=store, now_s=site.now_s)
-    assert again.watch.report().streams[0].state == "judging"
-    again.send(600, longer=0.7)
+    assert site.watch.report().streams[0].state == "judging"
+    return site
+
+
+def test_a_restart_goes_on_where_it_was(judging: Site) -> None:
+    """After a clean end with all of the evidence, be it enough for a signal or not; and it goes again as it came."""
+    while (some := evidence(judging)) < 0.1:
+        judging.send(1, longer=0.7)
+    assert some < QUICK.weeks_per_false_alarm
+    again = restarted(judging, cleanly=True)
+    assert evidence(again) == pytest.approx(some)
+    assert again.gauge(m.DRIFT_DETECTED, *KEY) == 0
+    again.send(400, longer=0.7)
     assert again.gauge(m.DRIFT_DETECTED, *KEY) == 1
+    much, since = evidence(again), again.watch.report().streams[0].since
+    third = restarted(again, cleanly=True)
+    assert third.gauge(m.DRIFT_DETECTED, *KEY) == 1
+    assert evidence(third) == pytest.approx(much)
+    assert third.watch.report().streams[0].since == since
+    third.send(1)
+    assert third.store.counter(m.DRIFT_SIGNALS, KEY).value == 1  # it is the same signal
+    third.send(4_000)
+    assert third.gauge(m.DRIFT_DETECTED, *KEY) == 0
+
+
+def test_what_was_learnt_goes_on_after_a_clean_end(request_of: Make) -> None:
+    """Votes are not lost with the hour."""
+    site = Site(request_of)
+    site.send(1_500)
+    assert restarted(site, cleanly=True).gauge(m.DRIFT_REFERENCE_VOTES, *KEY) == 1_500
+
+
+def test_after_a_kill_it_is_as_when_last_written(judging: Site) -> None:
+    """Once an hour; and a signal that was told is not forgotten, nor that it is over."""
+    judging.send(50, longer=0.7)
+    assert evidence(judging) > 0
+    assert evidence(restarted(judging, cleanly=False)) == 0  # nothing was written since the reference was pinned
+    judging.store.touch_all()
+    written = evidence(judging)
+    judging.send(1, longer=0.7, step_s=3_600)  # the hour is over when the tick comes, before the vote
+    judging.send(20, longer=0.7)
+    assert evidence(restarted(judging, cleanly=False)) == pytest.approx(written)
+    judging.store.touch_all()
+    while not judging.gauge(m.DRIFT_DETECTED, *KEY):
+        judging.send(1, longer=0.7)
+    judging.send(1)
+    again = restarted(judging, cleanly=False)
+    assert again.gauge(m.DRIFT_DETECTED, *KEY) == 1
+    assert evidence(again) >= 0.1 * QUICK.weeks_per_false_alarm
+    while again.gauge(m.DRIFT_DETECTED, *KEY):
+        again.send(1)
+    again.send(1)
+    assert restarted(again, cleanly=False).gauge(m.DRIFT_DETECTED, *KEY) == 0
 
 
 def test_pinning_by_command(request_of: Make) -> None:

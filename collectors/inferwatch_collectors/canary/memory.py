@@ -1,7 +1,7 @@
 """What is remembered of the canary through a restart: one memo for each model.
 
-Written when a reference is pinned or forgotten, and once an hour. What is written are numbers, and keyed hashes of
-tokens.
+Written when a reference is pinned or forgotten, when a signal begins or is over, once an hour, and when the collector
+ends. What is written are numbers, and keyed hashes of tokens.
 """
 
 from typing import Final

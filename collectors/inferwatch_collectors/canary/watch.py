@@ -121,8 +121,15 @@ class CanaryWatch:
         now_weeks = self._now_s / WEEK_S
         least = self.settings.tolerance_nats
         probed.take(place, hashed(logprobs, self._secret), least=least, now_weeks=now_weeks, hour=self._hour)
-        if probed.watched is not None and probed.judge(self.bar_weeks, self._wall_s):
+        if probed.watched is not None:
+            self._judge(probed)
+
+    def _judge(self, probed: Probed) -> None:
+        signalled = probed.signalling
+        if probed.judge(self.bar_weeks, self._wall_s):
             self._tell(probed)
+        if probed.signalling != signalled:
+            self._memory.write(probed)  # who is killed must not forget what it has told
 
     def failed(self, model: str, result: str) -> None:
         """Nothing came of a probe: `result` is one of those of `CANARY_PROBES`."""
@@ -173,14 +180,18 @@ class CanaryWatch:
         hour = hour_of_week(int(wall_s // HOUR_S))
         if hour != self._hour:
             if self._hour >= 0:
-                for each in self._models.values():
-                    self._memory.write(each)
+                self.finish()
             self._hour = hour
         if now_s - self._look_s >= LOOK_S:
             self._look_s = now_s
             for each in self._models.values():
                 if each.lesson is not None and self._ripe(each):
                     self._pin(each)
+
+    def finish(self) -> None:
+        """Write down all that is known: a few kB for each of MAX_MODELS at most."""
+        for each in self._models.values():
+            self._memory.write(each)
 
     def _ripe(self, each: Probed) -> bool:
         enough = each.replies >= self.settings.reference_probes_min

@@ -138,7 +138,16 @@ class Roster:
         self._names.clear()
         self._writing = list(self._streams.values())
 
+    def finish(self) -> None:
+        """All are to be written down for the last time, those first whose evidence would be lost."""
+        self._writing = sorted(self._streams.values(), key=lambda each: each.weeks)
+
     def write_one(self) -> None:
         """Write down the next one that is to be: some milliseconds."""
         if self._writing:
             self.write(self._writing.pop())
+
+    @property
+    def unwritten(self) -> int:
+        """How many are to be written down."""
+        return len(self._writing)

@@ -216,8 +216,15 @@ class DriftWatch:
             other = followed.meaning.vote(vote.sketch, self._now_s / WEEK_S, vote.hour, self._wall_s)
             if other:
                 _log.warning("drift_embeddings_learnt_anew model=%s tenant=%s", followed.model, followed.tenant)
-        if followed.watched is not None and followed.judge(self.bar_weeks, self._wall_s):
+        if followed.watched is not None:
+            self._judge(followed)
+
+    def _judge(self, followed: Followed) -> None:
+        signalled = followed.signalling
+        if followed.judge(self.bar_weeks, self._wall_s):
             self._tell(followed)
+        if followed.signalling != signalled:
+            self.streams.write_soon(followed)  # who is killed must not forget what it has told
 
     # --- the engine: `engine.said.Listener`
 
@@ -312,6 +319,20 @@ class DriftWatch:
             self._to_pin = [each for each in self.streams if self._is_ripe(each) or self._is_ripe(each.meaning)]
         if self._to_pin:
             self._pin_ripe(self._to_pin.pop())
+
+    def finish(self) -> None:
+        """Nothing comes any more: all that is known is to be written down, by `write_one`."""
+        if self._settings.enabled:
+            self.streams.finish()
+
+    def write_one(self) -> None:
+        """Write one stream down: some milliseconds."""
+        self.streams.write_one()
+
+    @property
+    def unwritten(self) -> int:
+        """Streams that are still to be written down."""
+        return self.streams.unwritten
 
     def _pin_ripe(self, each: Followed) -> None:
         """Pin one of those that were found ripe: some tenths of a second, in which nothing else is done."""
