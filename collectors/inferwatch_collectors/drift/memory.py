@@ -1,8 +1,8 @@
 """What is remembered of drift through a restart: a memo for each model and tenant, and one for each engine of before,
 up to KEPT of them.
 
-One is written when a reference is pinned, when a signal begins or is over, once an hour, and when the collector ends: one
-that is killed loses an hour of votes at most.
+One is written when a reference is pinned, when a signal begins or is over, once an hour, and when the collector ends:
+one that is killed loses an hour of votes at most.
 What is written are counts; see `reference` and `trigrams`. What is set aside is nowhere else.
 """
 
