@@ -99,6 +99,11 @@ async def run(settings: CollectorSettings, channel: Channel | None = None) -> in
                 await ledger.close()
 
 
+def _slept_s() -> float:
+    """Return for how long the host has slept since its boot."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
+
+
 class Collector:
     """Everything in one process, and the order in which it starts and stops."""
 
@@ -213,8 +218,9 @@ class Collector:
         self._parts.budgets.restore()
         self._parts.anomalies.resume(time.monotonic())
         self._parts.drift.resume(time.monotonic())
-        self._parts.drift.tick(time.monotonic(), time.time())  # the engine may say what it is before the first tick
-        self._parts.canary.resume(time.monotonic(), time.time())
+        # The engine may say what it is before the first tick.
+        self._parts.drift.tick(time.monotonic(), time.time(), _slept_s())
+        self._parts.canary.resume(time.monotonic(), time.time(), _slept_s())
 
     def _canary(self) -> Probing:
         settings, canary = self._settings, self._config.canary
@@ -372,8 +378,8 @@ class Collector:
             self._parts.meter.tick(now_ns, time.time_ns(), self._parts.tap.links())
             self._parts.recorder.tick(now_s=now_s)
             self._parts.anomalies.tick(now_s, time.time())
-            self._parts.drift.tick(now_s, time.time())
-            self._parts.canary.tick(now_s, time.time())
+            self._parts.drift.tick(now_s, time.time(), _slept_s())
+            self._parts.canary.tick(now_s, time.time(), _slept_s())
             self._parts.quality.tick(now_s)
             self._parts.vitals.refresh()
             self._live.tick(now_s, time.time())

@@ -178,7 +178,7 @@ _EFFECTS: Final = Row(
                 Query(f"sum by ({_STREAM}) (inferwatch_drift_engine_changes_total{{{REQUEST}}})", "engine changed"),
             ),
             "none",
-            "What there is to judge by. A feature is off that hardly any request had, or that is learnt. When the engine's version, weights or "
+            "What there is to judge by. A feature is off of which the reference has too few values, or that is learnt. When the engine's version, weights or "
             "context changed, a reference of it is learnt anew, or used again: `inferwatch report --drift` says which.",
         ),
         series(

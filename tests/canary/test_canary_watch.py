@@ -36,11 +36,13 @@ class Site:
         self.now_s = now_s
         self.rng = random.Random(3)
         self.turn = 0
+        self.wrong_s = 0.0  # by how much the wall clock is
+        self.slept_s = 0.0
         self.watch.resume(now_s, MONDAY_S + now_s)
 
     def tick(self, step_s: float = 0.0) -> None:
         self.now_s += step_s
-        self.watch.tick(self.now_s, MONDAY_S + self.now_s)
+        self.watch.tick(self.now_s, MONDAY_S + self.now_s + self.slept_s + self.wrong_s, self.slept_s)
 
     def probe(self, count: int, seed: int = 1, model: str = MODEL, **noise: float) -> int:
         """Let so many replies come; return at which the alarm began, 0 if at none."""
@@ -310,6 +312,31 @@ def test_a_clock_that_jumps_is_no_alarm(site: Site) -> None:
     for wall_s in (0.0, 4e9, MONDAY_S):
         site.watch.tick(site.now_s, wall_s)
         assert site.probe(50) == 0
+
+
+@pytest.mark.parametrize("wrong_s", [-MONDAY_S, 8 * 86_400.0, -86_400.0])
+def test_a_wall_clock_that_is_set_while_it_learns(reply_of: Make, wrong_s: float) -> None:
+    """It learns anew, for as long as it is to: neither half a century nor eight days have passed."""
+    site = Site(reply_of, msgspec.structs.replace(QUICK, reference_hours=15))
+    site.wrong_s = wrong_s
+    site.probe(600)
+    site.wrong_s = 0.0
+    site.probe(890)
+    assert site.gauge(m.CANARY_JUDGING, MODEL) == 0
+    site.probe(20)
+    assert site.gauge(m.CANARY_JUDGING, MODEL) == 1
+
+
+def test_a_night_that_the_host_slept_is_no_time_to_learn(reply_of: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """What was learnt before is good, and nothing was learnt in it."""
+    site = Site(reply_of, msgspec.structs.replace(QUICK, reference_hours=15))
+    site.probe(600)
+    site.slept_s = 9 * 3_600.0
+    site.probe(290)
+    assert site.gauge(m.CANARY_JUDGING, MODEL) == 0
+    site.probe(20)
+    assert site.gauge(m.CANARY_JUDGING, MODEL) == 1
+    assert "clock_stepped" not in caplog.text
 
 
 def test_evidence_is_divided_among_all_models_that_were_ever_judged(site: Site) -> None:

@@ -8,10 +8,13 @@ import msgspec
 import pytest
 
 from inferwatch.record import Outcome, RequestRecord
+from inferwatch.settings.drift import REFERENCE_VOTES_MIN
+from inferwatch_collectors.drift.betting import SHIFTS, bet
 from inferwatch_collectors.drift.features import Direction, features
 from inferwatch_collectors.drift.following import Followed, FollowedState, Heard
 from inferwatch_collectors.drift.reference import Terms
 from inferwatch_collectors.drift.signals import Pace, of_pace, of_record
+from inferwatch_collectors.drift.stream import Watched
 from inferwatch_collectors.drift.words import stream_of
 
 TERMS = Terms.of(100, risk=0.01, tolerance=0.0)
@@ -230,3 +233,52 @@ def test_an_empty_answer_is_known_by_its_stream_too(request_of: Make) -> None:
     """Engines that count the token that ends it say one token."""
     assert of_record(request_of(completion_tokens=1, first_token_missing="empty"))["empty"] == 1.0
     assert of_record(request_of(completion_tokens=1))["empty"] == 0.0
+
+
+def test_what_every_request_has_is_judged_in_the_smallest_reference(request_of: Make, rng: random.Random) -> None:
+    """Lengths, how answers end, the pace: of 1,000 votes, a tenth of which nobody waited for. Half as many are too few,
+    and the words say which it is."""
+    for streamed, off in ((0.9, ()), (0.5, ("ttft", "gap", "gap_max"))):
+        followed = Followed("m", "acme", FEATURES, 0.0)
+        for vote in range(REFERENCE_VOTES_MIN):
+            pace: dict[str, object] = {"gap_max_s": rng.lognormvariate(-3, 0.3)}
+            if rng.random() >= streamed + 0.02:
+                pace = {"ttft_s": None, "gap_count": 0}
+            followed.vote(some(request_of, rng, **pace), None, 5, 0.0, vote % 168)
+        assert followed.pin(TERMS, 0.0, 1_000.0)
+        assert tuple(feature.name for feature in followed.off) == off
+        why = "too few values of it in only 1000 votes"
+        assert stream_of(followed, 1).why_off == ({why: off} if off else {})
+
+
+def test_the_least_feature_alone_can_be_a_signal_in_the_last_of_all_streams(
+    request_of: Make, rng: random.Random
+) -> None:
+    """520 weeks, 10,000 streams: from a bet on 0.1 standard deviations, which has 1/36 of 1/36. And it goes again."""
+    bar_weeks = 520.0 * 10_000
+    followed = learnt(request_of, rng)
+    assert followed.watched is not None
+    pinned = dict(followed.watched.pinned())
+    for terms, reached in ((Terms.of(100, risk=0.01, tolerance=0.0, bar_weeks=bar_weeks), True), (TERMS, False)):
+        watched = Watched(pinned, FEATURES, terms, 0.0)
+        place = next(place for place, (feature, _) in enumerate(watched.pinned()) if feature.name == "gap")
+        held = watched.held()["gap"]
+        assert SHIFTS[0] == 0.1
+        for _ in range(1_000):  # as a long time of 0.1 would; all others stay where they are
+            grown = bet(held[:1], (math.exp(0.1),), (1.0,), 1e-3, watched._ceilings[place])
+            held = (*grown, *held[1:])
+        watched.resume({"gap": held}, 1, 0.0)
+        assert (watched.weeks >= bar_weeks) == reached
+        again = Watched(pinned, FEATURES, terms, 0.0)
+        again.resume(watched.held(), 1, 0.0)
+        assert again.weeks == watched.weeks  # what was written down is not thrown away for being much
+        less = Watched(pinned, FEATURES, TERMS, 0.0)
+        less.resume(watched.held(), 1, 0.0)
+        assert less.weeks < bar_weeks  # a ceiling that is lower now
+        votes = 0
+        while watched.weeks > 1e-3 * BAR_WEEKS:
+            votes += 1
+            watched.resume(
+                {"gap": bet(watched.held()["gap"][:1], (1.0,), (math.exp(0.005),), 0.0) + [0.0] * 17}, 1, 0.0
+            )
+        assert 1_000 < votes < 5_000

@@ -1,6 +1,7 @@
 """`inferwatch demo --scenario ...`: each shows on `/metrics` what it promises, and ends in good form."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from stack import free_ports
@@ -20,6 +22,7 @@ from inferwatch_simulator.readings import Scrape, parse, total, values
 LIMIT_S = 120.0
 
 LEARNING_S = 150.0
+LENGTHS = ("prompt_tokens", "completion_tokens")
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -53,6 +56,11 @@ class Demo:
             assert self._process.poll() is None, self.text
             assert time.monotonic() < deadline_s, f"not within {limit_s} s:\n{self.text}"
             time.sleep(0.5)
+
+    def drift(self) -> dict[str, Any]:
+        """Return what `/drift` says."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._admin}/drift", timeout=10) as reply:
+            return dict(json.load(reply))
 
     @property
     def text(self) -> str:
@@ -147,8 +155,13 @@ def test_an_engine_that_is_slow(demo: Demo) -> None:
 @pytest.mark.timeout(700)
 @shows("drift")
 def test_prompts_that_change(demo: Demo) -> None:
-    """A reference is learnt, then the change is found, at the stated rate of false signals; before, nothing is."""
+    """A reference is learnt, then the change is found, at the stated rate of false signals; before, nothing is. What has
+    moved are lengths: prompts and answers are four times as long."""
     detected = "inferwatch_drift_detected"
     pinned = demo.until(lambda scrape: bool(scrape.samples.get(detected)), LEARNING_S + LIMIT_S)
     assert total(pinned, detected) == 0
     demo.until(lambda scrape: total(scrape, detected, tenant="acme") == 1, LEARNING_S + LIMIT_S)
+    (acme,) = (each for each in demo.drift()["streams"] if each["tenant"] == "acme")
+    assert acme["state"] == "drifted"
+    assert acme["moved"][0]["feature"] in LENGTHS
+    assert not set(LENGTHS) & set(acme["off"])

@@ -24,6 +24,7 @@ from inferwatch_collectors.canary.probed import Probed
 from inferwatch_collectors.canary.prompt import hashed
 from inferwatch_collectors.canary.prompts import PROMPTS
 from inferwatch_collectors.cardinality import sanitize
+from inferwatch_collectors.clock_steps import ClockSteps
 from inferwatch_collectors.drift.betting import WEEK_S
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_collectors.wall_time import HOUR_S, hour_of_week
@@ -75,6 +76,7 @@ class CanaryWatch:
         self._look_s = 0.0
         self._hour = -1
         self._parts = 1
+        self._steps = ClockSteps()
         self._failed = ("", 0)  # the last result other than OK, and how often in a row
         self.models_cut = 0
 
@@ -92,10 +94,10 @@ class CanaryWatch:
         unstable = self._models and not any(each.stable for each in self._models.values())
         return "unstable" if unstable else ""
 
-    def resume(self, now_s: float, wall_s: float) -> None:
+    def resume(self, now_s: float, wall_s: float, slept_s: float = 0.0) -> None:
         """Take up what an earlier life knew, and the time. Once, after the store was restored, before the first reply.
 
-        `now_s` and `wall_s` as in `tick`.
+        All three as in `tick`.
         """
         if not self.settings.enabled:
             return
@@ -106,7 +108,7 @@ class CanaryWatch:
                 self._models[each.model] = each
         self._set_parts()
         self._look_s = now_s  # what is ripe is pinned a little later: engine and driver have not said yet who they are
-        self.tick(now_s, wall_s)
+        self.tick(now_s, wall_s, slept_s)
 
     # --- probes
 
@@ -171,21 +173,26 @@ class CanaryWatch:
 
     # --- time
 
-    def tick(self, now_s: float, wall_s: float) -> None:
-        """Let time pass: `now_s` of a clock that never goes back, `wall_s` Unix time."""
+    def tick(self, now_s: float, wall_s: float, slept_s: float = 0.0) -> None:
+        """Let time pass: `now_s` of a clock that never goes back, `wall_s` Unix time, `slept_s` as in `ClockSteps`."""
         if not self.settings.enabled:
             return
         self._now_s = max(now_s, self._now_s)
         self._wall_s = wall_s
+        if step_s := self._steps.step(now_s, wall_s, slept_s):
+            anew = sum([each.clock_stepped(step_s, wall_s) for each in self._models.values()])
+            self.finish()
+            _log.warning("canary_clock_stepped seconds=%d begun_anew=%d", step_s, anew)
         hour = hour_of_week(int(wall_s // HOUR_S))
         if hour != self._hour:
             if self._hour >= 0:
                 self.finish()
             self._hour = hour
-        if now_s - self._look_s >= LOOK_S:
+        if (passed_s := now_s - self._look_s) >= LOOK_S:
             self._look_s = now_s
             for each in self._models.values():
-                if each.lesson is not None and self._ripe(each):
+                each.let_pass(passed_s)
+                if self._ripe(each):
                     self._pin(each)
 
     def finish(self) -> None:
@@ -195,7 +202,7 @@ class CanaryWatch:
 
     def _ripe(self, each: Probed) -> bool:
         enough = each.replies >= self.settings.reference_probes_min
-        return enough and self._wall_s - each.begun_s >= self.settings.reference_hours * HOUR_S
+        return enough and each.lesson is not None and each.lesson.learnt_s >= self.settings.reference_hours * HOUR_S
 
     # --- commands
 

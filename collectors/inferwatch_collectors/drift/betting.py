@@ -66,9 +66,9 @@ FLAG_STAKES: Final = (1 / len(RATIOS),) * len(RATIOS)
 MAX_SCORE: Final = 3.0
 STEPS: Final = 8  # scores are rounded to 1/STEPS
 
-# A signal at more than this would be one false alarm in 20,000 years; nothing needs to grow beyond, and nothing
-# overflows.
-CEILING_WEEKS: Final = 1e6
+# No bet of any configuration needs more for a signal (see `reference.Terms`): 520 weeks of 10,000 streams, from the
+# least bet on the least of all features, 1/129 of the stakes. A power of two is the same in 32 bits, which end at 3e38.
+CEILING_WEEKS: Final = 2.0**40
 # Evidence that has been lost for good is not carried below what a float can hold.
 FLOOR_WEEKS: Final = 1e-30
 
@@ -111,10 +111,13 @@ def flag_row(score: float) -> Row:
 BETS: Final = max(QUANTITY_BETS, len(RATIOS))
 
 
-def bet(held: Sequence[float], row: Row, prices: Sequence[float], passed_weeks: float) -> list[float]:
+def bet(
+    held: Sequence[float], row: Row, prices: Sequence[float], passed_weeks: float, ceiling_weeks: float = CEILING_WEEKS
+) -> list[float]:
     """Return what all that bet on one feature have after something was seen: each gets `row / price`.
 
-    `held`: what they had; newcomers bring the time that has passed. `prices` are positive and finite.
+    `held`: what they had; newcomers bring the time that has passed. `prices` are positive and finite. Nobody has more
+    than `ceiling_weeks`.
     """
     if passed_weeks < 0.0:
         passed_weeks = 0.0  # a clock that jumped: no time for nobody
@@ -122,4 +125,4 @@ def bet(held: Sequence[float], row: Row, prices: Sequence[float], passed_weeks: 
         FLOOR_WEEKS if (now := (have + passed_weeks) * get / price) < FLOOR_WEEKS else now
         for have, get, price in zip(held, row, prices, strict=True)
     ]
-    return [min(have, CEILING_WEEKS) for have in found] if max(found) > CEILING_WEEKS else found
+    return [min(have, ceiling_weeks) for have in found] if max(found) > ceiling_weeks else found

@@ -13,10 +13,12 @@ from typing import Final, NamedTuple, Self
 import msgspec
 
 from inferwatch.record import RequestRecord
+from inferwatch.settings.drift import REFERENCE_VOTES_MIN
 from inferwatch_collectors.drift import signals
 from inferwatch_collectors.drift.effects import Effect, by_evidence
 from inferwatch_collectors.drift.features import Direction, Feature, embedding_features
 from inferwatch_collectors.drift.judging import Judging
+from inferwatch_collectors.drift.learning import EDGE_VOTES
 from inferwatch_collectors.drift.made import Change, Made
 from inferwatch_collectors.drift.makeup import Makeup, MakeupState
 from inferwatch_collectors.drift.meaning import Meaning, MeaningState
@@ -30,8 +32,10 @@ VERSION: Final = 1
 WORD_VOTES: Final = 512
 # A pause between two requests that is longer is for nobody to be heard in: a night must not pass for silence.
 PAUSE_S: Final = 3_600.0
-# A feature with fewer values than this is off: its prices would be so careful that nothing could be found.
-MIN_VALUES: Final = 1_000
+# A feature with fewer counted values than this is off: its prices would be so careful that nothing could be found. What
+# nine of ten votes have is judged in the smallest reference that may be pinned, though the first values make edges, and
+# before them the line of its pace: 388.
+MIN_VALUES: Final = REFERENCE_VOTES_MIN * 9 // 10 - signals.PACE_VOTES - EDGE_VOTES
 
 
 class Heard(NamedTuple):
@@ -106,6 +110,17 @@ class Followed(Judging):
         if self.meaning is not None:
             self.meaning.learn_anew(wall_s)
 
+    def let_pass(self, passed_s: float) -> None:
+        """Let time pass."""
+        super().let_pass(passed_s)
+        if self.meaning is not None:
+            self.meaning.let_pass(passed_s)
+
+    def clock_stepped(self, step_s: float, wall_s: float) -> bool:
+        """Take it that the wall clock was set."""
+        anew = super().clock_stepped(step_s, wall_s)
+        return (self.meaning is not None and self.meaning.clock_stepped(step_s, wall_s)) or anew
+
     def asked(self, now_s: float) -> None:
         """There is a request, which may vote or not."""
         self.unheard_s += min(PAUSE_S, now_s - self.asked_s)
@@ -132,9 +147,12 @@ class Followed(Judging):
     @property
     def off(self) -> tuple[Feature, ...]:
         """The features that are not judged, of those that could be."""
-        watched = self._watched()
-        unlearnt = self._of_meaning if len(watched) == 1 else ()
-        return (*(each for _, of in watched for each in of.off), *unlearnt)
+        return (*(each for _, of in self._watched() for each in of.off), *self.unlearnt)
+
+    @property
+    def unlearnt(self) -> tuple[Feature, ...]:
+        """Those of `off` that have no reference yet: embeddings have one of their own, which comes later."""
+        return self._of_meaning if len(self._watched()) == 1 else ()
 
     def _watched(self) -> list[tuple[float, Watched]]:
         """What is judged, each with its share of the evidence."""

@@ -36,6 +36,31 @@ class Judging:
         self.begun_s = self.since_s = wall_s
         self.signalling = False
 
+    def let_pass(self, passed_s: float) -> None:
+        """Let time pass, of a clock that never goes back: a reference is ripe by that, not by the wall clock."""
+        if self.lesson is not None:
+            self.lesson.learnt_s += passed_s
+
+    def clock_stepped(self, step_s: float, wall_s: float) -> bool:
+        """Take it that the wall clock was set, by `step_s` to `wall_s`; return whether it is begun anew.
+
+        What was counted by the hour of the week may be in the wrong hours, and nobody knows which: it is learnt anew.
+        With a reference that has a rhythm it was judged by the wrong hours: that evidence is forgotten. Without one
+        the hour does not matter.
+        """
+        if self.lesson is not None:
+            if self.lesson.votes:
+                self.learn_anew(wall_s)
+                return True
+            self.begun_s = self.since_s = wall_s
+            return False
+        self.since_s += step_s
+        if self.watched is None or not self.watched.has_rhythm:
+            return False
+        self.watched.forget()
+        self.since_s, self.signalling = wall_s, False
+        return True
+
     @property
     def weeks(self) -> float:
         """The evidence; 0 without a reference."""

@@ -80,6 +80,8 @@ class Meaning(Judging):
     def _learn(self, numbers: Sequence[float], wall_s: float) -> None:
         if not self._moments.points:
             self.begun_s = wall_s  # not when its stream began: embeddings may be made since yesterday
+            if self.lesson is not None:
+                self.lesson.learnt_s = 0.0
         self._moments.take(numbers)
         if self._moments.points >= SPREAD_VOTES:
             self._spread = self._moments.spread()

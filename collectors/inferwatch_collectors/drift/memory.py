@@ -114,6 +114,13 @@ class Memory:
         """Return of which engines there is something set aside, the latest first."""
         return tuple(each.made for each in sorted(self._aside.get(key, ()), key=lambda each: -each.wall_s))
 
+    def forget_lessons(self) -> None:
+        """Forget what was set aside while it was being learnt: its hours of the week are not to be trusted any more."""
+        for key, kept in self._aside.items():
+            for each in [each for each in kept if not each.pinned]:
+                kept.remove(each)
+                self._places.forget((*key, each.made))
+
     def forget(self, key: Key) -> None:
         """Nothing is known of these any more."""
         self._places.forget((*key, None))

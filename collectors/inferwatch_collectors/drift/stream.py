@@ -30,6 +30,7 @@ from inferwatch_collectors.drift.features import Direction, Feature, Kind
 from inferwatch_collectors.drift.learning import EDGE_VOTES, Learning, LearningState
 from inferwatch_collectors.drift.profile import HOURS_OF_WEEK
 from inferwatch_collectors.drift.reference import Pinned, PinnedState, Terms, is_steady
+from inferwatch_collectors.wall_time import HOUR_S
 
 # A vote weighs half after 700 others: recent enough to be "now", enough of them for a share of 1 %.
 MEMORY_VOTES: Final = 1_000.0
@@ -67,9 +68,14 @@ class Watched:
         self._held = array("f", bytes(4 * BETS * len(pinned)))
         self._prices = array("f", self._held)
         self._at_weeks = array("d", [now_weeks]) * len(pinned)
+        self._ceilings = array("f", [self._ceiling(*each) for each in pinned.items()])
         bins = [len(each.edges) + 1 for each in self._pinned]
         self._starts = array("H", accumulate(bins, initial=0))  # of each feature's bins
         self._recent = array("f", bytes(4 * sum(bins)))
+
+    def _ceiling(self, feature: Feature, pinned: Pinned) -> float:
+        """How much one bet may have: the least is then worth `most_weeks` alone."""
+        return min(CEILING_WEEKS, self._terms.most_weeks * self._whole / (feature.weight * min(pinned.stakes)))
 
     def _of(self, place: int) -> float:
         """The evidence of one feature, by itself."""
@@ -107,7 +113,8 @@ class Watched:
             start = place * BETS
             end = start + len(row)
             passed = now_weeks - at_weeks[place]
-            held[start:end] = array("f", bet(held[start:end], row, prices[start:end], passed))
+            have = bet(held[start:end], row, prices[start:end], passed, self._ceilings[place])
+            held[start:end] = array("f", have)
             at_weeks[place] = now_weeks
             self._recent[self._starts[place] + seen] += self._weight
 
@@ -153,6 +160,15 @@ class Watched:
             tuple(each / total for each in recent),
         )
 
+    @property
+    def has_rhythm(self) -> bool:
+        """Whether it depends on the hour."""
+        return any(each.has_profile for each in self._pinned)
+
+    def forget(self) -> None:
+        """Nobody has anything any more: evidence begins at 0."""
+        self._held = array("f", bytes(4 * len(self._held)))
+
     def held(self) -> dict[str, tuple[float, ...]]:
         """Return what the players of each feature have, to be written down."""
         return {
@@ -168,7 +184,8 @@ class Watched:
             if place is None or len(have) != self._pinned[place].bets:
                 continue
             if all(0 <= each <= CEILING_WEEKS for each in have):  # NaN is not
-                self._held[place * BETS : place * BETS + len(have)] = array("f", have)
+                most = self._ceilings[place]  # it may have been higher
+                self._held[place * BETS : place * BETS + len(have)] = array("f", [min(each, most) for each in have])
                 self._at_weeks[place] = now_weeks
 
     def pinned(self) -> Iterator[tuple[Feature, Pinned]]:
@@ -189,6 +206,7 @@ class Lesson:
         ]
         self._joint = array("I", bytes(4 * HOURS_OF_WEEK))
         self.votes = 0
+        self.learnt_s = 0.0  # for how long, by a clock that never goes back, in all lives together
 
     def vote(self, values: Values, hour: int) -> None:
         """Take a request, seen in this hour of the week."""
@@ -232,6 +250,7 @@ class Lesson:
             self.votes,
             tuple(self._joint),
             {feature.name: learning.state() for feature, learning in self._counted()},
+            self.learnt_s,
         )
 
     @classmethod
@@ -245,6 +264,8 @@ class Lesson:
         if len(state.joint) != HOURS_OF_WEEK:
             raise ValueError(f"{len(state.joint)} hours, expected {HOURS_OF_WEEK}")
         found.votes, found._joint = state.votes, array("I", state.joint)
+        # Of an older version it took no less than the hours that were seen.
+        found.learnt_s = float(HOUR_S * sum(map(bool, state.joint))) if state.learnt_s is None else state.learnt_s
         for name, learning in state.learning.items():
             if name in found._places and learning.edges:  # an older version wrote down that it knew none
                 found._learning[found._places[name]] = Learning.of(learning)
@@ -257,6 +278,7 @@ class LessonState(msgspec.Struct, array_like=True):
     votes: int
     joint: tuple[int, ...]
     learning: dict[str, LearningState]
+    learnt_s: float | None = None  # files of older versions do not have it
 
 
 class WatchedState(msgspec.Struct, array_like=True):

@@ -12,7 +12,8 @@
   waits for it, so that all that is known of a request is judged in one step, as the rate needs it: two time-outs at
   most, of as many votes as prompts can wait.
 
-Time is given by the caller, who calls `tick` twice a second.
+Time is given by the caller, who calls `tick` twice a second. How long was learnt is counted by the clock that never
+goes back. When the wall clock is set, what was learnt or judged by the hour of the week begins anew.
 """
 
 import logging
@@ -24,6 +25,7 @@ from inferwatch.settings.drift import Drift
 from inferwatch.tap import Open
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import DAY_S, OTHER, CardinalityGuard
+from inferwatch_collectors.clock_steps import ClockSteps
 from inferwatch_collectors.dialects.base import Dialect
 from inferwatch_collectors.drift.betting import QUANTITY_BETS, RATIOS, WEEK_S
 from inferwatch_collectors.drift.features import Kind, embedding_features, features
@@ -89,13 +91,21 @@ class DriftWatch:
         watched = features(text=settings.text)
         of = (*watched, *embedding_features(numbers))
         bets = sum(len(RATIOS) if each.kind is Kind.FLAG else QUANTITY_BETS for each in of)
-        self._terms = Terms.of(bets, risk=settings.reference_risk, tolerance=settings.tolerance)
+        # Where there are embeddings, they have their part of the evidence, and all else the other.
+        weights = [sum(each.weight for each in part) for part in (watched, embedding_features(numbers)) if part]
+        self._terms = Terms.of(
+            bets,
+            risk=settings.reference_risk,
+            tolerance=settings.tolerance,
+            bar_weeks=settings.weeks_per_false_alarm * settings.max_streams * sum(weights) / min(weights),
+        )
         self._book = Codebook(secret) if settings.enabled and settings.text else None
         self._interval_s = HOUR_S / settings.votes_per_hour
         self._memory = Memory(store, numbers)
         self.streams = Roster(guard, self._memory, watched, numbers=numbers, max_streams=settings.max_streams)
         self._gauges = Gauges(store)
         self._sessions = Sessions()
+        self._steps = ClockSteps()
         self._now_s = -1.0
         self._wall_s = 0.0
         self._hour = 0
@@ -301,12 +311,16 @@ class DriftWatch:
 
     # --- time
 
-    def tick(self, now_s: float, wall_s: float) -> None:
-        """Let time pass: `now_s` of a clock that never goes back, `wall_s` Unix time."""
+    def tick(self, now_s: float, wall_s: float, slept_s: float = 0.0) -> None:
+        """Let time pass: `now_s` of a clock that never goes back, `wall_s` Unix time, `slept_s` as in `ClockSteps`."""
         if not self._settings.enabled:
             return
+        if self._now_s < 0:
+            self._look_s = now_s
         self._now_s = max(now_s, self._now_s)
         self._wall_s = wall_s
+        if step_s := self._steps.step(now_s, wall_s, slept_s):
+            self._clock_stepped(step_s)
         hour = hour_of_week(int(wall_s // HOUR_S))
         if hour != self._hour:
             self._hour = hour
@@ -315,10 +329,19 @@ class DriftWatch:
             self._ask()
         self.streams.write_one()
         if now_s - self._look_s >= LOOK_S and not self._to_pin:
+            for each in self.streams:
+                each.let_pass(now_s - self._look_s)
             self._look_s = now_s
             self._to_pin = [each for each in self.streams if self._is_ripe(each) or self._is_ripe(each.meaning)]
         if self._to_pin:
             self._pin_ripe(self._to_pin.pop())
+
+    def _clock_stepped(self, step_s: float) -> None:
+        anew = {(each.model, each.tenant) for each in self.streams if each.clock_stepped(step_s, self._wall_s)}
+        self._gauges.hide(anew)
+        self._memory.forget_lessons()
+        self.streams.turn()
+        _log.warning("drift_clock_stepped seconds=%d begun_anew=%d", step_s, len(anew))
 
     def finish(self) -> None:
         """Nothing comes any more: all that is known is to be written down, by `write_one`."""
@@ -347,7 +370,7 @@ class DriftWatch:
         settings = self._settings
         if each is None or each.lesson is None or each.lesson.votes < settings.reference_requests_min:
             return False
-        return self._wall_s - each.begun_s >= settings.reference_hours * HOUR_S
+        return each.lesson.learnt_s >= settings.reference_hours * HOUR_S
 
     # --- commands
 

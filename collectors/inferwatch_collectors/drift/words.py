@@ -8,9 +8,11 @@ import msgspec
 
 from inferwatch_collectors.drift.effects import Effect
 from inferwatch_collectors.drift.features import Direction, Kind
-from inferwatch_collectors.drift.following import Followed
+from inferwatch_collectors.drift.following import MIN_VALUES, Followed
+from inferwatch_collectors.drift.learning import EDGE_VOTES
 from inferwatch_collectors.drift.made import Made
 from inferwatch_collectors.drift.makeup import Makeup
+from inferwatch_collectors.drift.signals import PACE_VOTES
 from inferwatch_collectors.wall_time import HOUR_S, HOURS_OF_WEEK, utc
 
 # Of each stream: what has less evidence than these did not move, or cannot be told from it.
@@ -20,6 +22,10 @@ TOP: Final = 8
 MIDDLE_FIRST: Final = 2.5
 # Behind the point: what is less is nothing that people would call a difference.
 MAX_DIGITS: Final = 6
+
+# By a reference of so many votes a feature is judged that one request in ten had (see `following.MIN_VALUES`). By a
+# smaller one it may be off though many had it.
+SCARCE_VOTES: Final = 10 * (MIN_VALUES + EDGE_VOTES + PACE_VOTES)
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -68,7 +74,8 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     changed: str = ""  # it was another one before, in words, with the time
     made_of: MadeOf | None = None  # None: an older version did not count it
     kept: tuple[str, ...] = ()  # engines of before, of which something is kept, the latest first
-    off: tuple[str, ...] = ()  # features that are not judged: hardly any request had them
+    off: tuple[str, ...] = ()  # features that are not judged
+    why_off: dict[str, tuple[str, ...]] = {}  # the same by the reason, in words
     moved: tuple[Moved, ...] = ()
     embeddings: str = ""  # what of them is judged, in words; "": none are made
     up: int | None = None  # requests that users voted up or down, since the counters began; None: nobody voted
@@ -166,11 +173,21 @@ def stream_of(
         kept=others,
         made_of=made,
         off=tuple(feature.name for feature in followed.off),
+        why_off=_why_off(followed, about.votes),
         embeddings=_embeddings(followed),
         moved=moved,
         up=up,
         down=down,
     )
+
+
+def _why_off(followed: Followed, votes: int) -> dict[str, tuple[str, ...]]:
+    """Return the features that are not judged, by the reason. `votes`: in the reference."""
+    scarce = "hardly any request had it" if votes >= SCARCE_VOTES else f"too few values of it in only {votes} votes"
+    later = tuple(feature.name for feature in followed.unlearnt)
+    others = tuple(feature.name for feature in followed.off if feature.name not in later)
+    found = {scarce: others, "its own reference is still being learnt": later}
+    return {why: names for why, names in found.items() if names}
 
 
 def _embeddings(followed: Followed) -> str:
@@ -272,8 +289,7 @@ def made_of(stream: Stream) -> Iterator[str]:
         for what, shares in (("prompts", made.prompts), ("answers", made.answers)):
             if shares:
                 yield f"  {what}: {', '.join(f'{share:.0%} {kind}' for kind, share in shares.items())}"
-    if stream.off:
-        yield f"  not judged, hardly any request had it: {', '.join(stream.off)}"
+    yield from (f"  not judged, {why}: {', '.join(names)}" for why, names in stream.why_off.items())
 
 
 def _engine(stream: Stream) -> Iterator[str]:

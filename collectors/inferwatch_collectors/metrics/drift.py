@@ -52,7 +52,7 @@ DRIFT_FEATURES_OFF: Final = Metric(
     kind=Kind.GAUGE,
     group=Group.DRIFT,
     labels=("model", "tenant"),
-    help="Features that are not judged, because hardly any request in the reference had them; those of embeddings "
+    help="Features that are not judged, because the reference has too few values of them; those of embeddings "
     "while they are learnt, too.",
     measured="Their names are in `inferwatch report --drift`.",
 )

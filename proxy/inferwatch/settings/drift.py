@@ -1,12 +1,15 @@
 """Drift: what is looked at, how sure it must be, and how often it may be wrong."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
 from inferwatch.settings.base import Count
 from inferwatch.settings.embeddings import Embeddings
+
+# With fewer a reference says next to nothing. Which features it can judge follows from this.
+REFERENCE_VOTES_MIN: Final = 1_000
 
 
 class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -49,7 +52,7 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     ] = 0.0
     reference_requests_min: Annotated[
         int,
-        Meta(ge=1_000, description="No reference is pinned from fewer votes, not even by command."),
+        Meta(ge=REFERENCE_VOTES_MIN, description="No reference is pinned from fewer votes, not even by command."),
     ] = 5_000
     reference_hours: Annotated[
         Count,
