@@ -29,6 +29,8 @@ STEP_S = 2
 _HISTORY = "judged after three days of a tenant's own history at the least (anomalies.min_history_hours)"
 _SHARED = "each host here keeps its budgets alone; tests/services/test_shared_budgets_hold.py has them"
 
+_REQUEST = 'job=~"$job", instance=~"$instance", model=~"$model", tenant=~"$tenant"'  # as panels select
+
 # What has no data here, each with the reason: a metric, or a selector of it. tests/golden has all metrics.
 ABSENT = {
     **{
@@ -38,6 +40,7 @@ ABSENT = {
     "inferwatch_drift_engine_changes_total": "the engine stays the same; tests/e2e/test_drift_versions.py has that",
     "inferwatch_drift_embeddings_": "off unless they are configured",
     "inferwatch_canary_": "off unless it is configured",
+    f'inferwatch_quality_signs_total{{{_REQUEST}, sign="loop_cut"}}': "off by default; tests/e2e/test_loops_are_cut.py cuts",
     "inferwatch_privacy_": "counted where traces carry content; tests/e2e/test_canary.py has that",
     'inferwatch_tokens_by_source_total{source="chunk_estimate", type="completion"}': "this vLLM counts every chunk",
     "inferwatch_budget_redis_": _SHARED,

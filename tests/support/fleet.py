@@ -46,7 +46,7 @@ SETTINGS: dict[str, Any] = {
     "engine_metrics": {"interval_s": 1.0},
     "trace": {"mint": True},
     # Every ordinary gap is a stall.
-    "quality": {"listen": True, "cut_loops": True, "stall_s": 0.001},
+    "quality": {"listen": True, "stall_s": 0.001},
     "feedback": {"token_env": "FEEDBACK_TOKEN"},
 }
 

@@ -45,11 +45,8 @@ async def _with_a_crowd(urls: list[str]) -> None:
 
 
 async def _of_no_use(stacks: list[Stack]) -> None:
-    """Answers that repeat themselves or refuse, and prompts that come again; one goes round until it is cut."""
+    """Answers that repeat themselves or refuse, and prompts that come again."""
     async with client() as session:
-        endless = chat("of no use", max_tokens=2_000)
-        headers = fleet.TENANT | {"x-sim-fault": "loop:6"}
-        await asyncio.gather(*(send(session, stack.url, endless, headers=headers) for stack in stacks))
         for stack in stacks:
             for fault in ("loop:6", "loop:6", "refuse", "refuse"):
                 headers = fleet.TENANT | {"x-sim-fault": fault}
