@@ -6,39 +6,46 @@ from typing import Final
 from alerts.src.alert import HOST, HOST_LABELS, Alert, Case, Group
 
 _MODEL: Final = f'{HOST}, model="m", tenant="acme"'
-_LABELS: Final = {
-    **HOST_LABELS,
-    "model": "m",
-    "tenant": "acme",
-    "direction": "answer",
-}
+_LABELS: Final = {**HOST_LABELS, "model": "m", "tenant": "acme"}
+
+# Of one stream: prompts, answers and pace are parts of one evidence.
+_STREAM: Final = "sum by (job, instance, model, tenant) (inferwatch_drift_evidence)"
+
+
+def _evidence(tenant: str, direction: str) -> str:
+    return f'inferwatch_drift_evidence{{{HOST}, model="m", tenant="{tenant}", direction="{direction}"}}'
+
 
 DRIFT: Final = Alert(
     name="InferwatchDrift",
     severity="ticket",
-    # The rule decides how often it may be wrong, not the sidecar: once in so many weeks at most.
-    expr="inferwatch_drift_evidence >= 20",
+    # The rule decides how often it may be wrong, not the sidecar: this one and the next, together, once in so many
+    # weeks at most, because whatever either of them sees is part of one sum over everything.
+    expr=f"{_STREAM} >= 20",
     for_="10m",
     keep="1h",
-    summary="Users of {{ $labels.model }} ({{ $labels.tenant }}) no longer ask, or get, what they used to: "
-    "{{ $labels.direction }}",
+    summary="Users of {{ $labels.model }} ({{ $labels.tenant }}) no longer ask, or get, what they used to",
     value="evidence worth {{ $value | humanize }} weeks without a false alarm",
     dashboard="inferwatch-quality",
     fires=(
         Case(
-            series={f'inferwatch_drift_evidence{{{_MODEL}, direction="answer"}}': "0.1x30 2 30 400x60"},
+            series={_evidence("acme", "answer"): "0.1x30 2 30 400x60"},
             at="60m",
             labels=_LABELS,
             value="evidence worth 400 weeks without a false alarm",
             says="answers changed",
         ),
+        Case(
+            series={_evidence("acme", "answer"): "12x90", _evidence("acme", "prompt"): "13x90"},
+            at="60m",
+            labels=_LABELS,
+            value="evidence worth 25 weeks without a false alarm",
+            says="prompts and answers, neither of them enough",
+        ),
     ),
     silent=(
         Case(
-            series={
-                f'inferwatch_drift_evidence{{{_MODEL}, direction="answer"}}': "4x90",
-                f'inferwatch_drift_evidence{{{_MODEL}, direction="prompt"}}': "12x90",
-            },
+            series={_evidence("acme", "answer"): "4x90", _evidence("acme", "prompt"): "12x90"},
             at="60m",
             says="what chance brings in some weeks",
         ),
@@ -46,6 +53,53 @@ DRIFT: Final = Alert(
             series={f"inferwatch_drift_judging{{{_MODEL}}}": "0x90"},
             at="60m",
             says="a reference is being learnt",
+        ),
+        Case(
+            series={_evidence(f"t{number}", "answer"): "6x90" for number in range(5)},
+            at="60m",
+            says="five tenants, none of them alone",
+        ),
+    ),
+)
+
+TOGETHER: Final = Alert(
+    name="InferwatchDriftTogether",
+    severity="ticket",
+    # The sum over streams is the mean of what they have: each is divided by their number. Those that are a ticket of
+    # their own are left out, or one of them would hide all others for as long as nobody pins it.
+    expr=f"sum by (job, instance) ({_STREAM} < 20) >= 20",
+    for_="10m",
+    keep="1h",
+    summary="Users of many models or tenants no longer ask, or get, quite what they used to: none of them alone",
+    value="evidence worth {{ $value | humanize }} weeks without a false alarm",
+    dashboard="inferwatch-quality",
+    fires=(
+        Case(
+            series={_evidence(f"t{number}", "answer"): "0.1x30 1 6x60" for number in range(5)},
+            at="60m",
+            labels=HOST_LABELS,
+            value="evidence worth 30 weeks without a false alarm",
+            says="another model, a little in each tenant",
+        ),
+        Case(
+            series={_evidence(f"t{number}", "answer"): "6x90" for number in range(5)}
+            | {_evidence("acme", "answer"): "400x90"},
+            at="60m",
+            labels=HOST_LABELS,
+            value="evidence worth 30 weeks without a false alarm",
+            says="beside one that has drifted long since",
+        ),
+    ),
+    silent=(
+        Case(
+            series={_evidence("acme", "answer"): "400x90", _evidence("other", "answer"): "5x90"},
+            at="60m",
+            says="one alone has drifted, which is a ticket of its own",
+        ),
+        Case(
+            series={_evidence(f"t{number}", "answer"): "3x90" for number in range(5)},
+            at="60m",
+            says="what chance brings in some weeks",
         ),
     ),
 )
@@ -211,5 +265,5 @@ def group() -> Group:
     return Group(
         name="drift",
         about="Traffic or a model that is not what it was, and detectors that are off.",
-        alerts=(DRIFT, MODEL_CHANGED, BLIND, CANARY_OFF, CANARY_BLIND),
+        alerts=(DRIFT, TOGETHER, MODEL_CHANGED, BLIND, CANARY_OFF, CANARY_BLIND),
     )

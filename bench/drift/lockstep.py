@@ -72,6 +72,7 @@ class Outcome(NamedTuple):
     alarm: int | None  # after so many votes
     peak_weeks: float
     last_weeks: float
+    trace: Any = None  # float32: the evidence after each vote, where it was asked for
 
 
 def row_of(stream: Stream, tenant: int, features: Sequence[Feature]) -> Row | None:
@@ -95,7 +96,12 @@ def places_of(pinned: Sequence[Pinned | None], values: Any) -> Any:
 
 
 def judge(
-    rows: Sequence[Row], bars: Sequence[float], features: Sequence[Feature], *, stop: bool = False
+    rows: Sequence[Row],
+    bars: Sequence[float],
+    features: Sequence[Feature],
+    *,
+    stop: bool = False,
+    traced: bool = False,
 ) -> list[Outcome]:
     """Let all rows vote; `bars` in weeks. With `stop` it ends when all have alarmed."""
     terms = terms_of(features)
@@ -126,6 +132,7 @@ def judge(
         hours[: len(row.hour), index] = row.hour
         weeks[: len(row.hour), index] = row.weeks
     bar = np.array(bars)
+    trace = np.zeros((longest, count) if traced else (0, count), np.float32)
     for step in range(longest):
         voting = hours[step] >= 0
         for index in map(int, np.nonzero(voting & (hours[step] != np.array(now_hour)))[0]):
@@ -139,6 +146,8 @@ def judge(
         held *= get
         np.clip(held, 1e-30, CEILING_WEEKS, out=held)
         now = np.einsum("rfb,rfb->r", held, counted)
+        if traced:
+            trace[step] = now
         peak = np.maximum(peak, now)
         fresh = (alarm < 0) & (now >= bar)
         alarm[fresh] = step + 1
@@ -146,9 +155,21 @@ def judge(
             break
     last_weeks = np.einsum("rfb,rfb->r", held, counted)
     return [
-        Outcome(None if each < 0 else int(each), float(most), float(now))
-        for each, most, now in zip(alarm, peak, last_weeks, strict=True)
+        Outcome(
+            None if each < 0 else int(each),
+            float(most),
+            float(now),
+            trace[: len(row.hour), index] if traced else None,
+        )
+        for index, (row, each, most, now) in enumerate(zip(rows, alarm, peak, last_weeks, strict=True))
     ]
+
+
+def together(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> float:
+    """Return the most that the mean evidence of these, which were traced, ever was: all at the same time."""
+    when = np.concatenate([row.weeks for row in rows])
+    steps = np.concatenate([np.diff(each.trace.astype(float), prepend=0.0) for each in outcomes])
+    return float(np.cumsum(steps[np.argsort(when, kind="stable")]).max(initial=0.0)) / len(rows)
 
 
 def _turn(table: Any, prices: Any, index: int, row: Row, hour: int, terms: Terms, *, first: bool) -> None:

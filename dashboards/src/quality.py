@@ -96,6 +96,24 @@ _NOW: Final = Row(
             "bool_on_off",
             "From the signal until the evidence is gone.",
         ),
+        series(
+            "Evidence, all together",
+            Query(
+                f"sum by (instance) (sum by (instance, model, tenant) (inferwatch_drift_evidence{{{REQUEST}}}) < 20)",
+                "{{instance}}",
+            ),
+            "short",
+            "In weeks, of all models and tenants that have less than 20 alone: a little in each of many is a change, too. "
+            "An alert at W is false at most once in W weeks. The ticket is at 20.",
+            width=16,
+            steps=_EVIDENCE_STEPS,
+        ),
+        series(
+            "Detected, all together",
+            value("inferwatch_drift_detected_together", HOST, "instance", how="max"),
+            "bool_on_off",
+            "From the signal until the evidence is gone; the log has a line, `inferwatch report --drift` says whose it is.",
+        ),
     ),
 )
 

@@ -10,8 +10,8 @@ from inferwatch.record import Outcome, RequestRecord
 from inferwatch.settings.drift import Drift
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import CardinalityGuard, Limits
+from inferwatch_collectors.drift.effects import Effect
 from inferwatch_collectors.drift.following import Followed
-from inferwatch_collectors.drift.stream import Effect
 from inferwatch_collectors.drift.votes import SESSION_S, Sessions
 from inferwatch_collectors.drift.watch import DriftWatch
 from inferwatch_collectors.drift.words import as_text

@@ -128,10 +128,9 @@ def test_prompts_that_turn_to_another_language_are_a_ticket(make_world: Callable
             "alertname": "InferwatchDrift",
             "model": MODEL,
             "tenant": MOVES,
-            "direction": "prompt",
         }
         notes = alert["annotations"]
-        assert notes["summary"] == f"Users of {MODEL} ({MOVES}) no longer ask, or get, what they used to: prompt"
+        assert notes["summary"] == f"Users of {MODEL} ({MOVES}) no longer ask, or get, what they used to"
         assert re.fullmatch(r"evidence worth \S+ weeks without a false alarm", notes["value"])
         assert notes["runbook_url"].endswith("/InferwatchDrift.md")
         assert notes["dashboard"].endswith("/d/inferwatch-quality")

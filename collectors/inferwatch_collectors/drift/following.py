@@ -7,7 +7,7 @@ When there are votes and time enough the reference pins itself; `pin` does it by
 Pure: time comes from the caller.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, Self
 
 import msgspec
@@ -144,6 +144,12 @@ class Followed(Judging):
                 found[direction] += share * weeks
         return found
 
+    def weeks_by_feature(self) -> Iterator[tuple[Feature, float]]:
+        """Yield the part of each in the evidence."""
+        for share, watched in self._watched():
+            for feature, weeks in watched.weeks_by_feature():
+                yield feature, share * weeks
+
     @property
     def off(self) -> tuple[Feature, ...]:
         """The features that are not judged, of those that could be."""
@@ -264,5 +270,6 @@ class Followed(Judging):
             found.resume(state.watched, terms, now_weeks)
         if found.meaning is not None and state.meaning is not None and state.meaning.count == numbers:
             found.meaning.take_back(state.meaning, terms, now_weeks)
+        found.judged_weeks = found.weeks
         found.signalling = state.signalling and found.weeks > 0  # of a version with other bets there is no evidence
         return found

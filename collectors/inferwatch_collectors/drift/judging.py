@@ -35,6 +35,7 @@ class Judging:
         self.lesson = Lesson(self.of)
         self.begun_s = self.since_s = wall_s
         self.signalling = False
+        self.judged_weeks = 0.0  # the evidence as it was last looked at
 
     def let_pass(self, passed_s: float) -> None:
         """Let time pass, of a clock that never goes back: a reference is ripe by that, not by the wall clock."""
@@ -75,11 +76,12 @@ class Judging:
         self.lesson = None
         self.watched = Watched(pinned, self.of, terms, now_weeks)
         self.since_s, self.signalling = wall_s, False
+        self.judged_weeks = 0.0
         return True
 
     def judge(self, bar_weeks: float, wall_s: float) -> bool:
         """Look at the evidence after votes; True when a signal begins."""
-        weeks = self.weeks
+        weeks = self.judged_weeks = self.weeks
         if weeks < START_SHARE * bar_weeks:
             self.since_s, self.signalling = wall_s, False
         if weeks >= bar_weeks and not self.signalling:

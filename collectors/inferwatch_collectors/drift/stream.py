@@ -94,6 +94,11 @@ class Watched:
             found[feature.direction] += feature.weight * self._of(place) / self._whole
         return found
 
+    def weeks_by_feature(self) -> Iterator[tuple[Feature, float]]:
+        """Yield the part of each in the evidence."""
+        for place, feature in enumerate(self._features):
+            yield feature, feature.weight * self._of(place) / self._whole
+
     def vote(self, values: Values, now_weeks: float, hour: int) -> None:
         """Take a request, seen in this hour of the week."""
         if hour != self._hour:

@@ -5,9 +5,10 @@
   are heard.
 * **Engine.** A reference is of one version and configuration of the engine. When another one answers, what was learnt
   is set aside, and what there is of the new one is used again, or learnt; votes wait for its word (`holding`).
-* **Rate.** All streams together give a false signal once in `weeks_per_false_alarm`: each alone must have evidence
-  worth as many times more as there were streams with a reference at a time since the start of the collector (till the
-  next start never fewer again: weights may not grow afterwards).
+* **Rate.** All streams together give a false signal once in `weeks_per_false_alarm`: what must be worth so much is the
+  mean of their evidence, by one alone or by all (`together`). It is divided by as many as there were streams with a
+  reference at a time since the start of the collector (till the next start never fewer again: weights may not grow
+  afterwards).
 * **Embeddings** (`drift.embeddings`) of prompts are asked for when a request begins. A vote whose prompt is on its way
   waits for it, so that all that is known of a request is judged in one step, as the rate needs it: two time-outs at
   most, of as many votes as prompts can wait.
@@ -39,6 +40,7 @@ from inferwatch_collectors.drift.memory import Key, Memory
 from inferwatch_collectors.drift.reference import Terms
 from inferwatch_collectors.drift.roster import Roster
 from inferwatch_collectors.drift.signals import JUDGED
+from inferwatch_collectors.drift.together import Together, most_of
 from inferwatch_collectors.drift.trigrams import Codebook
 from inferwatch_collectors.drift.votes import Sessions
 from inferwatch_collectors.drift.words import Report, made_of, stream_of, told
@@ -104,6 +106,7 @@ class DriftWatch:
         self._memory = Memory(store, numbers)
         self.streams = Roster(guard, self._memory, watched, numbers=numbers, max_streams=settings.max_streams)
         self._gauges = Gauges(store)
+        self._together = Together()
         self._sessions = Sessions()
         self._steps = ClockSteps()
         self._now_s = -1.0
@@ -332,6 +335,7 @@ class DriftWatch:
             for each in self.streams:
                 each.let_pass(now_s - self._look_s)
             self._look_s = now_s
+            self._judge_together()
             self._to_pin = [each for each in self.streams if self._is_ripe(each) or self._is_ripe(each.meaning)]
         if self._to_pin:
             self._pin_ripe(self._to_pin.pop())
@@ -430,6 +434,7 @@ class DriftWatch:
             weeks_per_false_alarm=self._settings.weeks_per_false_alarm,
             text=self.listens,
             waits=self._holding.is_stuck(self._now_s),
+            together=self._together.told(streams, self.streams.parts),
             streams=tuple(
                 stream_of(each, self.streams.parts, self._thumbs(each), self._memory.kept((each.model, each.tenant)))
                 for each in streams
@@ -458,6 +463,23 @@ class DriftWatch:
             moved,
         )
 
+    def _judge_together(self) -> None:
+        """Look at all that have no signal of their own."""
+        parts = self.streams.parts
+        if not self._together.judge(self.streams, parts, self._settings.weeks_per_false_alarm):
+            return
+        told = self._together.told(self.streams, parts)
+        if told is not None:
+            moved = "; ".join(f"{each.words} {each.evidence_weeks:.3g}" for each in told.moved[:3])
+            _log.warning(
+                "drift_together streams=%d evidence_weeks=%.3g since=%s most=%s moved=%s",
+                told.streams,
+                told.evidence_weeks,
+                told.since,
+                most_of(told),
+                moved,
+            )
+
     def refresh(self) -> None:
         """Set the gauges. Right before an exposition."""
         if self._embedder is not None:
@@ -466,6 +488,8 @@ class DriftWatch:
         stuck = self._holding.is_stuck(self._now_s)
         off = {key for key, each in shown.items() if stuck or each.unheard_s > UNHEARD_S}
         self._gauges.show(shown, self.streams.parts, off=off)
+        judged = any(each.watched is not None for key, each in shown.items() if key not in off)
+        self._store.gauge(m.DRIFT_DETECTED_TOGETHER, ()).set(int(self._together.signalling) if judged else None)
 
     def _is_shown(self, each: Followed) -> bool:
         # A little before the guard removes the series of a tenant: one set afterwards would stay for ever.

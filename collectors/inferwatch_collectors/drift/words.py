@@ -13,6 +13,8 @@ from inferwatch_collectors.drift.learning import EDGE_VOTES
 from inferwatch_collectors.drift.made import Made
 from inferwatch_collectors.drift.makeup import Makeup
 from inferwatch_collectors.drift.signals import PACE_VOTES
+from inferwatch_collectors.drift.together import Told
+from inferwatch_collectors.drift.together import lines as together_lines
 from inferwatch_collectors.wall_time import HOUR_S, HOURS_OF_WEEK, utc
 
 # Of each stream: what has less evidence than these did not move, or cannot be told from it.
@@ -88,6 +90,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     weeks_per_false_alarm: float
     text: bool
     waits: bool = False  # the engine, which told its version before, does not: nothing is judged at present
+    together: Told | None = None  # all without a signal of their own; None: fewer than two are judged
     streams: tuple[Stream, ...]
 
 
@@ -249,6 +252,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield "OFF: the engine does not say what version it is, as it did before: nothing is judged at present."
     if not report.streams:
         yield "Nothing is followed yet."
+    yield from together_lines(report.together)
     for stream in report.streams:
         yield ""
         yield from _of_stream(stream)

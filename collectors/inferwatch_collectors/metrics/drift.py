@@ -10,7 +10,8 @@ DRIFT_EVIDENCE: Final = Metric(
     group=Group.DRIFT,
     labels=("model", "tenant", "direction"),
     help="Evidence that prompts, answers or their pace are unlike the reference, in weeks.",
-    measured="An alert at W or more is false at most once in W weeks, over all models, tenants and features together. "
+    measured="An alert at W or more, of any sum of these, is false at most once in W weeks, over all models, tenants "
+    "and features together. "
     "Absent while the reference is learnt, and while the engine does not say what it is.",
 )
 DRIFT_DETECTED: Final = Metric(
@@ -20,6 +21,15 @@ DRIFT_DETECTED: Final = Metric(
     labels=("model", "tenant"),
     help="1 from when the evidence reached drift.weeks_per_false_alarm until it is gone, else 0.",
     measured="Absent while the reference is learnt.",
+)
+DRIFT_DETECTED_TOGETHER: Final = Metric(
+    name="inferwatch_drift_detected_together",
+    kind=Kind.GAUGE,
+    group=Group.DRIFT,
+    labels=(),
+    help="1 from when all that are not detected alone reached drift.weeks_per_false_alarm together, until it is gone.",
+    measured="The sum of their evidence, looked at every 30 s. `inferwatch report --drift` says who has most of it, "
+    "and what moved. Absent while nobody is judged.",
 )
 DRIFT_SIGNALS: Final = Metric(
     name="inferwatch_drift_signals_total",
