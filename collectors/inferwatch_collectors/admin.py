@@ -23,7 +23,7 @@ from inferwatch_collectors.access import Access
 from inferwatch_collectors.canary.watch import CanaryWatch
 from inferwatch_collectors.doorkeeper import Doorkeeper
 from inferwatch_collectors.drift.watch import DriftWatch
-from inferwatch_collectors.drift_report import as_text, joined
+from inferwatch_collectors.drift_report import as_text, joined, of_tenant
 from inferwatch_collectors.exposition import Exposition
 from inferwatch_collectors.feedback.service import MAX_BODY_BYTES, FeedbackService
 from inferwatch_collectors.live.routes import LivePage
@@ -55,7 +55,7 @@ INDEX: Final = """Inferwatch admin port
   GET  /readyz     200 while new requests can be served
   GET  /config     the configuration in force, redacted
   GET  /usage      what was used and what it cost: ?from=&to=&by=&tenant=&top=&format=
-  GET  /drift      what is unlike before: ?format=json or text
+  GET  /drift      what is unlike before: ?format=json or text, &tenant= of this one alone
   POST /drift/pin  ?model=&tenant=: take what was learnt for the reference, or begin to learn another one
   POST /feedback   a vote on an answer, with the token of `feedback`
   POST /-/reload   read the configuration anew
@@ -220,6 +220,8 @@ class Admin:
             return web.Response(status=503, text="there is no drift to report of\n")
         probed = None if self._service.canary is None else self._service.canary.report()
         report = joined(self._service.drift.report(), probed)
+        if "tenant" in request.query:
+            report = of_tenant(report, request.query["tenant"])
         if request.query.get("format") == "text":
             return web.Response(text=as_text(report))
         return _json(200, report)

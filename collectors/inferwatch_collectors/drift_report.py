@@ -18,6 +18,12 @@ def joined(drift: words.Report, canary: Canary | None) -> Report:
     return Report(**msgspec.structs.asdict(drift), canary=canary)
 
 
+def of_tenant(report: Report, tenant: str) -> Report:
+    """Return what there is of one tenant: neither all together nor the canary, which are of everybody."""
+    streams = tuple(each for each in report.streams if each.tenant == tenant)
+    return msgspec.structs.replace(report, tenant=tenant, streams=streams, together=None, canary=None)
+
+
 def as_text(report: Report) -> str:
     """Return it for a terminal."""
     text = words.as_text(report)

@@ -272,6 +272,9 @@ async def test_drift(port: Port) -> None:
         "canary": {"weeks_per_false_alarm": 20.0},
     }
     assert b"Nothing is followed yet" in (await port.get("/drift?format=text"))[1]
+    of_one = json.loads((await port.get("/drift?tenant=t"))[1])
+    assert of_one == {"weeks_per_false_alarm": 20.0, "text": False, "tenant": "t", "streams": []}
+    assert b"Nothing is followed of t." in (await port.get("/drift?format=text&tenant=t"))[1]
     assert await port.post("/drift/pin?model=m&tenant=t") == (409, "no such model and tenant is followed\n")
 
 

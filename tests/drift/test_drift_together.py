@@ -14,6 +14,8 @@ from inferwatch_collectors.drift.following import Followed
 from inferwatch_collectors.drift.together import Together
 from inferwatch_collectors.drift.watch import DriftWatch
 from inferwatch_collectors.drift.words import as_text
+from inferwatch_collectors.drift_report import as_text as drift_as_text
+from inferwatch_collectors.drift_report import joined, of_tenant
 from inferwatch_collectors.metric_store import MetricStore
 
 Make = Callable[..., RequestRecord]
@@ -135,3 +137,15 @@ def test_nobody_is_judged() -> None:
     together = Together()
     assert not together.judge([], 0, 20.0)
     assert together.told([], 1) is None
+
+
+def test_a_report_of_one_tenant_has_no_other_in_it(request_of: Make) -> None:
+    """Nor what all of them have together."""
+    site = Site(request_of)
+    site.send(20, 0.0)
+    report = of_tenant(joined(site.watch.report(), None), "t3")
+    assert [each.tenant for each in report.streams] == ["t3"]
+    assert report.together is None
+    text = drift_as_text(report)
+    assert "m for t3: " in text
+    assert "t4" not in text

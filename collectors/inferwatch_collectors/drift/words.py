@@ -90,6 +90,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     weeks_per_false_alarm: float
     text: bool
     waits: bool = False  # the engine, which told its version before, does not: nothing is judged at present
+    tenant: str = ""  # of this one alone; "": of all
     together: Told | None = None  # all without a signal of their own; None: fewer than two are judged
     streams: tuple[Stream, ...]
 
@@ -245,13 +246,13 @@ def as_text(report: Report) -> str:
 
 def _lines(report: Report) -> Iterator[str]:
     yield (
-        f"Drift: at most one false signal in {report.weeks_per_false_alarm:g} weeks, over all of these; "
+        f"Drift: at most one false signal in {report.weeks_per_false_alarm:g} weeks, over all models and tenants; "
         f"texts are {'looked at' if report.text else 'not looked at (drift.text)'}"
     )
     if report.waits:
         yield "OFF: the engine does not say what version it is, as it did before: nothing is judged at present."
     if not report.streams:
-        yield "Nothing is followed yet."
+        yield f"Nothing is followed of {_shown(report.tenant)}." if report.tenant else "Nothing is followed yet."
     yield from together_lines(report.together)
     for stream in report.streams:
         yield ""

@@ -34,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--drift", action="store_true", help="what is unlike before, as the running collector sees it")
     parser.add_argument("--export", choices=export.EXPORTS, help="rows in place of a report")
     parser.add_argument(
-        "--level", choices=[level.name for level in LEVELS], default=DAY.name, help="of --export usage (default day)"
+        "--level", choices=[level.name for level in LEVELS], help=f"of --export usage (default {DAY.name})"
     )
     parser.add_argument("--out", metavar="FILE", type=Path, help="write there instead of to the terminal")
 
@@ -70,7 +70,11 @@ def _drift(arguments: argparse.Namespace, loaded: Config) -> int:
     name = arguments.format or "table"
     if arguments.export or name not in DRIFT_FORMATS:
         raise QueryError(f"drift: --format is one of {', '.join(DRIFT_FORMATS)}, and there is no export of it")
-    text = asked(loaded, name)
+    # Evidence is of now, and of all that was seen; there are no tables to choose from.
+    useless = [flag for flag in (*PARAMETERS, "level") if flag != "tenant" and getattr(arguments, flag) is not None]
+    if useless:
+        raise QueryError(f"drift: --{useless[0]} selects nothing of it; --tenant does")
+    text = asked(loaded, name, arguments.tenant)
     if arguments.out is None:
         sys.stdout.write(text)
     else:
@@ -95,7 +99,9 @@ def _export(arguments: argparse.Namespace, ledger: Path, query: Query) -> int:
         if arguments.export == "requests":
             source = export.requests(connection, query.start_s, query.end_s)
         else:
-            source = export.usage(connection, export.level_named(arguments.level), query.start_s, query.end_s)
+            source = export.usage(
+                connection, export.level_named(arguments.level or DAY.name), query.start_s, query.end_s
+            )
         rows = 0
 
         def pages() -> Iterator[list[export.Row]]:

@@ -3,6 +3,7 @@ the file."""
 
 import http.client
 from typing import Final
+from urllib.parse import urlencode
 
 from inferwatch import admin_token
 from inferwatch.config import Config, reachable_address
@@ -16,17 +17,18 @@ class DriftError(Exception):
     """There is no report to be had."""
 
 
-def asked(loaded: Config, name: str) -> str:
-    """Return the report in the format `name`, one of FORMATS. Blocking.
+def asked(loaded: Config, name: str, tenant: str | None = None) -> str:
+    """Return the report in the format `name`, one of FORMATS; of one tenant alone, or of all. Blocking.
 
     Raises:
         ConfigError: a token that the configuration names cannot be read.
         DriftError: nobody answers on the admin port, or not with a report.
     """
+    wanted = {"format": FORMATS[name]} | ({} if tenant is None else {"tenant": tenant})
     host, port = reachable_address("admin", loaded.admin)
     connection = http.client.HTTPConnection(host, port, timeout=TIMEOUT_S)
     try:
-        connection.request("GET", f"/drift?format={FORMATS[name]}", headers=admin_token.headers(loaded.access))
+        connection.request("GET", f"/drift?{urlencode(wanted)}", headers=admin_token.headers(loaded.access))
         response = connection.getresponse()
         text = response.read().decode("utf-8", "replace")
     except (OSError, http.client.HTTPException) as error:

@@ -1,8 +1,10 @@
 """`inferwatch report`: what people and scripts get of it."""
 
+import http.server
 import json
 import socket
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,40 @@ def test_drift_is_asked_of_the_running_collector(state: list[str], capsys: Any) 
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.startswith(f"inferwatch: report: no answer on the admin port 127.0.0.1:{port}: ")
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--from", "2026-03-01"], ["--to", "2026-03-01"], ["--by", "model"], ["--top", "3"], ["--level", "hour"]],
+)
+def test_drift_refuses_what_selects_nothing_of_it(state: list[str], capsys: Any, flags: list[str]) -> None:
+    """What is given is not quietly left out: one line names the flag, and the one that does select."""
+    assert cli.main(["report", *state, "--drift", *flags]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == f"inferwatch: report: drift: {flags[0]} selects nothing of it; --tenant does\n"
+
+
+def test_drift_of_one_tenant_is_asked_for_by_name(state: list[str], capsys: Any) -> None:
+    """Whatever stands in the name reaches the collector as it is."""
+    asked: list[str] = []
+
+    class Collector(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"of one tenant\n")
+
+        def log_message(self, *args: object) -> None:
+            """Say nothing."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Collector) as server:
+        threading.Thread(target=server.handle_request, daemon=True).start()
+        admin = f"127.0.0.1:{server.server_port}"
+        assert cli.main(["report", *state, "--drift", "--tenant", "a&b c", "--admin", admin]) == 0
+    assert capsys.readouterr().out == "of one tenant\n"
+    assert asked == ["/drift?format=text&tenant=a%26b+c"]
 
 
 def test_drift_has_two_formats(state: list[str], capsys: Any) -> None:
