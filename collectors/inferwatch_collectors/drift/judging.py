@@ -60,6 +60,7 @@ class Judging:
             return False
         self.watched.forget()
         self.since_s, self.signalling = wall_s, False
+        self.judged_weeks = 0.0
         return True
 
     @property
