@@ -7,8 +7,9 @@ from pathlib import Path
 
 from bench.drift.cost import cost, embedded
 from bench.drift.delays import delays
+from bench.drift.live import live
 from bench.drift.lockstep import check
-from bench.drift.loops import false_cuts, false_loops, true_loops
+from bench.drift.loops import false_cuts, false_loops, false_wordless, true_loops
 from bench.drift.nulls import false_alarms
 from bench.drift.prompts import prompts
 from bench.drift.streams import FEATURES, KINDS, of_kind
@@ -50,9 +51,11 @@ def main() -> None:
             prompts(options.runs, say)
         elif part == "loops":
             false_loops(options.chunks, say)
+            false_wordless(say)
             false_cuts(options.chunks, say)
             true_loops(say)
         elif part == "cost":
+            live(say)
             cost(say)
             embedded(say)
         say("")

@@ -8,14 +8,18 @@ from typing import Final
 from bench.drift.corpora import SOURCES, texts, whole
 
 from inferwatch_collectors.quality.runaway import Runaway, enough
-from inferwatch_collectors.quality.tail_cycle import TailCycle
+from inferwatch_collectors.quality.tail_cycle import EVERY_PIECES, MAX_PERIOD_CHARS, TailCycle, has_word
 
 SIZES: Final = (600, 2_000, 8_000)
 TOKEN_CHARS: Final = 4  # English has about four characters a token
 PAGE_CHARS: Final = 16_000  # room for any loop that is cut
 
-PERIODS: Final = (1, 2, 4, 8, 12, 20, 40)  # words
+PERIODS: Final = (1, 2, 4, 8, 12, 20, 40, 80, 160, 250, 400)  # words
 LOOPS: Final = 2_000
+# Without a word, as models and broken kernels make them.
+WORDLESS: Final = ("!", "0", "\n", " ", "\n\n ", ". ", "| --- ", "=-", "0, ", "1 2 ", "0x00, ", "1.0, 2.0, 3.0, 4.0, ")
+# Code, tables, diagrams, hex dumps and arrays, where figures and rulers repeat themselves for longest.
+RULED: Final = ("xbitmaps", "libstb-dev", "linux-doc-6.1", "golang-1.19-src", "python3.11-doc", "perl-doc", "manpages")
 
 
 def chunks(most: int) -> Iterator[tuple[str, str]]:
@@ -56,9 +60,10 @@ def pages() -> Iterator[tuple[str, str]]:
         yield from (("Python code", code[start : start + PAGE_CHARS]) for start in range(0, len(code), PAGE_CHARS))
 
 
-def streamed(text: str) -> Iterator[str]:
-    """Yield it as an engine would."""
-    return (text[start : start + TOKEN_CHARS] for start in range(0, len(text), TOKEN_CHARS))
+def streamed(text: str) -> Iterator[tuple[str, int]]:
+    """Yield it as it is heard when an engine streams it: (text, tokens), some tokens at a time (`listening`)."""
+    size = EVERY_PIECES * TOKEN_CHARS
+    return ((text[start : start + size], EVERY_PIECES) for start in range(0, len(text), size))
 
 
 def false_loops(most: int, say: Callable[[str], None] = print) -> None:
@@ -71,7 +76,7 @@ def false_loops(most: int, say: Callable[[str], None] = print) -> None:
         seen[name] = seen.get(name, 0) + 1
         cycle, suspected = TailCycle(), None
         for piece in streamed(text):
-            if cycle.take(piece) and suspected is None:
+            if cycle.take(*piece) and suspected is None:
                 suspected = cycle.period
         if cycle.finish():
             at_end += 1
@@ -97,7 +102,7 @@ def false_cuts(most: int, say: Callable[[str], None] = print) -> None:
         for name, text in pieces:
             seen, size, runaway, share = seen + 1, size + len(text), Runaway(), 0.0
             for piece in streamed(text):
-                if runaway.take(piece):
+                if runaway.take(*piece):
                     cut += 1
                     share = 1.0
                     break
@@ -106,37 +111,70 @@ def false_cuts(most: int, say: Callable[[str], None] = print) -> None:
         say(f"| {what} | {seen:,} | {size:,} | {cut} | {nearest[0]:.0%} of what it takes ({nearest[1]}) |")
 
 
+def false_wordless(say: Callable[[str], None] = print) -> None:
+    """Print how many pages of files as they are have a loop without a word in it, and which."""
+    say("\nWhole files in which what has no word in it is taken for a loop, 16,000 characters a piece.\n")
+    say("| | pieces | characters | suspected | of files |\n|---|---|---|---|---|")
+    for package in RULED:
+        seen = size = suspected = 0
+        files: set[str] = set()
+        for text in whole(package):
+            for start in range(0, len(text), PAGE_CHARS):
+                page = text[start : start + PAGE_CHARS]
+                seen, size, cycle = seen + 1, size + len(page), TailCycle()
+                if any(cycle.take(*piece) and not has_word(cycle.period or "") for piece in streamed(page)):
+                    suspected += 1
+                    files.add(text[:40].strip().split("\n")[0])
+        say(f"| {package} | {seen:,} | {size:,} | {suspected} | {'; '.join(sorted(files)) or '-'} |")
+
+
 def true_loops(say: Callable[[str], None] = print) -> None:
     """Print how soon loops are found, and cut, after the end of their third repeat, in tokens of four characters."""
     rng = random.Random(3)
     prose = texts("English manual pages")
-    say(f"\nTokens from the end of the third repeat until a loop is found, and cut, {LOOPS} loops of each period.\n")
-    say("| period in words | found | median | slowest | cut | median | slowest |")
+    say(f"\nTokens from the end of the third repeat until a loop is found, and cut, {LOOPS} loops of each period.")
+    say(f"No period of more than {MAX_PERIOD_CHARS:,} characters is found.\n")
+    say("| period | found | median | slowest | cut | median | slowest |")
     say("|---|---|---|---|---|---|---|")
     for words in PERIODS:
-        found: list[float] = []
-        cut: list[float] = []
-        loops = 0
-        for _ in range(LOOPS):
-            lead = rng.choice(prose)
-            period = " ".join(rng.choice(prose).split()[:words]) + " "
-            if not any(map(str.isalpha, period)):
-                continue
-            loops += 1
-            text = lead + period * (2 + enough(period, blanks_only=False) // len(period))
-            third = len(lead) + 3 * len(period)
-            cycle, runaway, at, is_found = TailCycle(), Runaway(), 0, False
-            for piece in streamed(text):
-                at += len(piece)
-                if cycle.take(piece) and not is_found:
-                    is_found = True
-                    found.append(max(0, at - third) / TOKEN_CHARS)
-                if runaway.take(piece):
-                    cut.append((at - third) / TOKEN_CHARS)
-                    break
-        say(f"| {words} | {_delays(found, loops)} | {_delays(cut, loops)} |")
+        periods = [_words(rng, prose, words) for _ in range(LOOPS)]
+        worded = [period for period in periods if has_word(period)]
+        say(f"| {words} words | {_row(rng, prose, worded)} |")
+        if len(worded) < len(periods):
+            rest = [period for period in periods if not has_word(period)]
+            say(f"| {words}, none of them a word | {_row(rng, prose, rest)} |")
+    for period in WORDLESS:
+        say(f"| {period!r:} | {_row(rng, prose, [period] * 20)} |".replace("| --- ", "\\| --- "))
+
+
+def _words(rng: random.Random, prose: list[str], count: int) -> str:
+    words: list[str] = []
+    while len(words) < count:
+        words += rng.choice(prose).split()
+    return " ".join(words[:count]) + " "
+
+
+def _row(rng: random.Random, prose: list[str], periods: list[str]) -> str:
+    """Return how many loops of these periods are found, and cut, and how soon."""
+    found: list[float] = []
+    cut: list[float] = []
+    for period in periods:
+        lead = rng.choice(prose)
+        text = lead + period * (3 + enough(period, blanks_only=False) // len(period))
+        third = len(lead) + 3 * len(period)
+        cycle, runaway, at, is_found = TailCycle(), Runaway(), 0, False
+        for piece, tokens in streamed(text):
+            at += len(piece)
+            if cycle.take(piece, tokens) and not is_found:
+                is_found = True
+                found.append(max(0, at - third) / TOKEN_CHARS)
+            if runaway.take(piece, tokens):
+                cut.append(max(0, at - third) / TOKEN_CHARS)
+                break
+    return f"{_delays(found, len(periods))} | {_delays(cut, len(periods))}"
 
 
 def _delays(late: list[float], loops: int) -> str:
     late.sort()
-    return f"{len(late)} of {loops} | {late[len(late) // 2]:.0f} | {late[-1]:.0f}"
+    when = f"{late[len(late) // 2]:.0f} | {late[-1]:.0f}" if late else "- | -"
+    return f"{len(late)} of {loops} | {when}"

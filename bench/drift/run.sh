@@ -13,7 +13,7 @@ if [ ! "$work/venv/.installed" -nt bench/drift/run.sh ]; then
   touch "$work/venv/.installed"
 fi
 for package in fortunes fortunes-min fortunes-de fortunes-ru fortunes-it fortunes-zh python3.11-doc manpages manpages-de \
-  manpages-es manpages-fr manpages-ja perl-doc debian-faq-fr; do
+  manpages-es manpages-fr manpages-ja perl-doc debian-faq-fr xbitmaps libstb-dev linux-doc-6.1 golang-1.19-src; do
   [ -d "$work/texts/$package" ] && continue
   mkdir -p "$work/packages"
   if (cd "$work/packages" && apt-get download "$package" >/dev/null 2>&1); then

@@ -23,7 +23,7 @@ from inferwatch.tap import Close, Head, Open
 from inferwatch_collectors import kept_end
 from inferwatch_collectors.dialects.base import CUT_GAPS, UNKNOWN_NS, Dialect, Observation
 from inferwatch_collectors.dialects.body import UNREAD, Body, body_reader
-from inferwatch_collectors.dialects.content import Listener
+from inferwatch_collectors.dialects.content import Ear
 from inferwatch_collectors.dialects.select import STREAMED, choose
 from inferwatch_collectors.dialects.timings import NO_TIMINGS, from_headers
 from inferwatch_collectors.verdict import first_token_missing, judged
@@ -66,7 +66,7 @@ class Progress(NamedTuple):
 
 
 # Who listens to a request, None: nobody. It is asked while the request's body is there.
-Listen = Callable[[Open, Dialect], Listener | None]
+Listen = Callable[[Open, Dialect], Ear | None]
 
 
 class Exchange:
@@ -115,7 +115,7 @@ class Exchange:
             self._seen.bytes_missing()
 
     @property
-    def listener(self) -> Listener | None:
+    def listener(self) -> Ear | None:
         """Who hears what is said, and waits for the record."""
         return self._seen.listener
 
@@ -248,6 +248,8 @@ class Exchange:
             self._body.finish(self._last_ns)
             if cut:
                 self._seen.malformed = malformed
+        if self._seen.listener is not None:
+            self._seen.listener.ended()
 
     # --- what the relay noted, where copies are missing
 

@@ -1,13 +1,21 @@
-"""Who listens to a request, behind a fence: a fault of one costs what it would have heard, and nothing else."""
+"""Who listens to a request, behind a fence: a fault of one costs what it would have heard, and nothing else.
+
+To tell somebody a piece of text costs several times what it costs to keep one, so pieces of a choice are told a few at
+a time, in their order. Nobody needs them sooner: a loop is looked for once in so many pieces anyway.
+"""
 
 from collections.abc import Sequence
 from typing import Final, Protocol
 
 from inferwatch.record import RequestRecord
 from inferwatch.tap import Open
-from inferwatch_collectors.dialects.base import Dialect
-from inferwatch_collectors.dialects.content import Listener
+from inferwatch_collectors.dialects.base import ANSWER, REASONING, TOOL_CALL, Dialect
+from inferwatch_collectors.dialects.content import Ear, Listener
 from inferwatch_collectors.fence import Fence
+from inferwatch_collectors.quality.tail_cycle import EVERY_PIECES
+
+# A piece is a token or a few. Who speaks in longer ones is told at once, so what waits of a choice has a bound.
+LONG_CHARS: Final = 128
 
 
 class Audience(Protocol):
@@ -24,7 +32,7 @@ class Audiences:
         self._audiences: Final = tuple(audiences)
         self._fence = fence
 
-    def opened(self, opened: Open, dialect: Dialect) -> Listener | None:
+    def opened(self, opened: Open, dialect: Dialect) -> Ear | None:
         """Return who listens to this request, None if nobody does."""
         listeners: list[tuple[str, Listener]] = []
         for stage, audience in self._audiences:
@@ -37,25 +45,50 @@ class Audiences:
 class _Fenced:
     """Those who listen to one request. After a fault one hears no more of it."""
 
-    __slots__ = ("_fence", "_listeners", "_now_ns")
+    __slots__ = ("_fence", "_listeners", "_now_ns", "_waiting")
 
     def __init__(self, listeners: tuple[tuple[str, Listener], ...], fence: Fence, now_ns: int) -> None:
         self._listeners = listeners
         self._fence = fence
         self._now_ns = now_ns  # of the last text: only for how often faults are logged
+        self._waiting: dict[int, list[str]] = {}  # pieces by choice and class; of a choice no more than one class
 
     def text(self, stamp_ns: int, choice: int, classes: int, text: str) -> None:
-        """Tell all."""
-        self._now_ns = max(self._now_ns, stamp_ns)
-        self._tell("text", stamp_ns, choice, classes, text)
+        """Keep it, or tell all."""
+        key = choice << 3 | classes
+        pieces = self._waiting.get(key)
+        if pieces is None:
+            pieces = self._begin(stamp_ns, choice, key)
+        pieces.append(text)
+        if len(pieces) >= EVERY_PIECES or len(text) > LONG_CHARS:
+            self._tell_text(stamp_ns, key)
 
     def missing(self) -> None:
         """Tell all."""
+        self.ended()
         self._tell("missing")
+
+    def ended(self) -> None:
+        """Tell all what waits."""
+        for key in list(self._waiting):
+            self._tell_text(self._now_ns, key)
 
     def closed(self, record: RequestRecord) -> None:
         """Tell all."""
         self._tell("closed", record)
+
+    def _begin(self, stamp_ns: int, choice: int, key: int) -> list[str]:
+        """Let pieces of one class wait; those of another came before them."""
+        for classes in (REASONING, ANSWER, TOOL_CALL):
+            if (before := choice << 3 | classes) in self._waiting:
+                self._tell_text(stamp_ns, before)
+        pieces = self._waiting[key] = []
+        return pieces
+
+    def _tell_text(self, stamp_ns: int, key: int) -> None:
+        pieces = self._waiting.pop(key)
+        self._now_ns = max(self._now_ns, stamp_ns)
+        self._tell("text", stamp_ns, key >> 3, key & 7, "".join(pieces), len(pieces))
 
     def _tell(self, what: str, *args: object) -> None:
         for entry in self._listeners:

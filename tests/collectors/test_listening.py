@@ -3,15 +3,27 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inferwatch.record import RequestRecord
 from inferwatch.tap import Open
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.booking import Booking
 from inferwatch_collectors.cardinality import CardinalityGuard
-from inferwatch_collectors.dialects.base import Dialect
+from inferwatch_collectors.dialects.base import ANSWER, REASONING, TOOL_CALL, Dialect
+from inferwatch_collectors.dialects.select import choose
+from inferwatch_collectors.fence import Fence
+from inferwatch_collectors.listening import Audiences
 from inferwatch_collectors.metric_store import MetricStore
+from inferwatch_collectors.quality.tail_cycle import EVERY_PIECES
 from inferwatch_collectors.recorder import Recorder
+
+_OPEN: Any = {
+    "id": 1, "request_id": "r", "wall_ns": 0, "arrival_ns": 0, "sent_ns": 0, "method": "POST",
+    "path": "/v1/chat/completions", "tenant": "acme", "model": "m", "stream": True, "asked_usage": False, "choices": 1,
+    "headers": {}, "body": b"", "body_bytes": 0,
+}  # fmt: skip
 
 
 class Memory:
@@ -22,6 +34,7 @@ class Memory:
         self.fails = fails
         self.prompts: list[str] = []
         self.answers: list[str] = []
+        self.pieces: list[tuple[int, int, int]] = []  # of each answer's text: choice, class, how many it is made of
         self.holes = 0
         self.records: list[RequestRecord] = []
 
@@ -30,9 +43,10 @@ class Memory:
         self.prompts += [piece.text for piece in dialect.prompt(opened.body)]
         return self if opened.tenant == self.tenant else None
 
-    def text(self, stamp_ns: int, choice: int, classes: int, text: str) -> None:
+    def text(self, stamp_ns: int, choice: int, classes: int, text: str, pieces: int = 1) -> None:
         self._maybe("text")
         self.answers.append(text)
+        self.pieces.append((choice, classes, pieces))
 
     def missing(self) -> None:
         self.holes += 1
@@ -120,3 +134,52 @@ def test_a_request_of_a_dead_relay_is_heard_to_its_end(frames: Any) -> None:
     room.booking.left(room.link, frames.base_ns)
     assert [record.outcome for record in memory.records] == ["interrupted"]
     assert memory.answers == ["Hel"]
+
+
+def test_pieces_are_told_a_few_at_a_time_and_none_is_left_behind(frames: Any) -> None:
+    """Before the record is booked all are: whoever takes it then has the whole answer."""
+    memory = Memory()
+    room = Room(frames, memory)
+    count = 2 * EVERY_PIECES + 3
+    room.apply(
+        frames.batch(opens=[frames.open(1, body=BODY, stream=True)], heads=[frames.head(1, "text/event-stream")])
+    )
+    room.apply(frames.batch(reads=[frames.event(1, f"{at} ", at + 1, 20 + at) for at in range(count)]))
+    assert memory.pieces == [(0, ANSWER, EVERY_PIECES)] * 2
+    booked: list[int] = []
+    room.booking._sink = lambda record: booked.append(len(memory.answers))
+    room.apply(frames.batch(closes=[frames.close(1)]))
+    assert booked == [3]
+    assert memory.pieces[-1] == (0, ANSWER, 3)
+    assert "".join(memory.answers) == "".join(f"{at} " for at in range(count))
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 2), st.sampled_from([REASONING, ANSWER, TOOL_CALL]), st.sampled_from(["a", "b", "c" * 200])
+        ),
+        max_size=80,
+    )
+)
+def test_what_a_choice_says_is_told_in_its_order(said: list[tuple[int, int, str]]) -> None:
+    """However choices and classes alternate; and no later than a few pieces after it came."""
+    memory = Memory()
+    audiences = Audiences([("stage", memory)], Fence(lambda stage: None))
+    ear = audiences.opened(Open(**_OPEN), choose("POST", "/v1/chat/completions", "", True).dialect)
+    assert ear is not None
+    for number, (choice, classes, text) in enumerate(said, 1):
+        ear.text(number, choice, classes, text)
+        assert number - sum(pieces for _, _, pieces in memory.pieces) <= 3 * (EVERY_PIECES - 1)
+        assert text != "c" * 200 or memory.answers[-1].endswith(text)
+    ear.ended()
+    assert sum(pieces for _, _, pieces in memory.pieces) == len(said)
+    for which in range(3):
+        came = [(classes, letter) for choice, classes, text in said if choice == which for letter in text]
+        told = [
+            (classes, letter)
+            for (choice, classes, _), text in zip(memory.pieces, memory.answers, strict=True)
+            if choice == which
+            for letter in text
+        ]
+        assert came == told

@@ -70,11 +70,48 @@ def test_what_stops_repeating_is_no_loop() -> None:
     assert not found.finish()
 
 
-@pytest.mark.parametrize("ruler", ["-", "=", " ", "| --- ", "0, ", "\n"])
-def test_rulers_and_rows_of_figures_are_meant_so(ruler: str) -> None:
-    """Up to what fits a page."""
-    assert cycle(LEAD + ruler * (1200 // len(ruler))) is None
-    assert cycle(LEAD + ruler * (4000 // len(ruler))) is not None
+@pytest.mark.parametrize(
+    ("period", "meant", "loop"),
+    [
+        *((ruler, 510, 660) for ruler in ("-", "=", " ", "\n", "!", "0", "| --- ", ". ", "\n\n ", "[]")),
+        *((row, 1680, 2080) for row in ("0, ", "0x00, ", "1 2 ", "|         |\n", "1.5, 2.5, 3.5,\n")),
+    ],
+)
+def test_rulers_and_rows_of_figures_are_meant_so(period: str, meant: int, loop: int) -> None:
+    """Up to what real texts have; `!!!!` without an end is how engines fail."""
+    assert cycle(LEAD + period * (meant // len(period))) is None
+    assert cycle(LEAD + period * (loop // len(period))) is not None
+
+
+@pytest.mark.parametrize("period", ["x1, ", "__init__ ", "if(a0)\n", "l l\n", "0x1f = a; ", "哈", "да "])
+def test_what_begins_with_a_letter_is_a_word(period: str) -> None:
+    """Whatever comes after it."""
+    assert cycle(LEAD + period * (260 // len(period))) is not None
+
+
+@pytest.mark.parametrize("size", [1, 4, 9])
+@pytest.mark.parametrize("chars", [1_000, MAX_PERIOD_CHARS - 1, MAX_PERIOD_CHARS + 1])
+def test_a_long_period_is_found_up_to_a_bound(size: int, chars: int) -> None:
+    """Pages of it."""
+    period = " ".join(f"{first} {second}" for first in WORDS for second in WORDS)[:chars]
+    found = TailCycle()
+    for piece in streamed(LEAD + period * 4, size):
+        found.take(piece)
+    assert found.finish() == (chars <= MAX_PERIOD_CHARS)
+
+
+@given(st.lists(st.integers(1, 9), max_size=60), st.sampled_from(["ab ", "!", "so it goes, and so on and on. "]))
+def test_pieces_may_be_taken_together(groups: list[int], period: str) -> None:
+    """What was taken, and how many pieces that was, is all that counts; and when it was looked at."""
+    single, joined, kept = TailCycle(), TailCycle(), TailCycle()
+    rest = period * 200
+    for group in groups:
+        text, rest = rest[: 2 * group], rest[2 * group :]
+        for piece in streamed(text, 2):
+            single.take(piece)
+        joined.take(text, len(streamed(text, 2)))
+        kept.keep(text, len(streamed(text, 2)))
+    assert single.finish() == joined.finish() == kept.finish()
 
 
 def test_a_hole_ends_what_was_known() -> None:

@@ -9,10 +9,10 @@ from inferwatch.settings.quality import Quality
 from inferwatch.tap import Open
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import CardinalityGuard
-from inferwatch_collectors.dialects.base import ANSWER, REASONING
+from inferwatch_collectors.dialects.base import ANSWER, REASONING, TOOL_CALL
 from inferwatch_collectors.dialects.openai_chat import OPENAI_CHAT
 from inferwatch_collectors.metric_store import MetricStore
-from inferwatch_collectors.quality.watch import AGAIN_NS, MAX_PROMPTS, NS_PER_S, QualityWatch, signs
+from inferwatch_collectors.quality.watch import AGAIN_NS, MAX_LOOKED_AT, MAX_PROMPTS, NS_PER_S, QualityWatch, signs
 
 SECRET = b"a secret of the installation"
 
@@ -58,6 +58,14 @@ class Site:
         for text in texts:
             hearing.text(0, 0, classes, text)
         hearing.closed(record(outcome=outcome, error=error))
+
+    def hear(self, *said: tuple[int, int, str]) -> None:
+        """Let one request be answered so: (choice, class, text)."""
+        hearing = self.watch.opened(opened(), OPENAI_CHAT)
+        assert hearing is not None
+        for choice, classes, text in said:
+            hearing.text(0, choice, classes, text)
+        hearing.closed(record())
 
     def count(self, sign: str) -> float:
         """Return what is counted."""
@@ -110,7 +118,7 @@ def test_a_loop_is_suspected_while_it_streams_and_counted_if_it_ends_so() -> Non
 
 
 def test_what_was_cut_as_a_loop_is_one_loop() -> None:
-    """Also if it was the reasoning, to which nobody listens here: whoever looks at loops misses none."""
+    """Also if it was the reasoning, and if it was not suspected here: whoever looks at loops misses none."""
     site = Site()
     cut: Any = {"outcome": Outcome.STREAM_ERROR, "error": ErrorType.LOOP}
     site.say("Well, ", *["and so on, "] * 200, **cut)
@@ -216,3 +224,44 @@ def test_prompts_are_bounded_and_what_is_cut_is_counted() -> None:
     for number in range(MAX_PROMPTS + 5):
         site.watch.opened(opened(body=str(number).encode()), OPENAI_CHAT)
     assert site.watch.prompts_cut == 5
+
+
+LOOP = ("so it goes, " * 4,) * 20
+
+
+def test_reasoning_that_loops_is_a_loop() -> None:
+    """It may never come to an answer; if it does, it was one only on the way."""
+    site = Site()
+    site.say(*LOOP, classes=REASONING)
+    assert (site.count("loop_suspected"), site.count("loop")) == (1, 1)
+    site.hear(*((0, REASONING, text) for text in LOOP), (0, ANSWER, "It does."))
+    assert (site.count("loop_suspected"), site.count("loop")) == (2, 1)
+
+
+def test_reasoning_and_answer_are_two_texts() -> None:
+    """One that says once more what the other said does not repeat itself; and each is followed between the other's."""
+    site = Site()
+    line = "There are three of them, and each has another colour than the two others have. "
+    site.hear((0, REASONING, line), (0, ANSWER, line), (0, REASONING, line), (0, ANSWER, line))
+    assert site.count("loop_suspected") == 0
+    site.hear(*((0, classes, "so it goes, ") for _ in range(40) for classes in (REASONING, ANSWER)))
+    assert site.count("loop") == 1
+
+
+@pytest.mark.parametrize(("choice", "heard"), [(1, 1), (MAX_LOOKED_AT - 1, 1), (MAX_LOOKED_AT, 0)])
+def test_loops_are_looked_for_in_the_first_few_choices(choice: int, heard: int) -> None:
+    """One request is counted once."""
+    site = Site()
+    site.hear(*((0, ANSWER, f"{at} is fine. ") for at in range(40)), *((choice, ANSWER, text) for text in LOOP))
+    assert (site.count("loop_suspected"), site.count("loop")) == (heard, heard)
+    site.hear(*((each, ANSWER, text) for text in LOOP for each in (0, 1, 2)))
+    assert site.count("loop") == heard + 1
+
+
+def test_arguments_of_tools_may_repeat_themselves_but_not_in_blanks() -> None:
+    """Rows of a document are alike."""
+    site = Site()
+    site.say(*['{"x": 0, "y": 0}, '] * 200, classes=TOOL_CALL)
+    assert site.count("loop_suspected") == 0
+    site.say('{"x":', *["\n  "] * 400, classes=TOOL_CALL)
+    assert (site.count("loop_suspected"), site.count("loop")) == (1, 1)

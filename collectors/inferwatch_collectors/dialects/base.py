@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Final, NamedTuple
 
 from inferwatch.record import TokenClass, TokenSource
-from inferwatch_collectors.dialects.content import Listener, Piece
+from inferwatch_collectors.dialects.content import Ear, Piece
 from inferwatch_collectors.dialects.timings import NO_TIMINGS, EngineTimings
 from inferwatch_collectors.dialects.usage import ONE_PROMPT, Totals, Usage
 
@@ -130,7 +130,7 @@ class Observation:
         self.engine_id = ""
         self.engine_model = ""
         self.timings: EngineTimings = NO_TIMINGS  # by the engine itself
-        self.listener: Listener | None = None  # who is told what is said
+        self.listener: Ear | None = None  # who is told what is said
         self.first_ns = UNKNOWN_NS
         self.first_class: TokenClass | None = None
         self.answer_ns = UNKNOWN_NS

@@ -1,7 +1,7 @@
 """What was said: the texts of a request and of its answer, for those who look at content (privacy, drift, quality).
 
-Nobody listens by default, and then nothing here runs. Who listens gets an answer's text as it comes, piece by piece as
-the engine cut it; a request's texts are there at its beginning, while its body is.
+Nobody listens by default, and then nothing here runs. Who listens gets an answer's text as it comes, a few pieces at a
+time; a request's texts are there at its beginning, while its body is.
 
 Texts only: pictures, sounds and token ids are left out. What is not text is not content that anybody here could read.
 """
@@ -51,14 +51,30 @@ _SOURCES: Final = {
 }
 
 
-class Listener(Protocol):
-    """Who hears one answer. It may be forgotten without a word, if the request turns out to have been booked before."""
+class Ear(Protocol):
+    """What a dialect tells of one answer, in which some are interested."""
 
     def text(self, stamp_ns: int, choice: int, classes: int, text: str) -> None:
         """Generated output came: `classes` as in `dialects.base`, one bit; CLOCK_MONOTONIC. `text` is not empty."""
 
     def missing(self) -> None:
         """Some of the answer was not seen: what comes next does not follow what came before."""
+
+    def ended(self) -> None:
+        """No more text comes."""
+
+    def closed(self, record: RequestRecord) -> None:
+        """It is over, and this is what was booked."""
+
+
+class Listener(Protocol):
+    """Who hears one answer. It may be forgotten without a word, if the request turns out to have been booked before."""
+
+    def text(self, stamp_ns: int, choice: int, classes: int, text: str, pieces: int = 1) -> None:
+        """As an `Ear`, but `text` may be several `pieces` of one choice and class that came one after the other."""
+
+    def missing(self) -> None:
+        """As an `Ear`."""
 
     def closed(self, record: RequestRecord) -> None:
         """It is over, and this is what was booked."""

@@ -1,7 +1,7 @@
 """OpenAI chat completions: `choices[].delta`."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import msgspec
@@ -73,11 +73,19 @@ def _tool_class(delta: Delta) -> int:
     return TOOL_CALL if named or any(call.custom for call in delta.tool_calls or ()) else 0
 
 
-def generated_texts(choice: ChatChoice) -> Iterator[tuple[int, str]]:
-    """Yield what a chunk's choice says, with the class of each text: names of tools are not text, arguments are."""
+def generated_texts(choice: ChatChoice) -> Iterable[tuple[int, str]]:
+    """Return what a chunk's choice says, with the class of each text: names of tools are not text, arguments are."""
     delta = choice.delta
     if delta is None:
-        return
+        return ()
+    content = delta.content
+    others = delta.reasoning or delta.reasoning_content or delta.refusal or delta.tool_calls or delta.function_call
+    if others or not isinstance(content, str):
+        return _all_texts(delta)
+    return ((ANSWER, content),) if content else ()  # an ordinary token: a generator costs more than the rest
+
+
+def _all_texts(delta: Delta) -> Iterator[tuple[int, str]]:
     for text in texts(delta.reasoning or delta.reasoning_content):
         yield REASONING, text
     for text in (*texts(delta.content), *texts(delta.refusal)):

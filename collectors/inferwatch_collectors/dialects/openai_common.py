@@ -9,7 +9,7 @@ on an event with no choice, or with several, is for the whole answer. llama.cpp'
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, Final
 
 import msgspec
@@ -113,9 +113,9 @@ class OpenAIStreams(OpenAIReplies):
         self,
         chunk: type[WireReply],
         classes: Callable[[Any], int],
-        texts: Callable[[Any], Iterator[tuple[int, str]]],
+        texts: Callable[[Any], Iterable[tuple[int, str]]],
     ) -> None:
-        """`texts` yields the class (one bit) and the text of each thing that a choice of a chunk brings."""
+        """`texts` returns the class (one bit) and the text of each thing that a choice of a chunk brings."""
         self._chunk = chunk
         self._texts = texts
         self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(chunk).decode

@@ -1,6 +1,6 @@
 """OpenAI text completions: `choices[].text`, several prompts in one request, the prompt itself with `echo`."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import ClassVar, Final
 
 import msgspec
@@ -38,10 +38,9 @@ def generated_classes(choice: TextChoice) -> int:
     return ANSWER if choice.text else 0
 
 
-def generated_texts(choice: TextChoice) -> Iterator[tuple[int, str]]:
-    """Yield the text of a chunk's choice."""
-    if choice.text:
-        yield ANSWER, choice.text
+def generated_texts(choice: TextChoice) -> Iterable[tuple[int, str]]:
+    """Return the text of a chunk's choice."""
+    return ((ANSWER, choice.text),) if choice.text else ()
 
 
 class OpenAICompletions(OpenAIStreams):

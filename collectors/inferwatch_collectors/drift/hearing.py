@@ -41,7 +41,10 @@ def last_said(pieces: Iterator[Piece]) -> str:
 class Hearing:
     """A listener to one request. `over` takes what was heard, with the record."""
 
-    __slots__ = ("_answer", "_book", "_called", "_called_chars", "_chars", "_cycle", "_missing", "_over", "_prompt")
+    __slots__ = (
+        "_answer", "_book", "_called", "_called_chars", "_chars", "_cycle", "_missing", "_over", "_prompt",
+        "_reasoned",
+    )  # fmt: skip
 
     def __init__(self, prompt: str, book: Codebook, over: Callable[[RequestRecord, Heard], None]) -> None:
         self._prompt = prompt
@@ -52,10 +55,11 @@ class Hearing:
         self._called: list[str] = []
         self._called_chars = 0
         self._cycle = TailCycle()
+        self._reasoned: TailCycle | None = None
         self._missing = False
 
-    def text(self, stamp_ns: int, choice: int, classes: int, text: str) -> None:
-        """Take a piece of the answer."""
+    def text(self, stamp_ns: int, choice: int, classes: int, text: str, pieces: int = 1) -> None:
+        """Take some of the answer."""
         if choice:
             return
         if classes & TOOL_CALL:
@@ -66,12 +70,18 @@ class Hearing:
             self._chars += len(text)
             if self._chars <= MAX_ANSWER_CHARS:
                 self._answer.append(text)
-            self._cycle.take(text)
+            self._cycle.keep(text, pieces)
+        else:
+            if self._reasoned is None:
+                self._reasoned = TailCycle()
+            self._reasoned.keep(text, pieces)
 
     def missing(self) -> None:
         """Some of the answer was not seen: what depends on the whole of it is not known."""
         self._missing = True
         self._cycle.missing()
+        if self._reasoned is not None:
+            self._reasoned.missing()
 
     def closed(self, record: RequestRecord) -> None:
         """Make numbers of it."""
@@ -83,6 +93,8 @@ class Hearing:
             values["loop"] = float(self._cycle.finish())
             values["json"] = None if self._missing or self._chars > MAX_ANSWER_CHARS else valid_json(answer)
             values["answer_chars"] = float(self._chars)
+        elif self._reasoned is not None:  # it may never come to an answer
+            values["loop"] = float(self._reasoned.finish())
         buckets: dict[Direction, Sequence[int]] = {
             direction: self._book.buckets(text[:MAX_CHARS])
             for direction, text in ((Direction.PROMPT, self._prompt), (Direction.ANSWER, answer))

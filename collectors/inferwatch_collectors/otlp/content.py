@@ -46,7 +46,7 @@ class _Hearing:
         self.cut = False
         self.size = size
 
-    def text(self, stamp_ns: int, choice: int, classes: int, text: str) -> None:
+    def text(self, stamp_ns: int, choice: int, classes: int, text: str, pieces: int = 1) -> None:
         if self.cut:
             return
         if len(text) > self._left or not self._content.has_room(len(text)):

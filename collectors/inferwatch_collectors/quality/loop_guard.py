@@ -52,8 +52,8 @@ class _Guarded:
         self._several = False  # it has more answers than its request told
         self._told = False
 
-    def text(self, stamp_ns: int, choice: int, classes: int, text: str) -> None:
-        """Take a piece of the answer; the relay is told once."""
+    def text(self, stamp_ns: int, choice: int, classes: int, text: str, pieces: int = 1) -> None:
+        """Take some of the answer; the relay is told once."""
         if choice:
             self._several = True
         if self._told or self._several:
@@ -62,7 +62,7 @@ class _Guarded:
         if followed is None:
             blanks_only = self._blanks_only or classes == TOOL_CALL
             followed = self._followed[classes] = Runaway(blanks_only=blanks_only)
-        if followed.take(text):
+        if followed.take(text, pieces):
             self._told = True
             self._cut(self._request_id, self._number)
 

@@ -82,9 +82,9 @@ class Runaway:
         self._lasts = 0  # characters
         self._enough = sys.maxsize
 
-    def take(self, text: str) -> bool:
-        """Take the next piece; tell whether the answer is a loop beyond doubt with it."""
-        suspected = self._cycle.take(text)
+    def take(self, text: str, pieces: int = 1) -> bool:
+        """Take the next piece, or several; tell whether the answer is a loop beyond doubt with it."""
+        suspected = self._cycle.take(text, pieces)
         if self._period:
             if not self._goes_on(text):
                 self._suspect(suspected=self._cycle.finish())

@@ -16,7 +16,7 @@ from inferwatch.settings.quality import Quality
 from inferwatch.tap import Open
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import OTHER, CardinalityGuard
-from inferwatch_collectors.dialects.base import ANSWER, Dialect
+from inferwatch_collectors.dialects.base import ANSWER, TOOL_CALL, Dialect
 from inferwatch_collectors.dialects.content import BAD_JSON
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_collectors.quality.refusals import OPENING_CHARS, is_refusal
@@ -41,6 +41,9 @@ _HOW: Final = frozenset({
     "logprobs", "top_logprobs", "logit_bias", "frequency_penalty", "presence_penalty", "repetition_penalty",
     "max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "parameters", "options", "metadata",
 })  # fmt: skip
+# Answers to one request in which loops are looked for, the first ones: 6 kB each (12 kB of Chinese), for reasoning as
+# much again. Hardly anybody asks for more.
+MAX_LOOKED_AT: Final = 8
 _members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _KEY_USE: Final = b"iw-same-prompt"  # blake2b's `person`: two uses of one secret give unrelated hashes
 
@@ -154,10 +157,15 @@ class QualityWatch:
 
 
 class _Hearing:
-    """Listens to the first choice of one answer."""
+    """Listens to one request: for how its first answer begins, and for loops in any of the first few.
+
+    What was reasoned and what was answered are two texts. Arguments of tools are a third, of which only blanks are a
+    loop, for rows of a document may be alike.
+    """
 
     __slots__ = (
-        "_choices", "_cycle", "_looped", "_opened", "_opening", "_operation", "_prompt", "_said", "_watch", "_whole",
+        "_choices", "_cycles", "_last", "_looped", "_opened", "_opening", "_operation", "_prompt", "_said", "_watch",
+        "_whole",
     )  # fmt: skip
 
     def __init__(self, watch: QualityWatch, opened: Open, operation: str, prompt: _Prompt | None) -> None:
@@ -166,25 +174,31 @@ class _Hearing:
         self._choices = opened.choices
         self._operation = operation
         self._prompt = prompt
-        self._cycle = TailCycle()
+        self._cycles: dict[tuple[int, int], TailCycle] = {}  # by choice and class
+        self._last: dict[int, int] = {}  # the class that a choice said last
         self._opening = ""
         self._looped = False
         self._whole = True
         self._said = False  # anything at all, by any choice; or what was not seen may have
 
-    def text(self, stamp_ns: int, choice: int, classes: int, text: str) -> None:
-        """Take a piece of the answer."""
+    def text(self, stamp_ns: int, choice: int, classes: int, text: str, pieces: int = 1) -> None:
+        """Take some of an answer."""
         self._said = True
-        if choice or not classes & ANSWER:
-            return
-        if len(self._opening) < OPENING_CHARS:
+        if not choice and classes & ANSWER and len(self._opening) < OPENING_CHARS:
             self._opening += text[:OPENING_CHARS]
-        if self._cycle.take(text) and not self._looped:
+        if choice >= MAX_LOOKED_AT:
+            return
+        cycle = self._cycles.get((choice, classes))
+        if cycle is None:
+            cycle = self._cycles[choice, classes] = TailCycle()
+        self._last[choice] = classes
+        if cycle.take(text, pieces) and not self._looped and _is_loop(cycle, classes):
             self._suspect()
 
     def missing(self) -> None:
         """Some of the answer was not seen."""
-        self._cycle.missing()
+        for cycle in self._cycles.values():
+            cycle.missing()
         self._said = True
         self._whole = bool(self._opening)
 
@@ -195,10 +209,10 @@ class _Hearing:
         self._watch.count(*self._opened, self._operation, "")
         if self._heard_nothing_of(record):
             self._watch.count(*self._opened, self._operation, "empty")
-        was_cut = record.error is ErrorType.LOOP  # perhaps for its reasoning, which is not listened to here
+        was_cut = record.error is ErrorType.LOOP
         if was_cut and not self._looped:
             self._suspect()
-        if was_cut or (self._looped and self._cycle.finish()):
+        if was_cut or (self._looped and self._ends_in_loop()):
             self._watch.count(*self._opened, self._operation, "loop")
         if self._whole and is_refusal(self._opening):
             self._watch.count(*self._opened, self._operation, "refusal")
@@ -206,6 +220,11 @@ class _Hearing:
     def _suspect(self) -> None:
         self._looped = True
         self._watch.count(*self._opened, self._operation, "loop_suspected")
+
+    def _ends_in_loop(self) -> bool:
+        """Tell whether what a choice said last was a loop."""
+        last = ((self._cycles[choice, classes], classes) for choice, classes in self._last.items())
+        return any(cycle.finish() and _is_loop(cycle, classes) for cycle, classes in last)
 
     def _over(self, prompt: _Prompt, record: RequestRecord) -> None:
         prompt.over = True
@@ -221,3 +240,8 @@ class _Hearing:
         """
         tokens = record.completion_tokens or 0
         return not self._said and record.outcome is Outcome.OK and 0 < tokens <= self._choices and not is_empty(record)
+
+
+def _is_loop(cycle: TailCycle, classes: int) -> bool:
+    """Tell whether what repeats itself is one in this class."""
+    return not classes & TOOL_CALL or (cycle.period or "").isspace()

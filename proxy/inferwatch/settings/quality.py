@@ -14,7 +14,7 @@ class Quality(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         bool,
         Meta(
             description="Look at the texts of all requests, too, for loops while they stream, refusals, and prompts "
-            "that are sent again. In memory only; it costs the collector about a microsecond for each piece of "
+            "that are sent again. In memory only; it costs the collector one or two microseconds for each piece of "
             "an answer."
         ),
     ] = False

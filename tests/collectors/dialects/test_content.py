@@ -31,6 +31,9 @@ class Ears:
     def missing(self) -> None:
         self.holes += 1
 
+    def ended(self) -> None:
+        raise AssertionError("dialects do not end answers")
+
     def closed(self, record: Any) -> None:
         raise AssertionError("dialects do not end requests")
 

@@ -28,6 +28,9 @@ class Ears:
     def missing(self) -> None:
         """Nothing is."""
 
+    def ended(self) -> None:
+        raise AssertionError("dialects do not end answers")
+
     def closed(self, record: Any) -> None:
         raise AssertionError("dialects do not end requests")
 
