@@ -177,7 +177,8 @@ class Parts:
                 *watchers,
             ),
             audiences=(
-                *((name, each) for name, each in (("drift", self.drift), ("quality", self.quality)) if each.listens),
+                *((("drift", self.drift),) if config.drift.enabled else ()),
+                *((("quality", self.quality),) if self.quality.listens else ()),
                 *((("loops", LoopGuard(self._cut_loop)),) if config.quality.cut_loops else ()),
                 *((("otlp", self.otlp),) if self.otlp is not None else ()),
             ),
@@ -233,6 +234,7 @@ class Parts:
         vitals.cut("anomaly_late", lambda: self.anomalies.late)
         vitals.cut("drift_streams", lambda: self.drift.streams_cut)
         vitals.cut("drift_references", lambda: self.drift.references_cut)
+        vitals.cut("drift_choices", lambda: self.drift.choices_cut)
         vitals.cut("drift_unsure_votes", lambda: self.drift.votes_dropped)
         vitals.cut("quality_prompts", lambda: self.quality.prompts_cut)
         vitals.cut("canary_models", lambda: self.canary.models_cut)

@@ -26,7 +26,7 @@ def heard(frames: Any, settings: Drift) -> tuple[MetricStore, DriftWatch]:
         recorder,
         records.append,
         watchers=(("drift", watch.record),),
-        audiences=(("drift", watch),) if watch.listens else (),
+        audiences=(("drift", watch),),
     )
     watch.tick(1.0, 1.76e9)
     link = booking.connect(frames.hello(), frames.base_ns)

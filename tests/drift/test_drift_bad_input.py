@@ -4,13 +4,13 @@ import json
 import math
 import random
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 import pytest
+from drift_requests import open_of
 
 from inferwatch.record import Outcome, RequestRecord
 from inferwatch.settings.drift import Drift
-from inferwatch.tap import Open
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import CardinalityGuard, Limits
 from inferwatch_collectors.dialects.base import ANSWER
@@ -53,6 +53,7 @@ class Site:
         self.make = make
         self.rng = random.Random(3)
         self.now_s = 0.0
+        self.asked = 0
         self.watch.resume(0.0)
         self.watch.tick(0.0, MONDAY_S)
 
@@ -61,12 +62,9 @@ class Site:
         self.now_s += 0.1
         self.watch.tick(self.now_s, MONDAY_S + self.now_s)
         body = json.dumps({"messages": [{"role": "user", "content": prompt}]}).encode()
-        known: dict[str, Any] = {
-            "id": 1, "request_id": "r", "wall_ns": 0, "arrival_ns": 0, "sent_ns": 0, "method": "POST", "path": "/",
-            "tenant": "acme", "model": model, "stream": True, "asked_usage": False, "choices": 1, "headers": {},
-            "body": body, "body_bytes": len(body),
-        }  # fmt: skip
-        hearing = self.watch.opened(Open(**known), OPENAI_CHAT)
+        self.asked += 1
+        opened = open_of(body, model=model, session=str(self.asked))  # many people, who may ask the same
+        hearing = self.watch.opened(opened, OPENAI_CHAT)
         assert hearing is not None
         if answer:
             hearing.text(0, 0, ANSWER, answer)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
+from drift_requests import answered
 
 from inferwatch.record import RequestRecord
 from inferwatch.settings.drift import Drift
@@ -62,7 +63,7 @@ class Site:
                 "completion_tokens": int(self.rng.lognormvariate(5 + longer, 1)),
                 "wall_ns": int((MONDAY_S + self.now_s) * 1e9),
             }
-            self.watch.record(self.make(**(known | fields)))
+            answered(self.watch, self.make(**(known | fields)))
 
     def learn(self) -> None:
         """Send what a reference is pinned from."""
@@ -209,7 +210,7 @@ def test_an_answer_to_what_was_asked_before_a_doubt_confirms_nothing(request_of:
     mark = site.watch.asking()
     site.watch.doubt()
     site.wanted = False
-    site.watch.record(request_of(wall_ns=int((MONDAY_S + site.now_s) * 1e9)))
+    answered(site.watch, request_of(wall_ns=int((MONDAY_S + site.now_s) * 1e9)))
     site.watch.told(mark, A)
     assert judged(site) == votes
     quiet = Site(request_of, NONE)
@@ -341,7 +342,7 @@ def test_votes_wait_within_bounds(request_of: Make) -> None:
     """Many of them have the engine asked sooner; too many are dropped and counted; the oldest says for how long."""
     holding = Holding(asks=True)
     watch = Site(request_of, NONE).watch
-    watch.record(request_of())
+    answered(watch, request_of())
     (followed,) = watch.streams
 
     def vote(now_s: float) -> Vote:

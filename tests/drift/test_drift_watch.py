@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 
 import pytest
+from drift_requests import answered
 
 from inferwatch.record import Outcome, RequestRecord
 from inferwatch.settings.drift import Drift
@@ -12,7 +13,6 @@ from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import CardinalityGuard, Limits
 from inferwatch_collectors.drift.effects import Effect
 from inferwatch_collectors.drift.following import Followed
-from inferwatch_collectors.drift.votes import SESSION_S, Sessions
 from inferwatch_collectors.drift.watch import DriftWatch
 from inferwatch_collectors.drift.words import as_text
 from inferwatch_collectors.metric_store import MetricStore
@@ -43,7 +43,7 @@ class Site:
             self.now_s += step_s
             self.watch.tick(self.now_s, MONDAY_S + self.now_s)
             known: dict[str, object] = {"completion_tokens": int(self.rng.lognormvariate(5 + longer, 1))}
-            self.watch.record(self.make(**(known | fields)))
+            answered(self.watch, self.make(**(known | fields)))
 
     def gauge(self, metric: m.Metric, *labels: str) -> float | None:
         """Return what is exported."""
@@ -204,7 +204,7 @@ def test_one_vote_a_session_and_no_more_than_so_many_an_hour(request_of: Make) -
 
 
 def test_requests_that_failed_do_not_vote(request_of: Make) -> None:
-    """They are another alert's."""
+    """They are another alert's; nor is anybody followed for a name that was never answered."""
     site = Site(request_of)
     site.send(10, outcome=Outcome.UPSTREAM_ERROR)
     site.send(10, operation="other")
@@ -272,14 +272,17 @@ def test_only_what_has_changed_is_shown_anew(request_of: Make, monkeypatch: pyte
 
 
 def test_who_asks_and_never_votes_is_not_judged_and_says_so(request_of: Make) -> None:
-    """All in one session that never ends: after half a day nothing is judged, and no reading stays as if it were."""
+    """How they begin is not seen: after half a day nothing is judged, and no reading stays as if it were."""
     site = Site(request_of)
     site.send(2_500)
     site.send(100, step_s=36)
     of_features = (m.DRIFT_PSI, m.DRIFT_WASSERSTEIN)
     assert site.gauge(m.DRIFT_JUDGING, *KEY) == 1
     assert all(site.gauge(metric, *KEY, "completion_tokens") is not None for metric in of_features)
-    site.send(200, step_s=600, session="the only one")  # a day and more
+    for _ in range(200):  # a day and more
+        site.now_s += 600
+        site.watch.tick(site.now_s, MONDAY_S + site.now_s)
+        site.watch.record(request_of())
     assert site.gauge(m.DRIFT_JUDGING, *KEY) == 0
     assert site.gauge(m.DRIFT_EVIDENCE, *KEY, "answer") is None
     assert all(site.gauge(metric, *KEY, "completion_tokens") is None for metric in of_features)
@@ -332,17 +335,3 @@ def test_evidence_is_divided_among_all_that_were_ever_judged(request_of: Make) -
         site.send(1, tenant="other-inc")
     site.send(100, step_s=36)
     assert site.watch.bar_weeks == 2 * QUICK.weeks_per_false_alarm
-
-
-def test_sessions_are_remembered_while_they_last_and_bounded() -> None:
-    """After half an hour of silence it is another conversation."""
-    sessions = Sessions(most=2)
-    assert sessions.first("t", "a", 0.0)
-    assert not sessions.first("t", "a", 1.0)
-    assert not sessions.first("t", "a", SESSION_S)
-    assert sessions.first("t", "a", 3 * SESSION_S)
-    assert sessions.first("u", "a", 3 * SESSION_S)
-    assert sessions.cut == 0
-    assert sessions.first("t", "b", 3 * SESSION_S)
-    assert sessions.cut == 1
-    assert sessions.first("t", "", 0.0)

@@ -81,15 +81,20 @@ class Kept(NamedTuple):
     words: Mapping[str, tuple[int, bytes, bytes]]  # of the drift reference
 
 
-async def ask_all(stack: Stack, asked: Sequence[str]) -> str:
-    """Send the prompts; a few come from a user with a session. Return the id of an answer."""
+async def ask_all(stack: Stack, asked: Sequence[str], again: str = "") -> str:
+    """Send the prompts; a few come from a user with a session. Return the id of an answer.
+
+    What is sent `again` is of sessions under this name: by its text alone it would be of one that has voted.
+    """
     waiting, given = list(asked), ""
 
     async def one(session: aiohttp.ClientSession) -> None:
         nonlocal given
         while waiting:
             prompt = waiting.pop()
-            headers = {"x-inferwatch-user": USER, "x-inferwatch-session": SESSION} if len(waiting) % 100 == 7 else {}
+            headers = {"x-inferwatch-session": f"{again} {len(waiting)}"} if again else {}
+            if len(waiting) % 100 == 7:
+                headers = {"x-inferwatch-user": USER, "x-inferwatch-session": SESSION}
             body = chat(prompt, stream=len(waiting) % 20 == 0, max_tokens=6)
             with contextlib.suppress(aiohttp.ClientError):
                 async with session.post(f"{stack.url}/v1/chat/completions", json=body, headers=headers) as reply:
@@ -204,14 +209,14 @@ def _kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
         stack.start()
         tokens = tokens_of(stack)
         answered = asyncio.run(ask_all(stack, ASKED))
-        for _ in range(10):  # of more than a hundred a second not all vote
+        for number in range(10):  # of more than a hundred a second not all vote
             if stack.total("inferwatch_drift_reference_votes") < VOTES:
-                asyncio.run(ask_all(stack, ASKED[:200]))
+                asyncio.run(ask_all(stack, ASKED[:200], again=f"round {number}"))
         replies = lambda: stack.total("inferwatch_canary_reference_replies")  # noqa: E731
         wait_until(lambda: replies() >= REPLIES, "the canary's replies", 60, lambda: str(replies()))
         pin(stack, "anonymous")
         pin(stack, "inferwatch-canary")
-        asyncio.run(ask_all(stack, ASKED[:50]))
+        asyncio.run(ask_all(stack, ASKED[:50], again="judged"))
         # Who voted is judged when it is sure that the engine is the same.
         wait_until(lambda: stack.total("inferwatch_drift_psi") > 0, "votes that were judged")
         asyncio.run(vote(stack, answered))

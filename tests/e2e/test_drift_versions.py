@@ -1,6 +1,7 @@
 """Drift through a real Inferwatch whose engine is upgraded and rolled back: nothing of one version is the other's."""
 
 import json
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ async def vote(stack: Stack, least: int) -> None:
     """Send requests until the stream has so many votes."""
     async with client() as session:
         for _ in range(200):
-            await send(session, stack.url, chat(max_tokens=2))
+            await send(session, stack.url, chat(str(time.monotonic_ns()), max_tokens=2))  # no two alike: they vote
             if stream_of(stack)["votes"] >= least:
                 return
     wait_until(lambda: stream_of(stack)["votes"] >= least, "votes", detail=lambda: str(stream_of(stack)))
@@ -44,7 +45,7 @@ async def test_an_upgrade_is_learnt_anew_and_a_roll_back_goes_on(tmp_path: Path)
         assert stream_of(stack)["engine"].startswith("version 0.32.0")
         upgrade(stack, "0.33.0")
         async with client() as session:
-            await send(session, stack.url, chat(max_tokens=2))
+            await send(session, stack.url, chat("and now?", max_tokens=2))
         wait_until(lambda: "0.33.0" in stream_of(stack).get("changed", ""), "the change")
         anew = stream_of(stack)
         assert anew["votes"] < VOTES

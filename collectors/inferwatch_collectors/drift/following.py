@@ -179,8 +179,9 @@ class Followed(Judging):
         values = signals.of_record(record) | signals.of_pace(record, load, self._ttft, self._gap)
         if heard is not None:
             values |= heard.values
-            for direction, words in self._words.items():
-                values[f"{direction}_likeness"] = self._likeness(words, heard.buckets.get(direction, ()))
+        buckets = {} if heard is None else heard.buckets  # of what generates nothing: as if there were no text
+        for direction, words in self._words.items():
+            values[f"{direction}_likeness"] = self._likeness(words, buckets.get(direction, ()))
         if self.watched is not None:
             self.watched.vote(values, now_weeks, hour)
         elif self.lesson is not None and all(words.texts >= WORD_VOTES for words in self._words.values()):

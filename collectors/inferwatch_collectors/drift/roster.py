@@ -58,6 +58,10 @@ class Roster:
         """Return who is followed under these names, without looking them up: they are looked up anew each hour."""
         return self._names.get(key) or self._streams.get(key)
 
+    def leaves_out(self, key: Key) -> bool:
+        """Tell whether it is settled that nobody is followed under these names."""
+        return key in self._names and self._names[key] is None
+
     def of(self, key: Key, operation: str, *, now_s: float, wall_s: float, said: Said | None) -> Followed | None:
         """Return who is followed under these names, from now on if need be; None if nobody is. `said`: the engine."""
         if key in self._names:

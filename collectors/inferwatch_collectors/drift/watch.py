@@ -1,8 +1,8 @@
 """Takes finished requests, learns a reference for each model and tenant, and tells when they are no longer like it.
 
 * **Who votes.** At most `votes_per_hour` requests of a model and tenant, evenly; one of a session (`votes`). All
-  others cost a look into a dict. With `text`, who votes is chosen when the request begins, so that only then texts
-  are heard.
+  others cost a look into a dict. Who votes is chosen when the request begins, while its body is there, and with
+  `text` only then texts are heard. What generates nothing votes by its record.
 * **Engine.** A reference is of one version and configuration of the engine. When another one answers, what was learnt
   is set aside, and what there is of the new one is used again, or learnt; votes wait for its word (`holding`).
 * **Rate.** All streams together give a false signal once in `weeks_per_false_alarm`: what must be worth so much is the
@@ -28,6 +28,7 @@ from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import DAY_S, OTHER, CardinalityGuard
 from inferwatch_collectors.clock_steps import ClockSteps
 from inferwatch_collectors.dialects.base import Dialect
+from inferwatch_collectors.dialects.openai_responses import OPENAI_RESPONSES
 from inferwatch_collectors.drift.betting import QUANTITY_BETS, RATIOS, WEEK_S
 from inferwatch_collectors.drift.features import Kind, embedding_features, features
 from inferwatch_collectors.drift.following import MIN_VALUES, Followed, Heard
@@ -55,8 +56,13 @@ from inferwatch_collectors.wall_time import HOUR_S, hour_of_week
 _log: Final = logging.getLogger(__name__)
 
 HIDE_BEFORE_S: Final = 60.0
-# Of whom requests came for so long and nobody voted, nothing is judged: all are of one session, or none has a body.
+# Of whom requests came for so long and nobody voted, nothing is judged: no body was seen, say.
 UNHEARD_S: Final = DAY_S / 2
+# Requests that vote and are open, or whose relay was killed before it told of their end: 1 MB.
+MAX_CHOSEN: Final = 8_192
+# Bodies that may be read in the time of one vote, in search of a session that has not voted: where few people ask much,
+# nearly all have.
+LOOKS: Final = 10
 # A command is to be heard within a minute, a reference pins itself then as well.
 LOOK_S: Final = 30.0
 # Between two ticks no time passes here.
@@ -108,6 +114,8 @@ class DriftWatch:
         self._gauges = Gauges(store)
         self._together = Together()
         self._sessions = Sessions()
+        self._chosen: dict[str, Followed | None] = {}  # by request that votes when it is over
+        self.choices_cut = 0  # of those forgotten
         self._steps = ClockSteps()
         self._now_s = -1.0
         self._wall_s = 0.0
@@ -153,25 +161,36 @@ class DriftWatch:
     # --- requests
 
     def record(self, record: RequestRecord) -> None:
-        """Take a request, after it was counted. With texts, those who were heard vote, and this does nothing."""
-        if self._now_s < 0 or record.outcome not in JUDGED:
+        """Take a request, after it was counted: it votes, if it was chosen and nobody hears it."""
+        if self._now_s < 0:
             return
-        if self._book is not None:
-            known = self.streams.known((record.model, record.tenant))
-            if known is not None:
-                known.asked(self._now_s)
+        self._sessions.answered(record)
+        chosen = record.request_id in self._chosen
+        followed = self._chosen.pop(record.request_id) if chosen else None
+        if record.outcome not in JUDGED or record.operation == OTHER:
             return
-        followed = self._due(record.model, record.tenant, record.operation, record.session or record.user)
+        if chosen and followed is None:  # not followed before there is an answer: clients make up names
+            followed = self._follow(record.model, record.tenant, record.operation)
+        known = self.streams.known((record.model, record.tenant))
+        if known is not None:
+            known.asked(self._now_s)
+            if known.watched is None:
+                known.makeup.requests += 1
         if followed is not None:
             self._vote(followed, record, None, self._load())
 
     def opened(self, opened: Open, dialect: Dialect) -> Hearing | None:
-        """Choose whether to listen to a request."""
-        book = self._book
-        if book is None or self._now_s < 0 or not dialect.generates or not opened.body:
+        """Choose whether a request votes, and whether to listen to it."""
+        if self._now_s < 0 or dialect.operation == OTHER:
             return None
-        followed = self._due(opened.model, opened.tenant, dialect.operation, opened.session or opened.user)
-        if followed is None:
+        book = self._book if dialect.generates else None  # else there is no answer to be heard
+        if book is not None and not opened.body:
+            return None
+        if book is None:
+            self._choose(opened, dialect)
+            return None
+        followed = self._follow(opened.model, opened.tenant, dialect.operation)
+        if followed is None or not self._is_taken(followed, opened, dialect):
             return None
 
         prompt = last_said(dialect.prompt(opened.body))
@@ -191,22 +210,31 @@ class DriftWatch:
 
         return Hearing(prompt, book, over)
 
-    def _due(self, model: str, tenant: str, operation: str, session: str) -> Followed | None:
-        """Return who this request votes for, None if it does not."""
-        if operation == OTHER:
-            return None
+    def _choose(self, opened: Open, dialect: Dialect) -> None:
+        """Choose whether a request that nobody hears votes when it is over."""
+        key = (opened.model, opened.tenant)
+        followed = self.streams.known(key)
+        if (followed is None and self.streams.leaves_out(key)) or not self._is_taken(followed, opened, dialect):
+            return
+        if len(self._chosen) >= MAX_CHOSEN:
+            del self._chosen[next(iter(self._chosen))]
+            self.choices_cut += 1
+        self._chosen[opened.request_id] = followed
+
+    def _is_taken(self, followed: Followed | None, opened: Open, dialect: Dialect) -> bool:
+        """Tell whether a request votes. `followed`: None if it may be the first of its model and tenant."""
+        due = followed is None or self._now_s >= followed.next_s
+        taken = self._sessions.takes(opened, self._now_s, due=due, responses=dialect is OPENAI_RESPONSES)
+        looked = due and not (opened.session or opened.user)
+        if followed is not None and (taken or looked):
+            # The clock stands still between two ticks: several may be due in one.
+            followed.next_s = max(followed.next_s, self._now_s - 1.0) + self._interval_s / (1 if taken else LOOKS)
+        return taken
+
+    def _follow(self, model: str, tenant: str, operation: str) -> Followed | None:
+        """Return who is followed under these names, from now on."""
         said = self._holding.said
-        followed = self.streams.of((model, tenant), operation, now_s=self._now_s, wall_s=self._wall_s, said=said)
-        if followed is not None:
-            followed.asked(self._now_s)
-            if followed.watched is None:
-                followed.makeup.requests += 1
-        first = self._sessions.first(tenant, session, self._now_s) if session else True
-        if followed is None or not first or self._now_s < followed.next_s:
-            return None
-        # The clock stands still between two ticks: several may be due in one.
-        followed.next_s = max(followed.next_s, self._now_s - 1.0) + self._interval_s
-        return followed
+        return self.streams.of((model, tenant), operation, now_s=self._now_s, wall_s=self._wall_s, said=said)
 
     def _vote(
         self, followed: Followed, record: RequestRecord, heard: Heard | None, load: int, sketch: Sketch | None = None

@@ -137,6 +137,7 @@ COLLECTOR_CUT: Final = Metric(
     "otlp_retries: requests forgotten before it was known whether another one "
     "tries them again; otlp_asked: spans without the numbers that their requests asked for; "
     "otlp_trace_states: spans without what they would have kept of `tracestate`; "
+    "drift_choices: requests that were to vote on drift and were forgotten while they were open; "
     "drift_references: what was learnt of an engine of before, forgotten for that of later ones; drift_unsure_votes: "
     "not counted because it is not known which version of the engine answered them.",
 )
