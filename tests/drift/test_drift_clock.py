@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
+from drift_requests import answered
 
 from inferwatch.record import RequestRecord
 from inferwatch.settings.drift import Drift
@@ -50,7 +51,7 @@ class Host:
             self.now_s += HOUR_S / a_hour
             self.tick()
             busy = self.right_s % DAY_S >= DAY_S / 2
-            self.watch.record(self.make(completion_tokens=int(self.rng.lognormvariate(6 if busy else 5, 0.5))))
+            answered(self.watch, self.make(completion_tokens=int(self.rng.lognormvariate(6 if busy else 5, 0.5))))
 
     @property
     def judges(self) -> bool:
