@@ -4,6 +4,7 @@ import random
 from collections.abc import Callable
 
 import pytest
+from drift_requests import answered
 
 from inferwatch.record import RequestRecord
 from inferwatch.settings.drift import Drift
@@ -39,7 +40,7 @@ class Site:
             self.watch.tick(self.now_s, MONDAY_S + self.now_s)
             tokens = int(self.rng.lognormvariate(5 + longer, 1))
             for tenant in TENANTS:
-                self.watch.record(self.make(tenant=tenant, completion_tokens=tokens))
+                answered(self.watch, self.make(tenant=tenant, completion_tokens=tokens))
 
     def together(self) -> float | None:
         """Return what is exported of all."""
