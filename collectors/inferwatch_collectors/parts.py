@@ -237,6 +237,7 @@ class Parts:
         vitals.cut("drift_choices", lambda: self.drift.choices_cut)
         vitals.cut("drift_unsure_votes", lambda: self.drift.votes_dropped)
         vitals.cut("quality_prompts", lambda: self.quality.prompts_cut)
+        vitals.cut("quality_choices", lambda: self.quality.choices_cut)
         vitals.cut("canary_models", lambda: self.canary.models_cut)
         vitals.cut("drift_sessions", lambda: self.drift.sessions_cut)
         if self.feedback is not None:

@@ -258,6 +258,14 @@ def test_loops_are_looked_for_in_the_first_few_choices(choice: int, heard: int) 
     assert site.count("loop") == heard + 1
 
 
+def test_answers_in_which_no_loop_is_looked_for_are_counted() -> None:
+    """Those beyond the bound, of each request."""
+    site = Site()
+    for choices in (1, MAX_LOOKED_AT, MAX_LOOKED_AT + 3):
+        site.say("fine", choices=choices)
+    assert site.watch.choices_cut == 3
+
+
 def test_arguments_of_tools_may_repeat_themselves_but_not_in_blanks() -> None:
     """Rows of a document are alike."""
     site = Site()

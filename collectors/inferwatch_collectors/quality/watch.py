@@ -110,6 +110,7 @@ class QualityWatch:
         self._prompts: dict[bytes, _Prompt] = {}
         self._now_s = 0.0
         self.prompts_cut = 0
+        self.choices_cut = 0
 
     def tick(self, now_s: float) -> None:
         """Let time pass, twice a second; CLOCK_MONOTONIC."""
@@ -130,6 +131,7 @@ class QualityWatch:
         """Listen to whatever generates."""
         if not dialect.generates or opened.resumed or opened.tenant in canary.OWN:
             return None
+        self.choices_cut += max(0, opened.choices - MAX_LOOKED_AT)
         prompt = self._sent(opened, dialect.operation) if opened.body else None
         return _Hearing(self, opened, dialect.operation, prompt)
 
