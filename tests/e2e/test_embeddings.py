@@ -77,7 +77,9 @@ async def test_a_model_that_nobody_serves(tmp_path: Path) -> None:
             deadline_s = time.monotonic() + 30
             while not stack.total("inferwatch_drift_embeddings_off", reason="unserved"):
                 assert time.monotonic() < deadline_s, stack.scrape().samples.get(EMBEDDINGS)
-                status, _ = await send(session, stack.url, chat(max_tokens=5))
+                # Each another prompt: who repeats one is of one session, and votes once.
+                prompt = chat(f"{time.monotonic_ns()}", max_tokens=5)
+                status, _ = await send(session, stack.url, prompt)
                 assert status == 200
                 await asyncio.sleep(0.2)
         assert stack.log.count("drift_embeddings_off reason=unserved") == 1
