@@ -78,7 +78,7 @@ def prompts(runs: int, say: Callable[[str], None] = print) -> None:
         if len(own) < LEARNT + 1_000:
             say(f"\n{base}: {len(own)} texts, too few; run bench/drift/run.sh")
             continue
-        say(f"\nPrompts until a change is found, corpora {title}: median of {runs} runs (found), in {base}.\n")
+        say(f"\nPrompts until a change is found, corpora {title}: median (95 %, or found) of {runs} runs, in {base}.\n")
         columns = [f"{share:.0%} {name}" for share in SHARES for name in DETECTORS]
         say(f"| replaced by | {' | '.join(columns)} |")
         say("|---|" + "---|" * len(columns))
@@ -142,8 +142,10 @@ def _ours(learnt: list[dict[str, float | None]], watched: list[dict[str, float |
 
 
 def _cell(found: list[int | None]) -> str:
-    known = sorted(each for each in found if each is not None)
-    if len(known) <= len(found) // 2:
-        return f"- ({len(known)})"
-    padded = known + [10**9] * (len(found) - len(known))
-    return f"{padded[len(padded) // 2]:,} ({len(known)})"
+    """Return median and 95 % of the delays; how many were found, if not all were."""
+    ordered = sorted(10**9 if each is None else each for each in found)
+    known = sum(each is not None for each in found)
+    middle, late = ordered[len(ordered) // 2], ordered[int(0.95 * (len(ordered) - 1))]
+    if middle == 10**9:
+        return f"- ({known} of {len(found)})"
+    return f"{middle:,} ({f'{late:,}' if late < 10**9 else f'{known} of {len(found)}'})"

@@ -31,20 +31,20 @@ from inferwatch_collectors.dialects.base import Dialect
 from inferwatch_collectors.dialects.openai_responses import OPENAI_RESPONSES
 from inferwatch_collectors.drift.betting import QUANTITY_BETS, RATIOS, WEEK_S
 from inferwatch_collectors.drift.features import Kind, embedding_features, features
-from inferwatch_collectors.drift.following import MIN_VALUES, Followed, Heard
+from inferwatch_collectors.drift.following import Followed, Heard
 from inferwatch_collectors.drift.gauges import Gauges
 from inferwatch_collectors.drift.hearing import Hearing, last_said
 from inferwatch_collectors.drift.holding import Holding, Vote
-from inferwatch_collectors.drift.judging import Judging
 from inferwatch_collectors.drift.made import Made
 from inferwatch_collectors.drift.memory import Key, Memory
+from inferwatch_collectors.drift.pinning import Pinning
 from inferwatch_collectors.drift.reference import Terms
 from inferwatch_collectors.drift.roster import Roster
 from inferwatch_collectors.drift.signals import JUDGED
 from inferwatch_collectors.drift.together import Together, most_of
 from inferwatch_collectors.drift.trigrams import Codebook
 from inferwatch_collectors.drift.votes import Sessions
-from inferwatch_collectors.drift.words import Report, made_of, stream_of, told
+from inferwatch_collectors.drift.words import Report, stream_of, told
 from inferwatch_collectors.embeddings.embedder import Embedder
 from inferwatch_collectors.embeddings.redacting import LOOKED_AT_CHARS
 from inferwatch_collectors.embeddings.sketch import Sketch
@@ -121,7 +121,7 @@ class DriftWatch:
         self._wall_s = 0.0
         self._hour = 0
         self._look_s = 0.0
-        self._to_pin: list[Followed] = []  # one a tick: many streams may have begun in the same minute
+        self._pinning = Pinning(self.streams, settings, self._terms)
 
     @property
     def listens(self) -> bool:
@@ -359,14 +359,13 @@ class DriftWatch:
         if self._ask is not None and self._holding.wants_answer(self._now_s):
             self._ask()
         self.streams.write_one()
-        if now_s - self._look_s >= LOOK_S and not self._to_pin:
+        if now_s - self._look_s >= LOOK_S and not self._pinning.is_busy:
             for each in self.streams:
                 each.let_pass(now_s - self._look_s)
             self._look_s = now_s
             self._judge_together()
-            self._to_pin = [each for each in self.streams if self._is_ripe(each) or self._is_ripe(each.meaning)]
-        if self._to_pin:
-            self._pin_ripe(self._to_pin.pop())
+            self._pinning.look()
+        self._pinning.pin_one(self._now_s / WEEK_S, self._wall_s)
 
     def _clock_stepped(self, step_s: float) -> None:
         anew = {(each.model, each.tenant) for each in self.streams if each.clock_stepped(step_s, self._wall_s)}
@@ -389,21 +388,6 @@ class DriftWatch:
         """Streams that are still to be written down."""
         return self.streams.unwritten
 
-    def _pin_ripe(self, each: Followed) -> None:
-        """Pin one of those that were found ripe: some tenths of a second, in which nothing else is done."""
-        if each not in self.streams:
-            return  # it was another engine's, or made room
-        if self._is_ripe(each):
-            self._pin(each)
-        elif self._is_ripe(each.meaning):
-            self._pin_meaning(each)
-
-    def _is_ripe(self, each: Judging | None) -> bool:
-        settings = self._settings
-        if each is None or each.lesson is None or each.lesson.votes < settings.reference_requests_min:
-            return False
-        return each.lesson.learnt_s >= settings.reference_hours * HOUR_S
-
     # --- commands
 
     def pin(self, model: str, tenant: str) -> tuple[bool, str]:
@@ -412,46 +396,7 @@ class DriftWatch:
         Returns:
             Whether that was done, and what was done or why not.
         """
-        each = self.streams.get((model, tenant))
-        if each is None:
-            return False, "no such model and tenant is followed"
-        if each.lesson is None:
-            each.learn_anew(self._wall_s)
-            self.streams.write(each)
-            return True, "the reference is forgotten, another one is being learnt"
-        least = self._settings.reference_requests_min
-        if each.lesson.votes < least:
-            return False, f"too few votes: {each.lesson.votes}, expected at least {least}"
-        if not self._pin(each):
-            return False, "no feature was seen often enough"
-        self._pin_meaning(each)
-        return True, "\n".join(("pinned", *made_of(stream_of(each, self.streams.parts))))
-
-    def _pin(self, each: Followed) -> bool:
-        if not each.pin(self._terms, self._now_s / WEEK_S, self._wall_s):
-            return False
-        self.streams.count()
-        self.streams.write(each)
-        assert each.about is not None
-        _log.info(
-            "drift_reference_pinned model=%s tenant=%s number=%d votes=%d hours=%d features=%d",
-            each.model,
-            each.tenant,
-            each.about.number,
-            each.about.votes,
-            (each.about.pinned_s - each.about.from_s) // HOUR_S,
-            len(each.of) - (len(each.watched.off) if each.watched is not None else 0),
-        )
-        return True
-
-    def _pin_meaning(self, each: Followed) -> None:
-        """Take what was learnt of embeddings, if that is enough; else it is when it will be."""
-        meaning, least = each.meaning, self._settings.reference_requests_min
-        if meaning is None or meaning.lesson is None or meaning.lesson.votes < least:
-            return
-        if meaning.take_up(MIN_VALUES, self._terms, self._now_s / WEEK_S, self._wall_s):
-            self.streams.write(each)
-            _log.info("drift_embeddings_pinned model=%s tenant=%s number=%d", each.model, each.tenant, meaning.number)
+        return self._pinning.command(model, tenant, self._now_s / WEEK_S, self._wall_s)
 
     # --- telling
 
