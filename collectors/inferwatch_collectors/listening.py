@@ -12,8 +12,9 @@ from inferwatch.tap import Open
 from inferwatch_collectors.dialects.base import ANSWER, REASONING, TOOL_CALL, Dialect
 from inferwatch_collectors.dialects.content import Ear, Listener
 from inferwatch_collectors.fence import Fence
-from inferwatch_collectors.quality.tail_cycle import EVERY_PIECES
 
+# Told at a time. A loop is looked for once in so many anyway, and that is what there is the least time for.
+PIECES: Final = 8
 # A piece is a token or a few. Who speaks in longer ones is told at once, so what waits of a choice has a bound.
 LONG_CHARS: Final = 128
 
@@ -60,7 +61,7 @@ class _Fenced:
         if pieces is None:
             pieces = self._begin(stamp_ns, choice, key)
         pieces.append(text)
-        if len(pieces) >= EVERY_PIECES or len(text) > LONG_CHARS:
+        if len(pieces) >= PIECES or len(text) > LONG_CHARS:
             self._tell_text(stamp_ns, key)
 
     def missing(self) -> None:

@@ -332,15 +332,15 @@ def test_what_generates_nothing_is_followed_by_its_record_with_texts_too(request
 
 def test_requests_that_vote_and_never_end_are_bounded(request_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A relay that was killed tells of no end."""
-    monkeypatch.setattr("inferwatch_collectors.drift.watch.MAX_CHOSEN", 4)
+    monkeypatch.setattr("inferwatch_collectors.drift.choosing.MAX_CHOSEN", 4)
     site = Site(request_of)
     for number in range(6):
         site.watch.opened(open_of(said(f"{number}"), request_id=f"{number}"), OPENAI_CHAT)
     assert site.watch.choices_cut == 2
-    assert len(site.watch._chosen) == 4
+    assert len(site.watch._choosing._chosen) == 4
     site.watch.opened(open_of(said("responses"), request_id="last"), OPENAI_RESPONSES)
     site.watch.record(request_of(request_id="last"))
-    assert "last" not in site.watch._chosen
+    assert "last" not in site.watch._choosing._chosen
 
 
 def test_where_all_have_voted_few_bodies_are_read(request_of: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 """Takes finished requests, learns a reference for each model and tenant, and tells when they are no longer like it.
 
-* **Who votes.** At most `votes_per_hour` requests of a model and tenant, evenly; one of a session (`votes`). All
+* **Who votes.** At most `votes_per_hour` requests of a model and tenant, evenly; one of a session (`choosing`). All
   others cost a look into a dict. Who votes is chosen when the request begins, while its body is there, and with
   `text` only then texts are heard. What generates nothing votes by its record.
 * **Engine.** A reference is of one version and configuration of the engine. When another one answers, what was learnt
@@ -28,8 +28,8 @@ from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import DAY_S, OTHER, CardinalityGuard
 from inferwatch_collectors.clock_steps import ClockSteps
 from inferwatch_collectors.dialects.base import Dialect
-from inferwatch_collectors.dialects.openai_responses import OPENAI_RESPONSES
 from inferwatch_collectors.drift.betting import QUANTITY_BETS, RATIOS, WEEK_S
+from inferwatch_collectors.drift.choosing import Choosing
 from inferwatch_collectors.drift.features import Kind, embedding_features, features
 from inferwatch_collectors.drift.following import Followed, Heard
 from inferwatch_collectors.drift.gauges import Gauges
@@ -41,10 +41,10 @@ from inferwatch_collectors.drift.pinning import Pinning
 from inferwatch_collectors.drift.reference import Terms
 from inferwatch_collectors.drift.roster import Roster
 from inferwatch_collectors.drift.signals import JUDGED
-from inferwatch_collectors.drift.together import Together, most_of
+from inferwatch_collectors.drift.telling import log_signal, log_together
+from inferwatch_collectors.drift.together import Together
 from inferwatch_collectors.drift.trigrams import Codebook
-from inferwatch_collectors.drift.votes import Sessions
-from inferwatch_collectors.drift.words import Report, stream_of, told
+from inferwatch_collectors.drift.words import Report, stream_of
 from inferwatch_collectors.embeddings.embedder import Embedder
 from inferwatch_collectors.embeddings.redacting import LOOKED_AT_CHARS
 from inferwatch_collectors.embeddings.sketch import Sketch
@@ -58,11 +58,6 @@ _log: Final = logging.getLogger(__name__)
 HIDE_BEFORE_S: Final = 60.0
 # Of whom requests came for so long and nobody voted, nothing is judged: no body was seen, say.
 UNHEARD_S: Final = DAY_S / 2
-# Requests that vote and are open, or whose relay was killed before it told of their end: 1 MB.
-MAX_CHOSEN: Final = 8_192
-# Bodies that may be read in the time of one vote, in search of a session that has not voted: where few people ask much,
-# nearly all have.
-LOOKS: Final = 10
 # A command is to be heard within a minute, a reference pins itself then as well.
 LOOK_S: Final = 30.0
 # Between two ticks no time passes here.
@@ -108,14 +103,11 @@ class DriftWatch:
             bar_weeks=settings.weeks_per_false_alarm * settings.max_streams * sum(weights) / min(weights),
         )
         self._book = Codebook(secret) if settings.enabled and settings.text else None
-        self._interval_s = HOUR_S / settings.votes_per_hour
         self._memory = Memory(store, numbers)
         self.streams = Roster(guard, self._memory, watched, numbers=numbers, max_streams=settings.max_streams)
         self._gauges = Gauges(store)
         self._together = Together()
-        self._sessions = Sessions()
-        self._chosen: dict[str, Followed | None] = {}  # by request that votes when it is over
-        self.choices_cut = 0  # of those forgotten
+        self._choosing = Choosing(self.streams, HOUR_S / settings.votes_per_hour)
         self._steps = ClockSteps()
         self._now_s = -1.0
         self._wall_s = 0.0
@@ -136,7 +128,12 @@ class DriftWatch:
     @property
     def sessions_cut(self) -> int:
         """Sessions forgotten while they went on."""
-        return self._sessions.cut
+        return self._choosing.sessions_cut
+
+    @property
+    def choices_cut(self) -> int:
+        """Requests that were to vote and were forgotten while they were open."""
+        return self._choosing.choices_cut
 
     @property
     def references_cut(self) -> int:
@@ -164,9 +161,7 @@ class DriftWatch:
         """Take a request, after it was counted: it votes, if it was chosen and nobody hears it."""
         if self._now_s < 0:
             return
-        self._sessions.answered(record)
-        chosen = record.request_id in self._chosen
-        followed = self._chosen.pop(record.request_id) if chosen else None
+        chosen, followed = self._choosing.over(record)
         if record.outcome not in JUDGED or record.operation == OTHER:
             return
         if chosen and followed is None:  # not followed before there is an answer: clients make up names
@@ -187,10 +182,10 @@ class DriftWatch:
         if book is not None and not opened.body:
             return None
         if book is None:
-            self._choose(opened, dialect)
+            self._choosing.choose(opened, dialect, self._now_s)
             return None
         followed = self._follow(opened.model, opened.tenant, dialect.operation)
-        if followed is None or not self._is_taken(followed, opened, dialect):
+        if followed is None or not self._choosing.takes(followed, opened, dialect, self._now_s):
             return None
 
         prompt = last_said(dialect.prompt(opened.body))
@@ -209,27 +204,6 @@ class DriftWatch:
                 ticket.then(lambda: self._vote(followed, record, heard, load, ticket.sketch))
 
         return Hearing(prompt, book, over)
-
-    def _choose(self, opened: Open, dialect: Dialect) -> None:
-        """Choose whether a request that nobody hears votes when it is over."""
-        key = (opened.model, opened.tenant)
-        followed = self.streams.known(key)
-        if (followed is None and self.streams.leaves_out(key)) or not self._is_taken(followed, opened, dialect):
-            return
-        if len(self._chosen) >= MAX_CHOSEN:
-            del self._chosen[next(iter(self._chosen))]
-            self.choices_cut += 1
-        self._chosen[opened.request_id] = followed
-
-    def _is_taken(self, followed: Followed | None, opened: Open, dialect: Dialect) -> bool:
-        """Tell whether a request votes. `followed`: None if it may be the first of its model and tenant."""
-        due = followed is None or self._now_s >= followed.next_s
-        taken = self._sessions.takes(opened, self._now_s, due=due, responses=dialect is OPENAI_RESPONSES)
-        looked = due and not (opened.session or opened.user)
-        if followed is not None and (taken or looked):
-            # The clock stands still between two ticks: several may be due in one.
-            followed.next_s = max(followed.next_s, self._now_s - 1.0) + self._interval_s / (1 if taken else LOOKS)
-        return taken
 
     def _follow(self, model: str, tenant: str, operation: str) -> Followed | None:
         """Return who is followed under these names, from now on."""
@@ -263,7 +237,8 @@ class DriftWatch:
     def _judge(self, followed: Followed) -> None:
         signalled = followed.signalling
         if followed.judge(self.bar_weeks, self._wall_s):
-            self._tell(followed)
+            self._store.counter(m.DRIFT_SIGNALS, (followed.model, followed.tenant)).add()
+            log_signal(followed, self.streams.parts)
         if followed.signalling != signalled:
             self.streams.write_soon(followed)  # who is killed must not forget what it has told
 
@@ -424,34 +399,12 @@ class DriftWatch:
         }
         return (votes.get(Thumb.UP, 0), votes.get(Thumb.DOWN, 0)) if any(votes.values()) else None
 
-    def _tell(self, followed: Followed) -> None:
-        self._store.counter(m.DRIFT_SIGNALS, (followed.model, followed.tenant)).add()
-        moved = "; ".join(told(effect) for effect in followed.effects()[:3])
-        _log.warning(
-            "drift model=%s tenant=%s evidence_weeks=%.3g since=%d moved=%s",
-            followed.model,
-            followed.tenant,
-            followed.weeks / self.streams.parts,
-            followed.since_s,
-            moved,
-        )
-
     def _judge_together(self) -> None:
         """Look at all that have no signal of their own."""
         parts = self.streams.parts
         if not self._together.judge(self.streams, parts, self._settings.weeks_per_false_alarm):
             return
-        told = self._together.told(self.streams, parts)
-        if told is not None:
-            moved = "; ".join(f"{each.words} {each.evidence_weeks:.3g}" for each in told.moved[:3])
-            _log.warning(
-                "drift_together streams=%d evidence_weeks=%.3g since=%s most=%s moved=%s",
-                told.streams,
-                told.evidence_weeks,
-                told.since,
-                most_of(told),
-                moved,
-            )
+        log_together(self._together.told(self.streams, parts))
 
     def refresh(self) -> None:
         """Set the gauges. Right before an exposition."""

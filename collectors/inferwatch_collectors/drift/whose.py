@@ -6,7 +6,7 @@ along each time, so the users' messages so far begin with those of every earlier
 a key: a request is of a session that has voted if any of them has. Instructions and answers do not count, for clients
 put the time of day into the former and cut thoughts out of the latter. A fixed dialogue before the question is no
 session: no request ended with it. Without messages, a request is of one session with those that are the same
-(`quality.watch.asked`).
+(`quality.asked`).
 
 Keys are hashes under a secret of this process: nothing is kept from which a text or a name could be read.
 
@@ -22,7 +22,7 @@ import msgspec
 
 from inferwatch.tap import Open
 from inferwatch_collectors.dialects.content import BAD_JSON
-from inferwatch_collectors.quality.watch import asked
+from inferwatch_collectors.quality.asked import asked
 
 # Who it is; the first that is there counts.
 NAMES: Final = ("safety_identifier", "prompt_cache_key", "user", "conversation", "previous_response_id")

@@ -8,8 +8,6 @@ import hashlib
 from collections.abc import Iterator
 from typing import Final
 
-import msgspec
-
 from inferwatch import canary
 from inferwatch.record import ErrorType, Outcome, RequestRecord
 from inferwatch.settings.quality import Quality
@@ -17,8 +15,8 @@ from inferwatch.tap import Open
 from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import OTHER, CardinalityGuard
 from inferwatch_collectors.dialects.base import ANSWER, TOOL_CALL, Dialect
-from inferwatch_collectors.dialects.content import BAD_JSON
 from inferwatch_collectors.metric_store import MetricStore
+from inferwatch_collectors.quality.asked import asked
 from inferwatch_collectors.quality.refusals import OPENING_CHARS, is_refusal
 from inferwatch_collectors.quality.tail_cycle import TailCycle
 from inferwatch_collectors.recorder import LENGTH_REASONS
@@ -32,19 +30,10 @@ NS_PER_S: Final = 1_000_000_000
 AGAIN_NS: Final = 60 * NS_PER_S
 # Prompts remembered: 2 MB. Above it the oldest are forgotten, and counted.
 MAX_PROMPTS: Final = 16_384
-# Of a longer body the beginning and the length are compared.
-MAX_HASHED_BYTES: Final = 65_536
 DIGEST_BYTES: Final = 16
-# Who asks again may ask for another throw of the dice, more tokens, or a stream: it is the same prompt.
-_HOW: Final = frozenset({
-    "temperature", "top_p", "top_k", "min_p", "typical_p", "seed", "n", "best_of", "stream", "stream_options",
-    "logprobs", "top_logprobs", "logit_bias", "frequency_penalty", "presence_penalty", "repetition_penalty",
-    "max_tokens", "max_completion_tokens", "max_output_tokens", "max_new_tokens", "parameters", "options", "metadata",
-})  # fmt: skip
 # Answers to one request in which loops are looked for, the first ones: 6 kB each (12 kB of Chinese), for reasoning as
 # much again. Hardly anybody asks for more.
 MAX_LOOKED_AT: Final = 8
-_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _KEY_USE: Final = b"iw-same-prompt"  # blake2b's `person`: two uses of one secret give unrelated hashes
 
 
@@ -63,21 +52,6 @@ def signs(record: RequestRecord, stall_s: float) -> Iterator[str]:
         yield "unheard" if record.ttft_s is None else "abandoned"
     if record.gap_max_s >= stall_s:
         yield "stalled"
-
-
-def asked(opened: Open) -> bytes:
-    """Return what is the same if a prompt is sent again: the body without what says only how to answer.
-
-    Of a body that is longer, or no object, the length and the beginning.
-    """
-    body = opened.body
-    if len(body) == opened.body_bytes <= MAX_HASHED_BYTES:
-        try:
-            members = _members(body).items()
-            return b"\0".join(b"%s\0%s" % (name.encode(), raw) for name, raw in members if name not in _HOW)
-        except BAD_JSON:
-            pass
-    return b"%d\0" % opened.body_bytes + body[:MAX_HASHED_BYTES]
 
 
 class _Prompt:
