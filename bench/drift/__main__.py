@@ -12,9 +12,10 @@ from bench.drift.lockstep import check
 from bench.drift.loops import false_cuts, false_loops, false_wordless, true_loops
 from bench.drift.nulls import false_alarms
 from bench.drift.prompts import prompts
+from bench.drift.small import small
 from bench.drift.streams import FEATURES, KINDS, of_kind
 
-PARTS = ("nulls", "nulls-text", "delays", "prompts", "loops", "cost")
+PARTS = ("nulls", "nulls-text", "small", "delays", "prompts", "loops", "cost")
 
 
 def main() -> None:
@@ -45,6 +46,8 @@ def main() -> None:
             false_alarms(options.streams, text=False, kinds=options.kinds.split(","), say=say)
         elif part == "nulls-text":
             false_alarms(options.texts, text=True, kinds=options.kinds.split(","), say=say)
+        elif part == "small":
+            small(min(50, options.streams), say)
         elif part == "delays":
             delays(options.changed, say=say)
         elif part == "prompts":
