@@ -14,20 +14,23 @@ import sqlite3
 import subprocess
 import sys
 import urllib.request
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from math import sqrt
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import aiohttp
 import msgspec
 import pytest
-from dictionary import GUESSED_KEYS, best_without_a_key, excess, hashed_in, said_in, with_key
+from dictionary import GUESSED_KEYS, alike, best_without_a_key, excess, hashed_in, said_in, sketched, with_key
 from stack import MODEL, Stack, chat, client, status, wait_until
 
 from inferwatch_collectors.canary.memory import NAME as CANARY_STATE
 from inferwatch_collectors.drift.following import FollowedState
 from inferwatch_collectors.drift.memory import NAME as DRIFT_STATE
 from inferwatch_collectors.drift.trigrams import Codebook
+from inferwatch_collectors.embeddings.sketch import BUCKETS
 from inferwatch_simulator.corpus import CODE, LISTS, PROSE
 
 SECRET: Final = b"this installation's own secret, of 32 bytes or more"
@@ -51,10 +54,15 @@ USER, SESSION = "ottokar.quastenflosser@example.org", "sitzung-mit-jolanthe-kacz
 REQUESTS: Final = 1_600
 VOTES: Final = 1_256  # 256 for the edges, 1,000 counted
 REPLIES: Final = 520
+EMBEDDED: Final = 600  # more than their mean and covariance are learnt from
 
 CONFIG: Final = f"""
 identity: {{key_file: KEY}}
-drift: {{text: true, votes_per_hour: 360000, reference_requests_min: 1000}}
+drift:
+  text: true
+  votes_per_hour: 360000
+  reference_requests_min: 1000
+  embeddings: {{url: own, model: MODEL, per_minute: 6000}}
 quality: {{listen: true}}
 canary: {{enabled: true, interval_s: 0.02, reference_probes_min: 500, prompts: {json.dumps(PROBES, ensure_ascii=False)}}}
 feedback: {{token_file: TOKEN, response_header: true}}
@@ -79,6 +87,8 @@ class Kept(NamedTuple):
     exports: dict[str, bytes]
     tokens: list[str]  # that the engine gives for the canary's prompts
     words: Mapping[str, tuple[int, bytes, bytes]]  # of the drift reference
+    mean: Sequence[float]  # of the sketches of prompts' embeddings
+    embedded: Sequence[Sequence[float]]  # what the same model makes of the same prompts
 
 
 async def ask_all(stack: Stack, asked: Sequence[str], again: str = "") -> str:
@@ -134,6 +144,14 @@ def tokens_of(stack: Stack) -> list[str]:
         with urllib.request.urlopen(request, timeout=10) as reply:
             found.update(json.load(reply)["choices"][0]["logprobs"]["top_logprobs"][0])
     return sorted(found)
+
+
+def embedded(stack: Stack, texts: Sequence[str]) -> list[list[float]]:
+    """Return what the engine itself makes of some texts."""
+    body = json.dumps({"model": MODEL, "input": list(texts)}).encode()
+    request = urllib.request.Request(f"{stack.engine}/v1/embeddings", body, {"content-type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as reply:
+        return [each["embedding"] for each in json.load(reply)["data"]]
 
 
 def shown(stack: Stack, config: Path) -> dict[str, bytes]:
@@ -202,15 +220,16 @@ def _kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
     (folder / "key").write_bytes(SECRET)
     (folder / "token").write_text(TOKEN)
     config = folder / "inferwatch.yml"
-    text = CONFIG.replace("KEY", str(folder / "key")).replace("TOKEN", str(folder / "token"))
+    text = CONFIG.replace("KEY", str(folder / "key")).replace("TOKEN", str(folder / "token")).replace("MODEL", MODEL)
     config.write_text(text, "utf-8")
     stack = Stack(folder, "--config", str(config))
     try:
         stack.start()
-        tokens = tokens_of(stack)
+        tokens, vectors = tokens_of(stack), embedded(stack, ASKED[:400])
         answered = asyncio.run(ask_all(stack, ASKED))
-        for number in range(10):  # of more than a hundred a second not all vote
-            if stack.total("inferwatch_drift_reference_votes") < VOTES:
+        embeddings = lambda: stack.total("inferwatch_drift_embeddings_total", result="ok")  # noqa: E731
+        for number in range(20):  # of more than a hundred a second not all vote, nor are embedded
+            if stack.total("inferwatch_drift_reference_votes") < VOTES or embeddings() < EMBEDDED:
                 asyncio.run(ask_all(stack, ASKED[:200], again=f"round {number}"))
         replies = lambda: stack.total("inferwatch_canary_reference_replies")  # noqa: E731
         wait_until(lambda: replies() >= REPLIES, "the canary's replies", 60, lambda: str(replies()))
@@ -239,7 +258,11 @@ def _kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
     assert followed.watched is not None
     assert followed.text
     [canary] = memos(ledger, CANARY_STATE)
-    return Kept(exports | {"drift's state": state, "canary's state": canary}, tokens, followed.words)
+    assert followed.meaning is not None
+    mean = array("f", followed.meaning.spread[: 4 * BUCKETS])
+    assert len(mean) == BUCKETS
+    kept = exports | {"drift's state": state, "canary's state": canary}
+    return Kept(kept, tokens, followed.words, mean, vectors)
 
 
 def dictionary() -> set[str]:
@@ -292,3 +315,15 @@ def test_which_trigrams_were_said_is_not_told_without_the_key(kept: Kept, direct
     known = excess(scores, with_key(Codebook(SECRET), text))
     assert known > 20
     assert best_without_a_key(scores, text) < 5
+
+
+def test_what_prompts_were_about_is_not_told_without_the_key(kept: Kept) -> None:
+    """Whoever has the embedding model and knows what was asked does not find it in the mean of the sketches: without the
+    key it points nowhere. With the key it is the same direction."""
+    length = lambda vector: sqrt(sum(each * each for each in vector))  # noqa: E731
+    units = [[each / length(vector) for each in vector] for vector in kept.embedded]
+    about = [sum(column) / len(units) for column in zip(*units, strict=True)]
+    assert alike(kept.mean, sketched(SECRET, about)) > 0.9
+    guesses = [sketched(key, about) for key in GUESSED_KEYS if len(key) >= 16]
+    guesses += [about[:BUCKETS], [sum(about[place::BUCKETS]) for place in range(BUCKETS)]]
+    assert max(abs(alike(kept.mean, guess)) for guess in guesses) < 0.6

@@ -9,11 +9,13 @@ import base64
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import sqrt
+from operator import mul
 
 import planted
 
 from inferwatch_collectors.drift import trigrams
 from inferwatch_collectors.drift.trigrams import BUCKETS, Codebook
+from inferwatch_collectors.embeddings.sketch import Sketcher
 
 # Whoever has no key may try these: nothing at all, as many zeros, and what somebody might have left there.
 GUESSED_KEYS = (b"", b"\0" * 16, b"\0" * 32, b"inferwatch" * 2, b"changeme" * 2)
@@ -126,3 +128,16 @@ def best_without_a_key(scores: Sequence[int], text: str) -> float:
 def with_key(book: Codebook, text: str) -> list[int]:
     """Return the buckets of a text's trigrams, each trigram once."""
     return [book._buckets[each] for each in indexes(text)]
+
+
+def sketched(secret: bytes, vector: Sequence[float]) -> Sequence[float]:
+    """Return what is kept of an embedding under a key."""
+    found = Sketcher(secret).numbers(vector)
+    assert found is not None
+    return found
+
+
+def alike(one: Sequence[float], other: Sequence[float]) -> float:
+    """Return the cosine of the angle between two vectors: 1 in the same direction; chance makes 0.125 of 64 numbers."""
+    length = sqrt(sum(map(mul, one, one)) * sum(map(mul, other, other)))
+    return sum(map(mul, one, other)) / length
