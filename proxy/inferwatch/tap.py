@@ -47,7 +47,10 @@ class Hello(msgspec.Struct, array_like=True, tag="hello", frozen=True):
 
 
 class Open(msgspec.Struct, array_like=True, frozen=True, kw_only=True):
-    """A request was admitted and is on its way to the engine (or was refused: then `Close` follows at once)."""
+    """A request was admitted and is on its way to the engine (or was refused: then `Close` follows at once).
+
+    All of its body is known by then, unless the reply began before.
+    """
 
     id: int  # unique within `boot`
     request_id: str  # unique for ever: the key of the ledger

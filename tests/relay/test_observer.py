@@ -75,6 +75,26 @@ def test_streamed_body_updates_the_facts() -> None:
     assert (frame.model, frame.choices, frame.body_bytes, frame.sent_ns) == ("late", 3, 9999, 77)
 
 
+@pytest.mark.parametrize("end", ["sent", "head", "close"])
+def test_request_is_introduced_when_its_body_is_known(end: str) -> None:
+    """A model named at the end of a long body is in the books; a reply or an end that comes before is not without an
+    introduction."""
+    tap = RecordingTap()
+    watcher = Observer(tap, subject())  # type: ignore[arg-type]
+    watcher.uploading(Facts(), b"beginning", asked_usage=True)
+    assert not tap.opens
+    if end == "sent":
+        watcher.sent(Facts("late", True, 3), 9999, 77)
+    elif end == "head":
+        watcher.head(3, 200, [], Fingerprint())
+    watcher.came(9999)
+    finish(watcher)
+    (frame,) = tap.opens
+    assert (frame.body, frame.asked_usage) == (b"beginning", True)
+    if end == "sent":
+        assert (frame.model, frame.choices, frame.body_bytes, frame.sent_ns) == ("late", 3, 9999, 77)
+
+
 def test_close_alone_is_enough_to_book() -> None:
     """Counts, stamps, usage and the end of the answer are all in the Close."""
     tap = RecordingTap()

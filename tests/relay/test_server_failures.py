@@ -404,10 +404,14 @@ async def test_client_that_leaves_while_uploading(start: Start) -> None:
     client.send(wire("POST /x HTTP/1.1\nHost: h\nContent-Length: 1000\n\n", b"x" * 100))
     engine = await rig.engine.accept()
     await engine.read_until(b"\r\n\r\n")
+    client.send(b"x" * 50)
+    await engine.read_until(b"x" * 50 + b"\r\n")
     client.close()
     assert not (await engine.rest()).endswith(b"0\r\n\r\n")
     close = await rig.tap.close()
     assert (close.outcome, close.error) == ("client_abort", "")
+    (opened,) = rig.tap.opens
+    assert (opened.body_bytes, opened.sent_ns) == (150, 0)
 
 
 async def test_client_that_leaves_before_its_body_is_complete(rig: Rig) -> None:

@@ -5,7 +5,7 @@ import json
 import re
 
 import pytest
-from harness import Message, Rig, Start, chunk, chunked, get, ok, post, until, wire
+from harness import Message, Rig, Start, chunk, chunked, get, ok, post, sse, until, wire
 
 FIELDS = ["X-One: 1", "x-ONE: 2", "Accept: */*", "Cookie: a=1", "Cookie: b=2", "X-Odd: \xe9\xff"]
 
@@ -184,10 +184,10 @@ async def test_empty_post_says_so(rig: Rig) -> None:
 
 
 async def test_large_body_is_streamed(start: Start) -> None:
-    """The engine gets its beginning before its end has come; the books get facts, length and the beginning."""
+    """The engine gets its beginning before its end has come; the books get the beginning, and what all of it says."""
     rig = await start(limits={"buffer_request_bytes": 1000})
     client = await rig.connect()
-    body = json.dumps({"model": "m", "n": 2, "stream": True, "messages": "x" * 5000}).encode()
+    body = json.dumps({"messages": "x" * 5000, "model": "m", "n": 2, "stream": True}).encode()
     client.send(wire(f"POST /v1/x HTTP/1.1\nHost: h\nContent-Length: {len(body)}\n\n", body[:2000]))
     engine = await rig.engine.accept()
     head = await engine.read_until(b"\r\n\r\n")
@@ -195,6 +195,7 @@ async def test_large_body_is_streamed(start: Start) -> None:
     assert b"content-length" not in head.lower()
     assert await engine.read(5) == b"7d0\r\n"
     assert await engine.read(2002) == body[:2000] + b"\r\n"
+    assert not rig.tap.opens
     client.send(body[2000:])
     rest = await engine.read_until(b"0\r\n\r\n")
     assert body.endswith(rest.split(b"\r\n")[-4])
@@ -202,7 +203,9 @@ async def test_large_body_is_streamed(start: Start) -> None:
     assert (await client.reply()).status == 200
     close = await rig.tap.close()
     (opened,) = rig.tap.opens
-    assert (opened.body_bytes, opened.body) == (2000, body[:2000])
+    assert (opened.body_bytes, opened.body) == (len(body), body[:2000])
+    assert (opened.model, opened.n, opened.choices, opened.stream) == ("m", 2, 2, True)
+    assert opened.arrival_ns < opened.sent_ns < close.head_ns
     assert close.outcome == "ok"
 
 
@@ -290,7 +293,9 @@ async def test_engine_that_answers_before_the_body_is_through(start: Start, earl
     engine.send(early)
     reply = await client.reply()
     assert (reply.status, reply.one("connection")) == (int(early[9:12]), b"close")
-    await rig.tap.close()
+    close = await rig.tap.close()
+    (opened,) = rig.tap.opens  # told of before its head
+    assert (opened.body, opened.sent_ns, close.status) == (b"x" * 100, 0, int(early[9:12]))
     await engine.rest()
     assert rig.pool.idle == 0
     client.send(b"x" * 99_900)
@@ -587,6 +592,26 @@ async def test_streamed_body_is_asked_for_usage_too(start: Start) -> None:
     assert (await client.ask(data[3000:])).status == 200
     (got,) = rig.engine.requests
     assert got.json == {**json.loads(body), "stream_options": BOTH}
+
+
+async def test_number_of_choices_behind_a_long_prompt_counts(start: Start) -> None:
+    """Each choice of a stream that is cut keeps its own usage."""
+    rig = await start(limits={"buffer_request_bytes": 100}, upstream={"engine": "vllm"})
+    client = await rig.connect()
+    data = post(json.dumps({"messages": "x" * 5000, "stream": True, "n": 2}))
+    client.send(data[:3000])
+    engine = await rig.engine.accept()
+    await engine.read_until(b"x")
+    client.send(data[3000:])
+    await engine.read_until(b"0\r\n\r\n")
+    engine.send(sse(chunks=False))
+    for number in range(2):
+        event = b'data: {"choices":[{"index":%d}],"usage":{"completion_tokens":7}}\n\n' % number
+        engine.send(chunk(event))
+        await client.read_until(b"}]}\n\n\r\n")
+    client.close()
+    close = await rig.tap.close()
+    assert close.usages == {0: b'{"completion_tokens":7}', 1: b'{"completion_tokens":7}'}
 
 
 @pytest.mark.parametrize("status", ["400 Bad Request", "422 Unprocessable Entity"])

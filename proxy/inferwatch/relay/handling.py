@@ -279,7 +279,7 @@ class Handling:
         self._speak(connection, self._head(b"Transfer-Encoding: chunked\r\n", edited=ask) + chunk(first))
         exchange.sent_ns = 0  # not before its end
         mirrored = beginning[: relay.config.tap.max_body_bytes]
-        exchange.observer.opened(edit.facts(), mirrored, len(beginning), 0, asked_usage=ask)
+        exchange.observer.uploading(edit.facts(), mirrored, asked_usage=ask)
         await self._upload(connection, edit)
         if not exchange.head_written:
             exchange.client_keep_alive = keep_alive and not self._client.is_last
@@ -298,13 +298,12 @@ class Handling:
                 return
             connection.write(chunk(edit.feed(self._take())))
             await connection.drain()
-        end = edit.finish()
-        if edit.hide is not None:
-            exchange.observer.hide(edit.hide, self._relay.engine.put_back)
-        connection.write(chunk(end) + b"0\r\n\r\n")
+        connection.write(chunk(edit.finish()) + b"0\r\n\r\n")
         connection.uploading = False
         exchange.sent_ns = time.monotonic_ns()
         exchange.observer.sent(edit.facts(), request.body_bytes, exchange.sent_ns)
+        if edit.hide is not None:
+            exchange.observer.hide(edit.hide, self._relay.engine.put_back)
 
     # the end
 
@@ -418,6 +417,8 @@ class Handling:
         task, self._task = self._task, None
         if task is not None and task is not asyncio.current_task():
             task.cancel()
+        if self.streams:
+            exchange.observer.came(self._request.body_bytes)
         exchange.observer.closed(
             outcome, error, status=exchange.status, stalled_ns=exchange.stalled_ns, retried=exchange.retried
         )

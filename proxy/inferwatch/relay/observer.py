@@ -80,6 +80,7 @@ class Observer:
     """The watching of one request."""
 
     __slots__ = (
+        "_beginning",
         "_body_bytes",
         "_broken",
         "_facts",
@@ -114,6 +115,7 @@ class Observer:
         self._filter: UsageFilter | DetailsFilter | None = None
         self._plain_fingerprint: Fingerprint | None = None
         self._tail: list[bytes] = []
+        self._beginning = b""  # of a body that is being passed on, until the request is introduced
         self._body_bytes = 0
         self._sent_ns = self._head_ns = self._first_body_ns = self._last_body_ns = 0
         self._reads = self._response_bytes = self._status = 0
@@ -158,6 +160,7 @@ class Observer:
             self._sent_ns = sent_ns
             self.asked_usage = asked_usage
             self.is_open = True
+            self._beginning = b""
             self._mirror.opened(self, self.open_frame(body))
         except Exception as error:  # noqa: BLE001 - the fence
             self._fault("open", error)
@@ -195,11 +198,28 @@ class Observer:
             reserved=self.reserved,
         )
 
+    def uploading(self, facts: Facts, beginning: bytes, *, asked_usage: bool) -> None:
+        """A body is passed on as it comes. The request is introduced when all of it is known, or its reply begins."""
+        self._facts = facts
+        self._beginning = beginning
+        self.asked_usage = asked_usage
+
+    def came(self, body_bytes: int) -> None:
+        """The request ends, and so much of its body has come."""
+        self._body_bytes = body_bytes
+
     def sent(self, facts: Facts, body_bytes: int, stamp_ns: int) -> None:
         """A streamed body has been sent to its end."""
         self._facts = facts
         self._body_bytes = body_bytes
         self._sent_ns = stamp_ns
+        self._introduce()
+
+    def _introduce(self) -> None:
+        """Tell of the request what is known of it, unless that was done."""
+        if not self.is_open:
+            beginning, asked = self._beginning, self.asked_usage
+            self.opened(self._facts, beginning, self._body_bytes, self._sent_ns, asked_usage=asked)
 
     def hide(self, hide: Hide, fingerprint: Fingerprint) -> None:
         """Take usage out of the reply."""
@@ -218,6 +238,7 @@ class Observer:
 
     def head(self, stamp_ns: int, status: int, headers: list[Header], fingerprint: Fingerprint) -> bool:
         """The reply's head. Returns whether the body will be edited, so that its length is not the engine's."""
+        self._introduce()  # an engine may answer before it has the whole body
         try:
             self._head_ns = stamp_ns
             self._status = status
@@ -290,8 +311,7 @@ class Observer:
     def closed(self, outcome: Outcome, error: ErrorType, *, status: int, stalled_ns: int, retried: bool) -> None:
         """The request is over."""
         try:
-            if not self.is_open:  # refused before it was introduced
-                self.opened(self._facts, b"", self._body_bytes, 0, asked_usage=False)
+            self._introduce()  # it may have been refused
             self.is_open = False
             self._mirror.closed(
                 self,
