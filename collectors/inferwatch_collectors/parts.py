@@ -250,6 +250,8 @@ class Parts:
         vitals.cut("bad_peers", lambda: self.tap.bad_peers)
         vitals.cut("spool_torn", lambda: self.spool.torn)
         vitals.cut("spool_bad", lambda: self.spool.bad)
+        watches = (self.anomalies, self.drift, self.canary)
+        vitals.cut("memos_damaged", lambda: sum(each.memos_damaged for each in watches))
         if self.otlp is not None:
             self.otlp.follow(vitals)
 

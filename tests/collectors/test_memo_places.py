@@ -3,9 +3,10 @@
 import random
 from typing import Any
 
+import msgspec
 import pytest
 
-from inferwatch_collectors.memo_places import MemoPlaces
+from inferwatch_collectors.memo_places import AnotherError, MemoPlaces
 from inferwatch_collectors.metric_store import MetricStore
 
 NAME = "things"
@@ -20,7 +21,7 @@ def first(thing: str) -> str:
 
 
 def left(store: MetricStore) -> dict[str, bytes]:
-    return {memo.labels[0]: memo.data for memo in store.memos(NAME) if memo.data}
+    return {"".join(memo.labels): memo.data for memo in store.memos(NAME) if memo.data}
 
 
 def again(store: MetricStore, most: int = 10, made: Any = text) -> tuple[MemoPlaces[str], list[str], MetricStore]:
@@ -59,16 +60,42 @@ def test_what_cannot_be_read_is_forgotten() -> None:
     assert sorted(left(store)) == ["0", "1", "2", "3", "4", "5"]
 
 
-@pytest.mark.parametrize("fault", [ValueError, KeyError])
-def test_a_fault_of_its_maker(fault: type[Exception]) -> None:
-    """It is of another version, or of what is looked at no more."""
+@pytest.mark.parametrize("fault", [ValueError, KeyError, RecursionError, msgspec.DecodeError])
+def test_what_is_damaged_is_counted_and_told(fault: type[Exception], caplog: pytest.LogCaptureFixture) -> None:
+    """In one line, which does not say what is in it, nor what the fault says."""
 
     def made(_: bytes) -> str:
-        raise fault
+        raise fault("ann")
 
     store = MetricStore()
     MemoPlaces[str](store, NAME).write("a", b"a1")
-    assert again(store, made=made)[1] == []
+    places, found, _ = again(store, made=made)
+    assert (places.damaged, found) == (1, [])
+    assert caplog.messages == [f"memo_damaged name=things place=0 error={fault.__name__}"]
+
+
+def test_what_is_of_something_else_is_not_damaged(caplog: pytest.LogCaptureFixture) -> None:
+    """Another version, or what is looked at no more: it is forgotten without a word."""
+
+    def made(_: bytes) -> str:
+        raise AnotherError
+
+    store = MetricStore()
+    MemoPlaces[str](store, NAME).write("a", b"a1")
+    places, found, store = again(store, made=made)
+    assert (places.damaged, found, left(store)) == (0, [], {})
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("labels", [(), ("",), ("x",), ("-1",), ("\u00b2",), ("1" * 5_000,), ("0", "1")])
+def test_a_place_that_is_no_number(labels: tuple[str, ...]) -> None:
+    """Once: what is left of it is empty."""
+    store = MetricStore()
+    store.memo(NAME, labels).set(b"a1")
+    store.memo(NAME, ("0",)).set(b"b1")
+    places, found, store = again(store)
+    assert (places.damaged, found, left(store)) == (1, ["b1"], {"0": b"b1"})
+    assert again(store)[0].damaged == 0
 
 
 def test_a_row_that_the_ledger_lost() -> None:

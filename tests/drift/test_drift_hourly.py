@@ -139,9 +139,9 @@ def test_an_older_version_wrote_32_bits(rng: random.Random) -> None:
     begins anew."""
     sums = [rng.randrange(-2_000, 2_000) for _ in range(HOURS_OF_WEEK)]
     large = [40 * each for each in sums]
-    votes = [1_000] * HOURS_OF_WEEK
+    votes = [4_000] * HOURS_OF_WEEK
     old = msgspec.msgpack.encode([
-        168_000,
+        672_000,
         votes,
         {
             "prompt": ["quantity", [], [], [], bytes(4 * HOURS_OF_WEEK), b""],
@@ -183,7 +183,20 @@ def test_sums_of_another_size_are_refused(size: int) -> None:
         hourly.of("h", bytes(size))
 
 
-@pytest.mark.parametrize("halvings", [-1, 17])
+def test_sums_that_are_more_than_can_be_are_refused() -> None:
+    """Halved ones may be off by some units."""
+    sums = hourly.nothing("h")
+    sums[5] = -24
+    hourly.check(sums, [24] * HOURS_OF_WEEK)
+    with pytest.raises(ValueError, match="more"):
+        hourly.check(sums, [24] * 5 + [23] * (HOURS_OF_WEEK - 5))
+    sums[5], sums[HOURS_OF_WEEK] = -30_000, 3
+    hourly.check(sums, [8 * 29_999] * HOURS_OF_WEEK)
+    with pytest.raises(ValueError, match="more"):
+        hourly.check(sums, [8 * 29_900] * HOURS_OF_WEEK)
+
+
+@pytest.mark.parametrize("halvings", [-1, 16, 17])
 def test_sums_that_were_halved_too_often_are_refused(halvings: int) -> None:
     """Or less than never."""
     with pytest.raises(ValueError, match="hours"):

@@ -118,12 +118,13 @@ def test_what_is_written_down_is_read_back(rng: random.Random) -> None:
     """A reference and one that is being learnt are the same after a restart."""
     values = [rng.gauss(0, 1) for _ in range(1_000)]
     pinned = learnt(values)
-    again = Pinned.of(pinned.state())
+    again = Pinned.of(pinned.state(), Kind.QUANTITY)
     assert again.prices(5, TERMS, steady=False) == pinned.prices(5, TERMS, steady=False)
     learning = Learning.of_values(array("f", values[:EDGE_VOTES]), partial=True)
     for value in values[EDGE_VOTES:]:
         learning.take(value, 3)
-    other = Learning.of(learning.state())
+    joint = [len(values) if hour == 3 else 0 for hour in range(HOURS_OF_WEEK)]
+    other = Learning.of(learning.state(), Kind.QUANTITY, joint)
     for each in (learning, other):
         each.take(0.25, 4)
     assert other.state() == learning.state()

@@ -24,6 +24,11 @@ class Memory:
     def __init__(self, store: MetricStore) -> None:
         self._places = MemoPlaces[str](store, NAME)  # by label
 
+    @property
+    def damaged(self) -> int:
+        """Memos that could not be read."""
+        return self._places.damaged
+
     def read(self, now_s: float, most: int) -> list[Tenant]:
         """Return up to `most` tenants that an earlier life left; what cannot be read, or is too much, is forgotten."""
         return self._places.read(lambda data: Tenant.of(_decode(data), now_s), lambda tenant: tenant.label, most)

@@ -17,6 +17,7 @@ from inferwatch_collectors.anomalies.requests import Sizes, SizesState
 from inferwatch_collectors.anomalies.runs import Habit, HabitState
 from inferwatch_collectors.anomalies.spend import BUCKETS_PER_HOUR, Spend, SpendState, Terms
 from inferwatch_collectors.anomalies.storms import new_habit
+from inferwatch_collectors.memo_places import AnotherError
 
 DOLLARS: Final = "dollars"
 TOKENS: Final = "tokens"
@@ -152,10 +153,10 @@ class Tenant:
         """Return the tenant that was written down; what came since is not known.
 
         Raises:
-            ValueError: it was written by another version.
+            AnotherError: it was written by another version.
         """
         if state.version != VERSION:
-            raise ValueError(f"version {state.version}")
+            raise AnotherError(f"version {state.version}")
         found = cls(state.label, now_s)
         found.unit, found._unpriced = state.unit, state.unpriced
         found.spend = Spend.of(state.spend)

@@ -79,6 +79,11 @@ class AnomalyWatch:
         """Runs that were given up because there were too many."""
         return self._storms.runs.cut + self._loops.runs.cut
 
+    @property
+    def memos_damaged(self) -> int:
+        """What an earlier life wrote down and could not be read."""
+        return self._memory.damaged
+
     def resume(self, now_s: float) -> None:
         """Take up what an earlier life knew. Once, after the store was restored."""
         if self._settings.enabled:

@@ -24,6 +24,11 @@ class Memory:
     def __init__(self, store: MetricStore) -> None:
         self._places = MemoPlaces[str](store, NAME)  # by model
 
+    @property
+    def damaged(self) -> int:
+        """Memos that could not be read."""
+        return self._places.damaged
+
     def read(self, asked: str, now_weeks: float, most: int) -> list[Probed]:
         """Return up to `most` that an earlier life left; what cannot be read, or was asked otherwise, is forgotten."""
 

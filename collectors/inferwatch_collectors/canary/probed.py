@@ -20,6 +20,7 @@ from inferwatch_collectors.drift.features import Direction, Feature, Kind
 from inferwatch_collectors.drift.judging import Judging
 from inferwatch_collectors.drift.reference import Terms
 from inferwatch_collectors.drift.stream import Lesson, LessonState, WatchedState
+from inferwatch_collectors.memo_places import AnotherError
 
 VERSION: Final = 1
 
@@ -148,10 +149,11 @@ class Probed(Judging):
         """Return what was written down.
 
         Raises:
-            ValueError: it is another version's, or other things were asked.
+            AnotherError: it is another version's, or other things were asked.
+            ValueError: it does not fit together.
         """
         if state.version != VERSION or state.asked != asked:
-            raise ValueError("a reference of something else")
+            raise AnotherError("a reference of something else")
         found = cls(state.model, asked, len(state.prompts), state.begun_s)
         found.number, found.replies = state.number, state.replies
         found.since_s, found.signalling = state.since_s, state.signalling

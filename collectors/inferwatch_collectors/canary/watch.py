@@ -86,6 +86,11 @@ class CanaryWatch:
         return self.settings.weeks_per_false_alarm * self._parts
 
     @property
+    def memos_damaged(self) -> int:
+        """What an earlier life wrote down and could not be read."""
+        return self._memory.damaged
+
+    @property
     def off(self) -> str:
         """Why nothing comes of probes at present; "" if something does, or may."""
         reason, times = self._failed

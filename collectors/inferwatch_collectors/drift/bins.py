@@ -64,7 +64,7 @@ def oftener(shares: Sequence[float], times: float) -> tuple[float, ...]:
     """Return the distribution with all but the commonest bin `times` as often, but no more than half of the time."""
     usual = max(range(len(shares)), key=lambda place: shares[place])
     rest = 1 - shares[usual]
-    times = min(times, 0.5 / rest) if rest < 0.5 else 1.0
+    times = min(times, 0.5 / rest) if 0 < rest < 0.5 else 1.0
     return tuple(1 - times * rest if place == usual else times * share for place, share in enumerate(shares))
 
 

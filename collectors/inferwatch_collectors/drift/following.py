@@ -25,6 +25,8 @@ from inferwatch_collectors.drift.meaning import Meaning, MeaningState
 from inferwatch_collectors.drift.reference import Terms
 from inferwatch_collectors.drift.stream import Lesson, LessonState, Values, Watched, WatchedState
 from inferwatch_collectors.drift.trigrams import Words
+from inferwatch_collectors.drift.written import Count, UnixMoment, UnixTime
+from inferwatch_collectors.memo_places import AnotherError
 
 VERSION: Final = 1
 
@@ -49,10 +51,10 @@ class About(msgspec.Struct, array_like=True, frozen=True):
     """Of what a reference is."""
 
     engine_model: str  # as the engine calls it
-    number: int  # how many were pinned before it, plus one
-    pinned_s: int  # Unix time
-    votes: int
-    from_s: int  # Unix time of the first
+    number: Count  # how many were pinned before it, plus one
+    pinned_s: UnixTime
+    votes: Count
+    from_s: UnixTime  # of the first
 
 
 class FollowedState(msgspec.Struct, array_like=True):
@@ -62,19 +64,19 @@ class FollowedState(msgspec.Struct, array_like=True):
     model: str
     tenant: str
     text: bool
-    begun_s: int
-    number: int
+    begun_s: UnixTime
+    number: Count
     ttft: signals.PaceState
     gap: signals.PaceState
-    words: dict[str, tuple[int, bytes, bytes]]
+    words: dict[str, tuple[Count, bytes, bytes]]
     lesson: LessonState | None
     about: About | None
     watched: WatchedState | None
-    since_s: float
+    since_s: UnixMoment
     signalling: bool
     made: Made | None = None  # these at the end: files of older versions do not have them
     changed: Change | None = None
-    aside_s: int = 0  # Unix time since when another engine answers; 0: this one does
+    aside_s: UnixTime = 0  # since when another engine answers; 0: this one does
     meaning: MeaningState | None = None
     makeup: MakeupState | None = None
 
@@ -254,17 +256,22 @@ class Followed(Judging):
         """Return what was written down. An embedding that is projected to other `numbers` is learnt anew.
 
         Raises:
-            ValueError: it is another version's, or of other features: a reference without texts does not judge texts.
+            AnotherError: it is another version's, or of other features: a reference without texts does not judge texts.
+            ValueError, KeyError: it does not fit together.
         """
         found = cls(state.model, state.tenant, of, state.begun_s, numbers)
         if state.version != VERSION or state.text != bool(found._words):
-            raise ValueError(f"version {state.version}, text {state.text}")
+            raise AnotherError(f"version {state.version}, text {state.text}")
+        if (state.lesson is None) == (state.watched is None) or (state.watched is None) != (state.about is None):
+            raise ValueError("expected either a lesson or a reference")
         found.number, found.since_s = state.number, state.since_s
         found.made, found.changed = state.made, state.changed
         found.makeup = Makeup(state.makeup)
-        found._ttft, found._gap = signals.Pace(state.ttft), signals.Pace(state.gap)
+        found._ttft, found._gap = signals.Pace.of(state.ttft), signals.Pace.of(state.gap)
         for direction in found._words:
-            found._words[direction] = Words.of(state.words[direction.value])
+            found._words[direction] = words = Words.of(state.words[direction.value])
+            if words.is_frozen != (words.texts >= WORD_VOTES):
+                raise ValueError(f"likeness after {words.texts} texts, expected it after {WORD_VOTES}")
         found.lesson = None if state.lesson is None else Lesson.of(state.lesson, of)
         if state.watched is not None and state.about is not None:
             found.about = state.about

@@ -10,11 +10,15 @@ Pure.
 """
 
 from array import array
+from collections.abc import Sequence
 from typing import Final, Literal
 
 from inferwatch_collectors.drift.profile import HOURS_OF_WEEK
 
 Code = Literal["h", "H"]  # of arrays: with numbers below 0, and without
+
+# By how many units a sum may be off that was halved: a few for each of some ten values, and for each halving.
+UNITS_OFF: Final = 64
 
 # Behind the hours: how often they were halved.
 HALVINGS: Final = HOURS_OF_WEEK
@@ -62,14 +66,23 @@ def of(code: Code, data: bytes) -> "array[int]":
     """Return what was written down, the bytes of an array, also by a version that had 32 bits.
 
     Raises:
-        ValueError: it is of another size, or was halved oftener than there are bits.
+        ValueError: it is of another size, or was halved as often as there are bits.
     """
-    if len(data) == _WIDE_BYTES:
-        return _narrowed(code, array(_WIDE[code], data))
-    found = array(code, data)
-    if len(found) != HOURS_OF_WEEK + 1 or not 0 <= found[HALVINGS] <= _BITS:
+    found = _narrowed(code, array(_WIDE[code], data)) if len(data) == _WIDE_BYTES else array(code, data)
+    if len(found) != HOURS_OF_WEEK + 1 or not 0 <= found[HALVINGS] < _BITS:
         raise ValueError(f"sums of {len(data)} bytes, expected {HOURS_OF_WEEK} hours")
     return found
+
+
+def check(sums: "array[int]", most: Sequence[int]) -> None:
+    """See that each sum is no more than it can be, above 0 or below.
+
+    Raises:
+        ValueError: one is.
+    """
+    off = UNITS_OFF << sums[HALVINGS] if sums[HALVINGS] else 0
+    if any(abs(each) > limit + off for each, limit in zip(whole(sums), most, strict=True)):
+        raise ValueError("sums that are more than was added")
 
 
 def _narrowed(code: Code, wide: "array[int]") -> "array[int]":

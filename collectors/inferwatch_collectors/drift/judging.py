@@ -104,7 +104,11 @@ class Judging:
             ValueError: it does not fit together.
         """
         names = {feature.name: feature for feature in self.of}
-        pinned = {names[name]: Pinned.of(each) for name, each in state.pinned.items() if name in names}
+        pinned = {
+            names[name]: Pinned.of(each, names[name].kind) for name, each in state.pinned.items() if name in names
+        }
+        if not pinned:
+            raise ValueError("a reference of nothing that is looked at")
         self.lesson = None
         self.watched = Watched(pinned, self.of, terms, now_weeks)
         self.watched.resume(state.held, state.votes, now_weeks)

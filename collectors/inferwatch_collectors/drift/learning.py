@@ -20,12 +20,13 @@ from typing import Final
 import msgspec
 
 from inferwatch_collectors.drift import hourly
-from inferwatch_collectors.drift.betting import STEPS
+from inferwatch_collectors.drift.betting import MAX_SCORE, STEPS
 from inferwatch_collectors.drift.bins import cut, eighths, tilt
 from inferwatch_collectors.drift.features import Kind
 from inferwatch_collectors.drift.hourly import HALVINGS
 from inferwatch_collectors.drift.profile import FLAT, STEP, Profile, profile_of
-from inferwatch_collectors.drift.reference import Pinned
+from inferwatch_collectors.drift.reference import Pinned, check_bins
+from inferwatch_collectors.drift.written import Count, Edges
 
 # Values that make the edges: a 2 % quantile is then the fifth value. Edges need not be good, only fixed.
 EDGE_VOTES: Final = 256
@@ -42,10 +43,10 @@ ROUNDS: Final = 12
 class LearningState(msgspec.Struct, array_like=True):
     """What is written down of a feature whose edges are known; before that, nothing is."""
 
-    kind: str
-    edges: tuple[float, ...]
+    kind: Kind
+    edges: Edges
     scores: tuple[int, ...]  # in eighths
-    counts: tuple[int, ...]
+    counts: tuple[Count, ...]
     sums: bytes
     votes: bytes  # empty: in every vote
 
@@ -114,7 +115,7 @@ class Learning:
         """Return it to be written down."""
         votes = b"" if self._votes is None else self._votes.tobytes()
         return LearningState(
-            self.kind.value,
+            self.kind,
             tuple(self.edges),
             tuple(each - _MIDDLE for each in self._packed),
             tuple(self.counts),
@@ -123,19 +124,23 @@ class Learning:
         )
 
     @classmethod
-    def of(cls, state: LearningState) -> "Learning":
-        """Return what was written down.
+    def of(cls, state: LearningState, kind: Kind, joint: Sequence[int]) -> "Learning":
+        """Return what was written down of a feature of this kind. `joint`: all votes by hour of the week.
 
         Raises:
             ValueError: it does not fit together.
         """
-        if len({len(state.edges) + 1, len(state.scores), len(state.counts)}) != 1:
-            raise ValueError("a reference that does not fit together")
+        check_bins(state.edges, state.scores, state.counts)
+        if state.kind is not kind or sum(state.counts) > sum(joint):
+            raise ValueError("a lesson that does not fit together")
         bins = (array("d", state.edges), _packed(state.scores))
-        found = cls(Kind(state.kind), *(_FLAG if bins == _FLAG else bins), partial=bool(state.votes))
+        found = cls(kind, *(_FLAG if bins == _FLAG else bins), partial=bool(state.votes))
         found.counts = array("I", state.counts)
         found._sums = hourly.of("h", state.sums)
-        found._votes = hourly.of("H", state.votes) if state.votes else None
+        hourly.check(found._sums, [round(MAX_SCORE * STEPS) * each for each in joint])
+        if state.votes:
+            found._votes = hourly.of("H", state.votes)
+            hourly.check(found._votes, joint)
         return found
 
 

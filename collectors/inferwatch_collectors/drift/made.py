@@ -2,6 +2,7 @@
 
 import msgspec
 
+from inferwatch_collectors.drift.written import UnixTime
 from inferwatch_collectors.engine.said import Said
 
 
@@ -42,7 +43,7 @@ class Change(msgspec.Struct, array_like=True, frozen=True):
 
     before: Made
     now: Made
-    wall_s: int  # Unix time when it said so
+    wall_s: UnixTime  # when it said so
     used_again: bool  # there was a reference of `now`; else one is being learnt
 
     def __str__(self) -> str:

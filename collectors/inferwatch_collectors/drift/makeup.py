@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from inferwatch_collectors.drift.features import Direction
+from inferwatch_collectors.drift.written import Count
 from inferwatch_collectors.wall_time import HOURS_OF_WEEK
 
 SCRIPTS: Final = ("cyrillic", "cjk", "other_script")
@@ -45,11 +46,11 @@ def kind_of(values: Mapping[str, float | None], direction: Direction) -> str:
 class MakeupState(msgspec.Struct, array_like=True):
     """What is written down."""
 
-    requests: int
-    votes: int
-    sessions: int
+    requests: Count
+    votes: Count
+    sessions: Count
     hours: bytes
-    texts: tuple[int, ...]  # of prompts, of answers: of each of KINDS
+    texts: tuple[Count, ...]  # of prompts, of answers: of each of KINDS
 
 
 class Makeup:

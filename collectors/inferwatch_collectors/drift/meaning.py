@@ -21,6 +21,7 @@ from inferwatch_collectors.drift.judging import Judging
 from inferwatch_collectors.drift.reference import Terms
 from inferwatch_collectors.drift.spread import Moments, Spread
 from inferwatch_collectors.drift.stream import Lesson, LessonState, WatchedState
+from inferwatch_collectors.drift.written import Count, UnixTime
 from inferwatch_collectors.embeddings.sketch import BUCKETS, Sketch
 
 # Eight for each coordinate of a sketch.
@@ -34,8 +35,8 @@ class MeaningState(msgspec.Struct, array_like=True):
     """What is written down."""
 
     source: str
-    begun_s: int
-    number: int
+    begun_s: UnixTime
+    number: Count
     count: int  # numbers that an embedding is projected to
     spread: bytes  # empty: not known yet
     lesson: LessonState | None

@@ -42,6 +42,14 @@ class _Aside(NamedTuple):
         return self.pinned, self.wall_s
 
 
+class _Found(NamedTuple):
+    """What an earlier life left."""
+
+    place: _Place
+    followed: Followed
+    aside_s: int
+
+
 class Memory:
     """Writes and reads the memos. Not more places than (1 + KEPT) times the streams at a time."""
 
@@ -52,26 +60,39 @@ class Memory:
         self._aside: dict[Key, list[_Aside]] = {}
         self.references_cut = 0
 
+    @property
+    def damaged(self) -> int:
+        """Memos that could not be read."""
+        return self._places.damaged
+
     def read(self, of: Sequence[Feature], terms: Terms, now_weeks: float, most: int) -> list[Followed]:
         """Return up to `most` that an earlier life left; what cannot be read, or is too much, is forgotten."""
+
+        def made(data: bytes) -> _Found:
+            state = _decode(data)
+            if state.aside_s and state.made is None:
+                raise ValueError("set aside for an engine that was never asked")
+            followed = Followed.of_state(state, of, terms, now_weeks, self._numbers)  # what is aside is read to the end
+            return _Found(_place(state), followed, state.aside_s)
+
+        all_found = self._places.read(made, lambda each: each.place, (1 + KEPT) * most)
         found: dict[Key, Followed] = {}
-        states = self._places.read(_decode, _place, (1 + KEPT) * most)
-        for state in states:
-            if state.aside_s:
+        for each in all_found:
+            if each.aside_s:
                 continue
-            followed = self._followed(state, of, terms, now_weeks) if len(found) < most else None
-            if followed is None:
-                self._places.forget(_place(state))
+            if len(found) < most:
+                found[each.place[:2]] = each.followed
             else:
-                found[state.model, state.tenant] = followed
-        for state in states:
-            if not state.aside_s:
+                self._places.forget(each.place)
+        for each in all_found:
+            if not each.aside_s:
                 continue
-            key = (state.model, state.tenant)
-            if key in found and state.made is not None:
-                self._aside.setdefault(key, []).append(_Aside(state.watched is not None, state.aside_s, state.made))
+            key, engine = each.place[:2], each.place[2]
+            if key in found and engine is not None:
+                aside = _Aside(each.followed.watched is not None, each.aside_s, engine)
+                self._aside.setdefault(key, []).append(aside)
             else:
-                self._places.forget(_place(state))
+                self._places.forget(each.place)
         return list(found.values())
 
     def write(self, followed: Followed) -> int:
@@ -104,7 +125,7 @@ class Memory:
         self._aside[key].remove(kept)
         data = self._places.data((*key, kept.made))
         self._places.forget((*key, kept.made))
-        return self._followed(_decode(data), of, terms, now_weeks)
+        return Followed.of_state(_decode(data), of, terms, now_weeks, self._numbers)  # as `read`, or we, found it
 
     def has_aside(self, key: Key) -> bool:
         """Whether there is a reference of an engine that was there before."""
@@ -126,12 +147,6 @@ class Memory:
         self._places.forget((*key, None))
         for kept in self._aside.pop(key, ()):
             self._places.forget((*key, kept.made))
-
-    def _followed(self, state: FollowedState, of: Sequence[Feature], terms: Terms, now_weeks: float) -> Followed | None:
-        try:
-            return Followed.of_state(state, of, terms, now_weeks, self._numbers)
-        except (ValueError, KeyError):
-            return None
 
 
 def _place(state: FollowedState) -> _Place:

@@ -29,6 +29,9 @@ EVENTS_PER_CELL: Final = 10
 _NOISE_OF_RANK_ONE: Final = (sqrt(HOURS) + sqrt(DAYS)) ** 2
 _SURE_OF_RANK_ONE: Final = 1.5
 
+# What is less sure is as good as unknown; prices are exponentials of it.
+MAX_ERROR: Final = 100.0
+
 # Kept in steps of a hundredth of a standard deviation, one byte an hour: of a flag that is up once in 500 times, a
 # tenth of its rate.
 STEP: Final = 0.01
@@ -84,7 +87,7 @@ def profile_of(sums: Sequence[float], votes: Sequence[int], mean: float, varianc
         for day in range(DAYS)
         for hour in range(HOURS)
     )
-    return Profile(steps, sqrt(error) / unit)
+    return Profile(steps, min(MAX_ERROR, sqrt(error) / unit))
 
 
 def _additive(cells: list[list[float]], counts: list[list[int]]) -> tuple[list[float], list[float]]:

@@ -19,9 +19,10 @@ Pure.
 
 from array import array
 from collections.abc import Collection, Sequence
+from itertools import pairwise
 from math import exp, isfinite, log, sqrt
 from statistics import NormalDist
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -39,7 +40,8 @@ from inferwatch_collectors.drift.betting import (
 )
 from inferwatch_collectors.drift.bins import eighths, oftener, tilt
 from inferwatch_collectors.drift.features import Kind
-from inferwatch_collectors.drift.profile import EVENTS_PER_CELL, FLAT, HOURS, HOURS_OF_WEEK, Profile
+from inferwatch_collectors.drift.profile import EVENTS_PER_CELL, FLAT, HOURS, HOURS_OF_WEEK, MAX_ERROR, Profile
+from inferwatch_collectors.drift.written import Count, Edges, Share
 
 # Of what was never seen, so many times as often may be its rhythm; of what was seen nearly often enough, hardly more.
 RARE_TIMES: Final = 3.0
@@ -62,6 +64,9 @@ SPREAD_STAKES: Final = (
     *(part * shift * shift / sqrt(2) for part, shift in PARTS),
 )
 FAR_STAKE: Final = (MAX_SCORE * MAX_SCORE - 1) / sqrt(2)
+
+# By how much shares of 32 bits may not be 1 in all.
+CORE_OFF: Final = 1e-3
 
 # By kind and score, in eighths above -MAX_SCORE: shared by all features of all streams.
 _MIDDLE: Final = round(MAX_SCORE * STEPS)
@@ -93,13 +98,13 @@ class Terms(msgspec.Struct, frozen=True):
 class PinnedState(msgspec.Struct, array_like=True):
     """What is written down of a pinned feature."""
 
-    kind: str
-    edges: tuple[float, ...]
+    kind: Kind
+    edges: Edges
     scores: tuple[int, ...]  # in eighths
-    counts: tuple[int, ...]
+    counts: tuple[Count, ...]
     profile: bytes
-    profile_error: float
-    core: tuple[float, ...]
+    profile_error: Annotated[float, msgspec.Meta(ge=0.0, le=MAX_ERROR)]
+    core: tuple[Share, ...]
 
 
 class Pinned:
@@ -217,7 +222,7 @@ class Pinned:
     def state(self) -> PinnedState:
         """Return it to be written down."""
         return PinnedState(
-            self.kind.value,
+            self.kind,
             tuple(self.edges),
             eighths(self.scores),
             tuple(self._counts),
@@ -227,18 +232,33 @@ class Pinned:
         )
 
     @classmethod
-    def of(cls, state: PinnedState) -> "Pinned":
-        """Return what was written down.
+    def of(cls, state: PinnedState, kind: Kind) -> "Pinned":
+        """Return what was written down of a feature of this kind.
 
         Raises:
             ValueError: it does not fit together.
         """
-        sizes = {len(state.edges) + 1, len(state.scores), len(state.counts), len(state.core)}
-        if len(sizes) != 1 or len(state.profile) not in (0, HOURS_OF_WEEK):
+        check_bins(state.edges, state.scores, state.counts)
+        fits = len(state.core) == len(state.counts) and len(state.profile) in (0, HOURS_OF_WEEK)
+        if state.kind is not kind or not fits or not any(state.counts) or abs(1 - sum(state.core)) > CORE_OFF:
             raise ValueError("a reference that does not fit together")
         profile = Profile(state.profile, state.profile_error) if state.profile else FLAT
         scores = tuple(score / STEPS for score in state.scores)
-        return cls(Kind(state.kind), state.edges, scores, state.counts, profile, state.core)
+        return cls(kind, state.edges, scores, state.counts, profile, state.core)
+
+
+def check_bins(edges: Sequence[float], scores: Sequence[int], counts: Sequence[int]) -> None:
+    """See that what was written down of bins fits together. Scores are in eighths.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if len({len(edges) + 1, len(scores), len(counts)}) != 1:
+        raise ValueError("bins that do not fit together")
+    if not edges or any(low >= high for low, high in pairwise(edges)):
+        raise ValueError("edges that do not ascend")
+    if any(low > high for low, high in pairwise(scores)) or scores[0] < -_MIDDLE or scores[-1] > _MIDDLE:
+        raise ValueError(f"scores that do not ascend, or are beyond {MAX_SCORE}")
 
 
 def _mean(shares: Sequence[float], scores: Sequence[float]) -> float:

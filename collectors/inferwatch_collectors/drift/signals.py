@@ -9,12 +9,13 @@ Pure.
 
 from array import array
 from collections.abc import Sequence
-from math import log
+from math import inf, log
 from typing import Final
 
 import msgspec
 
 from inferwatch.record import Outcome, RequestRecord
+from inferwatch_collectors.drift.written import Count, Sum
 from inferwatch_collectors.recorder import LENGTH_REASONS
 from inferwatch_collectors.verdict import is_empty
 
@@ -28,14 +29,16 @@ PLAIN_REASONS: Final = frozenset({"stop", "eos_token", "end_turn", "stop_sequenc
 # in the reference as in what is judged. More would be missing there: see `following.MIN_VALUES`.
 PACE_VOTES: Final = 256
 _RIDGE: Final = 1e-3
+# Sums of products of three by three, and of three with what is learnt.
+_MOMENTS: Final = 12
 
 
 class PaceState(msgspec.Struct, array_like=True):
     """What is written down of a `Pace`."""
 
-    votes: int
-    moments: tuple[float, ...]
-    line: tuple[float, ...]
+    votes: Count
+    moments: tuple[Sum, ...]
+    line: tuple[Sum, ...]
 
 
 class Pace:
@@ -43,15 +46,15 @@ class Pace:
 
     __slots__ = ("_line", "_moments", "_votes")
 
-    def __init__(self, state: PaceState | None = None) -> None:
-        self._votes = 0 if state is None else state.votes
-        self._moments = array("d", [0.0] * 12 if state is None or len(state.moments) != 12 else state.moments)
-        self._line = () if state is None else state.line
+    def __init__(self) -> None:
+        self._votes = 0
+        self._moments = array("d", bytes(8 * _MOMENTS))
+        self._line: tuple[float, ...] = ()
 
     def excess(self, time_s: float, first: float, second: float) -> float | None:
-        """Return by how much the logarithm is above the usual; None while that is being learnt, and of no time at
-        all."""
-        if time_s <= 0:
+        """Return by how much the logarithm is above the usual; None while that is being learnt, and of what is no
+        time."""
+        if not 0 < time_s < inf:
             return None
         point = (1.0, log(1 + max(0.0, first)), log(1 + max(0.0, second)))
         value = log(time_s)
@@ -70,14 +73,44 @@ class Pace:
         """Return it to be written down."""
         return PaceState(self._votes, tuple(self._moments), tuple(self._line))
 
+    @classmethod
+    def of(cls, state: PaceState) -> "Pace":
+        """Return what was written down.
+
+        Raises:
+            ValueError: it does not fit together.
+        """
+        if len(state.line) not in (0, 3) or not (state.line or _is_of_points(state.moments, state.votes)):
+            raise ValueError("a pace that does not fit together")
+        found = cls()
+        found._votes, found._line = state.votes, state.line
+        if len(state.moments) == _MOMENTS:  # no more than its past, when there is a line
+            found._moments = array("d", state.moments)
+        return found
+
+
+def _is_of_points(moments: Sequence[float], votes: int) -> bool:
+    """Tell whether these are sums over so many points, and no line yet."""
+    if len(moments) != _MOMENTS or votes >= PACE_VOTES or moments[0] != votes:
+        return False
+    if any(moments[3 * row + column] != moments[3 * column + row] for row in range(3) for column in range(row)):
+        return False
+    return bool(_solved(moments)) if votes else not any(moments)
+
 
 def _solved(moments: Sequence[float]) -> tuple[float, ...]:
-    """Return the line of least squares, drawn a little towards 0 where the points do not tell."""
+    """Return the line of least squares, drawn a little towards 0 where the points do not tell.
+
+    Raises:
+        ValueError: there are no such points.
+    """
     rows = [[*moments[3 * row : 3 * row + 3], moments[9 + row]] for row in range(3)]
     for place in range(3):
         rows[place][place] += _RIDGE * moments[0]
     for place in range(3):
         pivot = rows[place][place]
+        if pivot <= 0:
+            raise ValueError("sums of squares that are below 0")
         rows[place] = [each / pivot for each in rows[place]]
         for other in range(3):
             if other != place:

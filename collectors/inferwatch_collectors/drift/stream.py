@@ -30,6 +30,7 @@ from inferwatch_collectors.drift.features import Direction, Feature, Kind
 from inferwatch_collectors.drift.learning import EDGE_VOTES, Learning, LearningState
 from inferwatch_collectors.drift.profile import HOURS_OF_WEEK
 from inferwatch_collectors.drift.reference import Pinned, PinnedState, Terms, is_steady
+from inferwatch_collectors.drift.written import Count, Span
 from inferwatch_collectors.wall_time import HOUR_S
 
 # A vote weighs half after 700 others: recent enough to be "now", enough of them for a share of 1 %.
@@ -268,28 +269,31 @@ class Lesson:
         found = cls(of)
         if len(state.joint) != HOURS_OF_WEEK:
             raise ValueError(f"{len(state.joint)} hours, expected {HOURS_OF_WEEK}")
+        if sum(state.joint) != state.votes:
+            raise ValueError(f"{sum(state.joint)} votes in all hours, expected {state.votes}")
         found.votes, found._joint = state.votes, array("I", state.joint)
         # Of an older version it took no less than the hours that were seen.
         found.learnt_s = float(HOUR_S * sum(map(bool, state.joint))) if state.learnt_s is None else state.learnt_s
         for name, learning in state.learning.items():
             if name in found._places and learning.edges:  # an older version wrote down that it knew none
-                found._learning[found._places[name]] = Learning.of(learning)
+                place = found._places[name]
+                found._learning[place] = Learning.of(learning, of[place].kind, state.joint)
         return found
 
 
 class LessonState(msgspec.Struct, array_like=True):
     """What is written down of a `Lesson`."""
 
-    votes: int
-    joint: tuple[int, ...]
+    votes: Count
+    joint: tuple[Count, ...]
     learning: dict[str, LearningState]
-    learnt_s: float | None = None  # files of older versions do not have it
+    learnt_s: Span | None = None  # files of older versions do not have it
 
 
 class WatchedState(msgspec.Struct, array_like=True):
     """What is written down of a `Watched`."""
 
-    votes: int
+    votes: Count
     pinned: dict[str, PinnedState]
     held: dict[str, tuple[float, ...]]
 

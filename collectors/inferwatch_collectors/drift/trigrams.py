@@ -97,6 +97,11 @@ class Words:
         self.texts = 0
         self._scores: bytes | None = None  # in steps below 0
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether `likeness` can be asked."""
+        return self._scores is not None
+
     def learn(self, buckets: Sequence[int]) -> None:
         """Take a text of the reference."""
         counts = self.counts
@@ -128,7 +133,7 @@ class Words:
         """Return what was written down.
 
         Raises:
-            ValueError: it is of another size.
+            ValueError: it is of another size, or of more than its texts can have.
         """
         texts, counts, scores = state
         found = cls()
@@ -140,4 +145,6 @@ class Words:
             found.counts.frombytes(counts)
         if BUCKETS not in (len(scores), len(found.counts)):
             raise ValueError(f"{len(scores)} scores, expected {BUCKETS}")
+        if any(count > texts * WINDOWS * WINDOW_CHARS for count in found.counts):
+            raise ValueError(f"more trigrams than {texts} texts have")
         return found

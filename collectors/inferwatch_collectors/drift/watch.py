@@ -141,6 +141,11 @@ class DriftWatch:
         return self._memory.references_cut
 
     @property
+    def memos_damaged(self) -> int:
+        """What an earlier life wrote down and could not be read."""
+        return self._memory.damaged
+
+    @property
     def votes_dropped(self) -> int:
         """Votes of which it is not known what answered."""
         return self._holding.dropped

@@ -126,6 +126,8 @@ COLLECTOR_CUT: Final = Metric(
     "unwatched_requests, plain_replies: answers not read because too many were open; "
     "orphan_frames: of requests that were never opened; bad_peers: connections that did not speak the protocol; "
     "spool_torn, spool_bad: files cut in the middle, or unreadable; "
+    "memos_damaged: what drift, the canary or the watch for unusual spending had remembered in the ledger and could "
+    "not be read, so that it is learnt anew; "
     "unsure: requests told again that could not be looked up; "
     "long_replies, long_events, inflated, choices, token_gaps: answers of which a part was not read, or not observed, "
     "because a plain reply, an event, its inflated bytes, its choices or its gaps between two commits were too many; "
