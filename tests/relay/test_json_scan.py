@@ -100,7 +100,13 @@ def test_any_split_gives_the_same_result_even_of_garbage(body: bytes, data: st.D
     assert outcome(data.draw(cuts(body))) == outcome([body])
 
 
-@pytest.mark.parametrize("body", [b"[1]", b'"x"', b"1", b"x{}", b"\xef\xbb\xbf{}", b"{}{", b'{}"x"', b"{}}", b"}"])
+def test_byte_order_mark_in_front_is_skipped() -> None:
+    """In any pieces; Python's parser skips it, too."""
+    scanner = scan([b"\xef", b"\xbb\xbf {", b"}"])
+    assert (scanner.broken, scanner.closing) == (False, 5)
+
+
+@pytest.mark.parametrize("body", [b"[1]", b'"x"', b"1", b"x{}", b"{}{", b'{}"x"', b"{}}", b"}"])
 def test_what_cannot_be_an_object_is_given_up(body: bytes) -> None:
     """The engine says what is wrong with it."""
     assert scan([body]).broken

@@ -46,7 +46,9 @@ def bodies(draw: st.DrawFn) -> bytes:
     members = draw(st.permutations(list(draw(REQUESTS).items())))
     separators = draw(st.sampled_from([(",", ":"), (", ", ": "), (" ,\n ", " :\t")]))
     text = json.dumps(dict(members), separators=separators, ensure_ascii=draw(st.booleans()))
-    return (draw(st.sampled_from(["", " ", "\n\t"])) + text + draw(st.sampled_from(["", "\n", " \r\n\t"]))).encode()
+    return (
+        draw(st.sampled_from(["", " ", "\n\t", "\ufeff"])) + text + draw(st.sampled_from(["", "\n", " \r\n\t"]))
+    ).encode()
 
 
 def edited(body: bytes) -> tuple[bytes, Hide | None]:
@@ -93,10 +95,14 @@ def test_only_a_streaming_request_is_edited(body: bytes) -> None:
 
 @given(bodies(), st.data())
 def test_a_streamed_body_gets_the_same_edit(body: bytes, data: st.DataObject) -> None:
-    """In any split of the bytes; but for one case: stream_options before stream is replaced before stream is known."""
+    """In any split of the bytes; but for one case: stream_options before stream is replaced before stream is known, or,
+    if it is null, which is taken without stream, stays."""
     sent, edit = streamed(split(data, body))
     wanted, hide = edited(body)
     request = json.loads(body)
+    if "stream_options" in request and request["stream_options"] is None and (sent, edit.hide) == (body, None):
+        assert hide is None or list(request).index("stream_options") < list(request).index("stream")
+        return
     if hide is None and not usage_request._is_true(request["stream"]) and "stream_options" in request:
         assert edit.hide is None
         assert {**json.loads(sent), "stream_options": 0} == {**request, "stream_options": 0}
@@ -297,6 +303,37 @@ def test_model_is_a_string_or_unknown(model: str, name: str) -> None:
 def test_what_is_no_json_object_has_no_facts(body: bytes) -> None:
     """Also nested so deep that a parser gives up."""
     assert usage_request.read(body) is None
+
+
+@pytest.mark.parametrize("size", [1, 5, 1000])
+@pytest.mark.parametrize(
+    ("body", "hide"),
+    [
+        ('{"stream":false,"stream_options":null}', None),
+        ('{"stream_options":null}', None),
+        ('{"stream":true,"stream_options":{}}', None),
+        ('{"stream":true,"stream_options":null}', Hide.ALL),
+        ('{"stream":true,"stream_options":null,"stream_options":{"include_usage":true}}', Hide.CONTINUOUS),
+        ('{"stream":true,"stream_options":{"include_usage":true},"stream_options":null}', Hide.ALL),
+        ('{"stream":true,"stream_options":null,"stream_options":{}}', None),
+    ],
+)
+def test_what_the_engine_takes_of_a_streamed_body_it_still_takes(body: str, hide: Hide | None, size: int) -> None:
+    """vLLM takes `stream_options: null` without a stream, and nothing else there; of a repeated key the last counts."""
+    data = body.encode()
+    sent, edit = streamed([data[start : start + size] for start in range(0, len(data), size)])
+    assert edit.hide is hide
+    options = json.loads(sent).get("stream_options")
+    assert options == (json.loads(body).get("stream_options") if hide is None else BOTH)
+
+
+def test_byte_order_mark_in_front_is_skipped_as_the_engine_does() -> None:
+    """Once, and it stays where it is."""
+    body = b'\xef\xbb\xbf{"model":"m","stream":true,"stream_options":null}'
+    sent, hide = edited(body)
+    assert (json.loads(sent), hide) == ({"model": "m", "stream": True, "stream_options": BOTH}, Hide.ALL)
+    assert sent.startswith(b'\xef\xbb\xbf{"model":"m"')
+    assert edited(b"\xef\xbb\xbf" + body)[1] is None
 
 
 def test_facts_of_a_streamed_body() -> None:

@@ -13,6 +13,9 @@ _STRUCTURE: Final = re.compile(rb'["{}\[\],:]')
 _STRING_REST: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _SPACE: Final = b" \t\r\n"
 
+BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+_BEFORE_OBJECT: Final = _SPACE + BYTE_ORDER_MARK
+
 # Wanted values are flags, names and small objects; a longer one is not what we look for.
 MAX_VALUE_BYTES: Final = 4096
 # Longest key that is remembered; no key of an API comes near.
@@ -81,7 +84,7 @@ class ObjectScanner:
     def _feed(self, data: bytes) -> None:
         position = 0
         if not self.started:
-            position = len(data) - len(data.lstrip(_SPACE))
+            position = len(data) - len(data.lstrip(_BEFORE_OBJECT))
             if position == len(data):
                 self._offset += len(data)
                 return

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from inferwatch.engines import Asked, Profile
-from inferwatch.relay.json_scan import ObjectScanner
+from inferwatch.relay.json_scan import BYTE_ORDER_MARK, Member, ObjectScanner
 from inferwatch.relay.usage_filter import Hide
 
 _OPTIONS: Final = b"stream_options"
@@ -104,7 +104,8 @@ def read(body: bytes, path: str = "") -> tuple[Facts, bytes | None] | None:
     `path` (without query) says whether a body without `stream` streams.
     """
     try:
-        decoded = _decode_body(body)
+        # Windows' tools write a mark in front, and Python's parser, so the engine's, skips it.
+        decoded = _decode_body(body.removeprefix(BYTE_ORDER_MARK))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     options = None if isinstance(decoded.stream_options, UnsetType) else bytes(decoded.stream_options)
@@ -180,13 +181,17 @@ def details_edit(body: bytes) -> Edit | None:
     return Edit(member.start + own.start, member.start + own.end, b"true", Hide.DETAILS)
 
 
+def _is_null(options: bytes) -> bool:
+    return options.strip() == b"null"
+
+
 def _wish(options: bytes, asked: Asked) -> tuple[bytes, Hide] | None:
     """Return the `stream_options` to send instead of the client's, or None to leave it alone.
 
     vLLM needs `include_usage` for continuous usage. What an object without `include_usage` means differs between its
     versions (true once, false in 0.32), so that one is left alone.
     """
-    if options.strip() == b"null":
+    if _is_null(options):
         return _VALUES[asked], Hide.ALL
     try:
         wish = _decode_options(options)
@@ -267,10 +272,10 @@ class StreamedEdit:
 
     Held are the last closing brace with what follows it, and the value of `stream_options` while it is incomplete. When
     `stream` comes behind `stream_options`, the value is replaced before we know: without `stream` the engine refuses
-    either.
+    either. But for null, which it takes: that is only replaced behind `stream`.
     """
 
-    __slots__ = ("_ask", "_asked", "_held", "_offset", "_path", "_replaced", "_scanner", "hide")
+    __slots__ = ("_ask", "_asked", "_held", "_offset", "_path", "_scanner", "_seen", "hide")
 
     def __init__(self, *, asked: Asked, path: str = "") -> None:
         self._asked = asked
@@ -279,7 +284,7 @@ class StreamedEdit:
         self._scanner = ObjectScanner(_SCAN_WANTED)
         self._held = b""
         self._offset = 0  # of the first held byte
-        self._replaced = False
+        self._seen: Member | None = None  # the last `stream_options`; of a repeated key the last counts
         self.hide: Hide | None = None
 
     def feed(self, data: bytes) -> bytes:
@@ -299,14 +304,21 @@ class StreamedEdit:
         out, self._held = data[:cut], data[cut:]
         start, self._offset = self._offset, self._offset + cut
         member = scanner.members.get(_OPTIONS)
-        if member is None or self._replaced or not self._ask:
+        if member is None or member is self._seen or not self._ask:
             return out
-        self._replaced = True
-        wish = _wish(member.value, self._asked) if member.value is not None else None
+        self._seen = member
+        wish = self._wish(member.value)
         if wish is None:
+            self.hide = None
             return out
         value, self.hide = wish
         return out[: member.start - start] + value + out[member.end - start :]
+
+    def _wish(self, options: bytes | None) -> tuple[bytes, Hide] | None:
+        """Return what to send instead of the client's `stream_options` (None: too long to be any)."""
+        if options is None or (_is_null(options) and not self.facts().stream):
+            return None
+        return _wish(options, self._asked)
 
     def finish(self) -> bytes:
         """Return the end of the body."""
