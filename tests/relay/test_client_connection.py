@@ -10,6 +10,7 @@ from harness import Client, EngineSide, Rig, Start, chunk, chunked, get, ok, pos
 from inferwatch.relay import handling, heads
 from inferwatch.relay.client_connection import MAX_HELD_BYTES, UPLOAD_LINGER_S, ClientConnection
 from inferwatch.relay.pool import Pool
+from inferwatch.relay.upstream import Connection
 
 OFFER = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA")
 CHUNKED = wire("POST /x HTTP/1.1\nHost: h\nTransfer-Encoding: chunked\n\n")
@@ -192,6 +193,33 @@ async def test_client_we_do_not_read_from_is_not_idle(start: Start) -> None:
     assert rig.relay.active
     engine.writer.transport.resume_reading()  # type: ignore[attr-defined]
     assert len((await engine.message(is_reply=False)).body) == size
+    rig.server.sweep(time.monotonic() + 1000.0)
+    engine.send(ok())
+    assert (await client.reply()).status == 200
+
+
+async def test_client_that_pipelines_behind_an_upload_is_not_late(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its request is whole; that we pause it, and read on, changes nothing."""
+    rig = await start(limits={"buffer_request_bytes": 10})
+    may_connect = asyncio.Event()
+    connect = Pool.connect
+
+    async def slow(pool: Pool) -> Connection:
+        await may_connect.wait()
+        return await connect(pool)
+
+    monkeypatch.setattr(Pool, "connect", slow)
+    client = await rig.connect()
+    client.send(wire("PUT / HTTP/1.1\nHost: h\nContent-Length: 100000\n\n", b"x" * 1000))
+    await until(lambda: bool(rig.relay.active))
+    enough = MAX_HELD_BYTES // 4000 + 4  # to be paused with the last of them
+    client.send(b"x" * 99_000 + get("/next", "X: " + "x" * 4000) * enough)
+    await until(lambda: connection(rig)._paused)
+    may_connect.set()
+    engine = await rig.engine.accept()
+    assert len((await engine.request()).body) == 100_000
     rig.server.sweep(time.monotonic() + 1000.0)
     engine.send(ok())
     assert (await client.reply()).status == 200

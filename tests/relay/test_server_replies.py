@@ -132,13 +132,15 @@ async def test_chunked_reply_to_head(rig: Rig) -> None:
     assert (await client.ask(get())).body == b"next"
 
 
-@pytest.mark.parametrize("version", ["1.0", "1.1"])
-async def test_reply_that_ends_with_the_engines_connection(rig: Rig, version: str) -> None:
+@pytest.mark.parametrize(
+    ("version", "field"), [("1.0", "X: 1"), ("1.1", "X: 1"), ("1.1", "Transfer-Encoding: identity")]
+)
+async def test_reply_that_ends_with_the_engines_connection(rig: Rig, version: str, field: str) -> None:
     """Becomes chunks for a client of HTTP/1.1, whose connection need not end with it."""
 
     async def script(side: Any) -> None:
         await side.request()
-        side.send(wire(f"HTTP/{version} 200 OK\nX: 1\n\n", b"until the end"))
+        side.send(wire(f"HTTP/{version} 200 OK\n{field}\n\n", b"until the end"))
         side.close()
 
     rig.engine.run(script)

@@ -153,7 +153,7 @@ async def test_any_body(rig: Rig, size: int, is_chunked: bool) -> None:
         data = wire(f"POST /any HTTP/1.1\nHost: h\nContent-Length: {size}\n\n", body)
     got = await relayed(rig, data)
     assert got.body == body
-    assert len(got.all("content-length") + got.all("transfer-encoding")) == (1 if size or not is_chunked else 0)
+    assert len(got.all("content-length") + got.all("transfer-encoding")) == 1
     (opened,) = rig.tap.opens
     assert opened.body == body[: len(opened.body)]
 
@@ -181,6 +181,18 @@ async def test_empty_post_says_so(rig: Rig) -> None:
     """A length of nought is passed on."""
     got = await relayed(rig, wire("POST /x HTTP/1.1\nHost: h\nContent-Length: 0\n\n"))
     assert got.one("content-length") == b"0"
+
+
+async def test_empty_post_in_chunks_says_so_too(rig: Rig) -> None:
+    """That a body was announced, and is empty, must not get lost."""
+    got = await relayed(rig, wire("POST /x HTTP/1.1\nHost: h\nTransfer-Encoding: chunked\n\n", chunked()))
+    assert got.one("content-length") == b"0"
+
+
+async def test_host_that_is_named_by_connection_is_replaced(rig: Rig) -> None:
+    """A request without one is no HTTP/1.1."""
+    got = await relayed(rig, get("/", "Connection: close, HOST"))
+    assert got.lines == [b"Host: 127.0.0.1:%d" % rig.engine.port]
 
 
 async def test_large_body_is_streamed(start: Start) -> None:

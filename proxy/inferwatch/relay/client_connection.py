@@ -252,7 +252,8 @@ class ClientConnection(asyncio.Protocol):
         if self._paused and not self.transport.is_closing():
             self._paused = False
             self.transport.resume_reading()
-            self._await_client()
+            if not (self._requests and self._requests[0].complete):  # else it is not the client who is late
+                self._await_client()
 
     def _await_client(self) -> None:
         self._deadline_s = time.monotonic() + self.relay.config.limits.client_idle_s

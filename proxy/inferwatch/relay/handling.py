@@ -215,7 +215,8 @@ class Handling:
         exchange, head, body = self.exchange, self._request.head, self._body
         edit = self._edit
         sent = edit.apply(body) if edit is not None and exchange.edited else body
-        extra = b"Content-Length: %d\r\n" % len(sent) if sent or head.length_field else b""
+        has_length = sent or head.length_field or head.chunked
+        extra = b"Content-Length: %d\r\n" % len(sent) if has_length else b""
         if head.upgrade:
             extra = b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade
         self._speak(connection, self._head(extra, edited=exchange.edited) + sent)

@@ -154,6 +154,8 @@ class RequestHead:
             self.upgrade = b""
         if options and not self.named.keys().isdisjoint(options):
             self.without(*options)
+            for name in options:
+                self.named.pop(name, None)  # a Host, say: the engine gets one all the same
 
     def _ends_here(self, name: bytes, value: bytes) -> None:
         if name == b"content-length":
