@@ -12,6 +12,7 @@ from inferwatch_collectors import metrics as m
 from inferwatch_collectors.cardinality import CardinalityGuard, Limits
 from inferwatch_collectors.drift.features import features
 from inferwatch_collectors.drift.following import Followed
+from inferwatch_collectors.drift.memory import NAME, TOGETHER, Memory
 from inferwatch_collectors.drift.together import Together
 from inferwatch_collectors.drift.watch import DriftWatch
 from inferwatch_collectors.drift.words import as_text
@@ -30,8 +31,40 @@ class Site:
 
     def __init__(self, make: Make) -> None:
         self.store = MetricStore()
-        self.watch = DriftWatch(self.store, CardinalityGuard(Limits()), SETTINGS, secret=b"")
         self.make, self.now_s, self.rng = make, 0.0, random.Random(5)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.watch = DriftWatch(self.store, CardinalityGuard(Limits()), SETTINGS, secret=b"")
+        self.watch.resume(self.now_s)
+        self.watch.tick(self.now_s, MONDAY_S + self.now_s)
+
+    def killed(self) -> None:
+        """Let the collector be another one, with the memos of its predecessor."""
+        store, self.store = self.store, MetricStore()
+        for name in (NAME, TOGETHER):
+            for memo in store.memos(name):
+                self.store.memo(name, memo.labels).set(memo.data)
+        self._begin()
+
+    def wait(self, seconds: int) -> None:
+        """Let time pass without requests."""
+        for _ in range(2 * seconds):
+            self.now_s += 0.5
+            self.watch.tick(self.now_s, MONDAY_S + self.now_s)
+
+    def learn(self) -> None:
+        """Have a reference of each tenant."""
+        self.send(2_600, 0.0)
+        self.send(10, 0.0, step_s=360)
+
+    def drift(self) -> None:
+        """Let answers of all tenants grow until all together have a signal."""
+        for _ in range(200):
+            self.send(2, 0.35)
+            self.send(1, 0.35, step_s=30)  # it is looked at twice a minute
+            if self.together():
+                return
 
     def send(self, rounds: int, longer: float, step_s: float = 0.8) -> None:
         """Let each tenant have so many requests, answers exp(longer) times as long."""
@@ -65,19 +98,14 @@ def test_a_little_in_each_of_many_is_a_signal_of_all_and_of_none(
     """Nothing is said while nothing changes. Then answers of all tenants grow: all together are told first, in the
     gauge, the log, the report and as data, with those that have most of it, and what moved."""
     site = Site(request_of)
-    site.send(2_600, 0.0)
-    site.send(10, 0.0, step_s=360)
+    site.learn()
     assert site.together() == 0
     site.send(400, 0.0)
     assert (site.together(), site.alone()) == (0, [])
     assert "All 8 that have not drifted alone, together: as in their references, evidence " in as_text(
         site.watch.report()
     )
-    for _ in range(200):
-        site.send(2, 0.35)
-        site.send(1, 0.35, step_s=30)  # it is looked at twice a minute
-        if site.together():
-            break
+    site.drift()
     assert (site.together(), site.alone()) == (1, [])
     assert site.evidence() >= SETTINGS.weeks_per_false_alarm
     told = site.watch.report().together
@@ -93,6 +121,39 @@ def test_a_little_in_each_of_many_is_a_signal_of_all_and_of_none(
     assert f"  most of it: m for {told.most[0].tenant} " in text
     assert caplog.text.count("drift_together streams=8 ") == 1
     assert "drift model=" not in caplog.text
+
+
+def test_it_is_told_once_also_through_a_restart(request_of: Make, caplog: pytest.LogCaptureFixture) -> None:
+    """The successor of a collector that was killed a minute later knows of it, before it looks for the first time; when
+    it is over that is known, too, and the next episode is told."""
+    site = Site(request_of)
+    site.learn()
+    site.drift()
+    assert (site.together(), caplog.text.count("drift_together ")) == (1, 1)
+    site.wait(120)
+    known = site.evidence()
+    site.killed()
+    assert (site.together(), site.evidence()) == (1, pytest.approx(known))
+    site.wait(120)
+    site.send(2, 0.35)
+    site.wait(120)
+    assert (site.together(), caplog.text.count("drift_together ")) == (1, 1)
+    site.send(1_000, 0.0)
+    assert site.together() == 0
+    site.wait(120)
+    site.killed()
+    site.wait(120)
+    assert (site.together(), caplog.text.count("drift_together ")) == (0, 1)
+    site.drift()
+    assert (site.together(), caplog.text.count("drift_together ")) == (1, 2)
+
+
+@pytest.mark.parametrize("data", [b"", b"0", b"\xff" * 1_000])
+def test_what_is_no_mark_of_a_signal_is_none(data: bytes) -> None:
+    """It is told once more, at most."""
+    store = MetricStore()
+    store.memo(TOGETHER).set(data)
+    assert not Memory(store).read_together()
 
 
 def stream(weeks: float, *, signalling: bool = False) -> Followed:

@@ -1,8 +1,9 @@
 """What is remembered of drift through a restart: a memo for each model and tenant, and one for each engine of before,
 up to KEPT of them.
 
-One is written when a reference is pinned, when a signal begins or is over, once an hour, and when the collector ends:
-one that is killed loses an hour of votes at most.
+One is written when a reference is pinned, when a signal begins or is over (all of them, if it is one of all together),
+once an hour, and when the collector ends: one that is killed loses an hour of votes at most. Beside them stands whether
+all together have a signal, so that it is told once.
 What is written are counts; see `reference` and `trigrams`. What is set aside is nowhere else.
 """
 
@@ -19,6 +20,9 @@ from inferwatch_collectors.memo_places import MemoPlaces
 from inferwatch_collectors.metric_store import MetricStore
 
 NAME: Final = "drift"
+TOGETHER: Final = "drift_together"
+
+_SIGNALLING: Final = b"1"
 
 # Who goes back, goes back to what was there before, or before that.
 KEPT: Final = 2
@@ -56,6 +60,7 @@ class Memory:
     def __init__(self, store: MetricStore, numbers: int = 0) -> None:
         """`numbers`: that an embedding is projected to; 0: there are none."""
         self._numbers = numbers
+        self._store = store
         self._places = MemoPlaces[_Place](store, NAME)
         self._aside: dict[Key, list[_Aside]] = {}
         self.references_cut = 0
@@ -126,6 +131,14 @@ class Memory:
         data = self._places.data((*key, kept.made))
         self._places.forget((*key, kept.made))
         return Followed.of_state(_decode(data), of, terms, now_weeks, self._numbers)  # as `read`, or we, found it
+
+    def read_together(self) -> bool:
+        """Return whether all together had a signal in an earlier life; False if that cannot be read."""
+        return self._store.memo(TOGETHER).data == _SIGNALLING
+
+    def write_together(self, *, signalling: bool) -> None:
+        """Write down whether all together have a signal."""
+        self._store.memo(TOGETHER).set(_SIGNALLING if signalling else b"")
 
     def has_aside(self, key: Key) -> bool:
         """Whether there is a reference of an engine that was there before."""

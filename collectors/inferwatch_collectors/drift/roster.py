@@ -140,6 +140,10 @@ class Roster:
     def turn(self) -> None:
         """An hour is over: all are to be written down, and looked up anew, for the guard may have retired some."""
         self._names.clear()
+        self.write_all_soon()
+
+    def write_all_soon(self) -> None:
+        """Write all down, one after the other."""
         self._writing = list(self._streams.values())
 
     def finish(self) -> None:

@@ -55,7 +55,7 @@ class Together:
     """Whether they have moved."""
 
     def __init__(self) -> None:
-        self.signalling = False
+        self.signalling = False  # as in an earlier life, if there was one: it is told once
 
     def judge(self, streams: Iterable[Followed], parts: int, bar_weeks: float) -> bool:
         """Look at what they were last judged to have; True when a signal begins. `bar_weeks`: of all together."""

@@ -159,6 +159,7 @@ class DriftWatch:
         """Take up what an earlier life knew. Once, after the store was restored."""
         if self._settings.enabled:
             self.streams.read(self._terms, now_s, now_s / WEEK_S)
+            self._together.signalling = self._memory.read_together()
 
     # --- requests
 
@@ -406,10 +407,12 @@ class DriftWatch:
 
     def _judge_together(self) -> None:
         """Look at all that have no signal of their own."""
-        parts = self.streams.parts
-        if not self._together.judge(self.streams, parts, self._settings.weeks_per_false_alarm):
-            return
-        log_together(self._together.told(self.streams, parts))
+        parts, signalled = self.streams.parts, self._together.signalling
+        if self._together.judge(self.streams, parts, self._settings.weeks_per_false_alarm):
+            log_together(self._together.told(self.streams, parts))
+        if self._together.signalling != signalled:
+            self._memory.write_together(signalling=self._together.signalling)
+            self.streams.write_all_soon()  # a later life must find the evidence that goes with it
 
     def refresh(self) -> None:
         """Set the gauges. Right before an exposition."""
