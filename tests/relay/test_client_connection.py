@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from harness import Client, EngineSide, Rig, Start, chunk, chunked, get, ok, post, until, wire
 
-from inferwatch.relay import handling, heads
+from inferwatch.relay import endings, handling, heads
 from inferwatch.relay.client_connection import MAX_HELD_BYTES, UPLOAD_LINGER_S, ClientConnection
 from inferwatch.relay.pool import Pool
 from inferwatch.relay.upstream import Connection
@@ -352,7 +352,7 @@ async def test_fault_on_the_engines_side_ends_the_client(rig: Rig, monkeypatch: 
     if where == "connect":
         monkeypatch.setattr(Pool, "connect", refuse)
     else:
-        monkeypatch.setattr(handling.errors, "reply", fail)
+        monkeypatch.setattr(endings.errors, "reply", fail)
         await rig.engine.stop()
     client = await rig.connect()
     assert await client.send(get()).rest() == b""

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from inferwatch.engines import Asked
 from inferwatch.record import ErrorType, Outcome
-from inferwatch.relay import errors, heads, usage_request
+from inferwatch.relay import endings, heads, usage_request
 from inferwatch.relay.admission import BudgetRefusal
 from inferwatch.relay.client_request import Request, chunk
 from inferwatch.relay.exchange import Exchange, Refusal
 from inferwatch.relay.observer import Observer
 from inferwatch.relay.pool import ConnectError
 from inferwatch.relay.tunnel import Tunnel
-from inferwatch.relay.upstream import SWITCHING_PROTOCOLS, Connection
+from inferwatch.relay.upstream import Connection
 from inferwatch.relay.usage_request import Facts
 
 if TYPE_CHECKING:
@@ -346,50 +346,12 @@ class Handling:
 
     def _conclude(self) -> None:
         try:
-            keep_alive = self._last_word()
+            ending = endings.last_word(self.exchange, self._request)
+            self._end(ending.outcome, ending.error)
         except BaseException:
             self._fail()
             raise
-        self._client.done(keep_alive=keep_alive)
-
-    def _last_word(self) -> bool:
-        """Tell the client what is left to tell, and the books; return whether the connection goes on."""
-        exchange, refusal = self.exchange, self.exchange.refusal
-        keep_alive = False
-        if refusal is not None and not exchange.head_written:
-            keep_alive = self._write_error(refusal.status, refusal.message, refusal)
-            self._end(Outcome.REJECTED, refusal.error)
-        elif exchange.error is ErrorType.NONE:
-            keep_alive = exchange.client_keep_alive
-            self._end(Outcome.OK, ErrorType.NONE)
-        elif exchange.head_written:
-            # The client must see what the engine did: a reply that breaks off.
-            exchange.transport.close()
-            self._end(Outcome.STREAM_ERROR, exchange.error)
-        else:
-            keep_alive = self._write_error(*errors.for_error(exchange.error))
-            self._end(Outcome.UPSTREAM_ERROR, exchange.error)
-        return keep_alive
-
-    def _write_error(self, status: int, message: str, refusal: Refusal | None = None) -> bool:
-        """Say it, and whether the connection goes on."""
-        exchange, request = self.exchange, self._request
-        exchange.status = status
-        exchange.head_written = True
-        keep_alive = exchange.client_keep_alive and request.complete
-        if not exchange.transport.is_closing():
-            path, with_body = request.head.path, not exchange.is_head_request
-            if refusal is not None and refusal.error is ErrorType.BUDGET:
-                reply = errors.over_budget(
-                    *(message, path, refusal.retry_after_s),
-                    spent=refusal.spent,
-                    keep_alive=keep_alive,
-                    with_body=with_body,
-                )
-            else:
-                reply = errors.reply(status, message, path, keep_alive=keep_alive, with_body=with_body)
-            exchange.transport.write(reply)
-        return keep_alive
+        self._client.done(keep_alive=ending.keep_alive)
 
     def client_gone(self, *, by_fault: bool) -> None:
         """The client hung up; or we are shutting down and its time is over; or a fault of ours broke its connection."""
@@ -397,16 +359,8 @@ class Handling:
         if exchange.closed:
             return
         exchange.hang_up()
-        if exchange.status == SWITCHING_PROTOCOLS:
-            self._end(Outcome.OK, ErrorType.NONE)
-        elif exchange.error is not ErrorType.NONE and exchange.head_written:
-            self._end(Outcome.STREAM_ERROR, exchange.error)
-        elif by_fault:
-            self._end(Outcome.INTERRUPTED, ErrorType.INTERNAL)
-        elif self._relay.cutting:
-            self._end(Outcome.INTERRUPTED, ErrorType.NONE)
-        else:
-            self._end(Outcome.CLIENT_ABORT, ErrorType.NONE)
+        ending = endings.hung_up(exchange, by_fault=by_fault, cutting=self._relay.cutting)
+        self._end(ending.outcome, ending.error)
 
     def _end(self, outcome: Outcome, error: ErrorType) -> None:
         """Book it; nothing is left waiting."""
