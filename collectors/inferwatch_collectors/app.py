@@ -30,6 +30,7 @@ from inferwatch.memory import settle
 from inferwatch.record import LateCount, RequestRecord
 from inferwatch.tasks import TaskSet
 from inferwatch_collectors import metrics as m
+from inferwatch_collectors import through_restart
 from inferwatch_collectors.access import REFUSALS, Access
 from inferwatch_collectors.admin import Admin, Condition, Service, not_ready, relay_stats
 from inferwatch_collectors.booking import GRACE_NS
@@ -38,9 +39,8 @@ from inferwatch_collectors.canary.conditions import Present
 from inferwatch_collectors.canary.probing import Probing
 from inferwatch_collectors.engine.watch import EngineWatch
 from inferwatch_collectors.exposition import Exposition
-from inferwatch_collectors.fence import Fence
 from inferwatch_collectors.ledger import retention
-from inferwatch_collectors.ledger.base import Ledger, LedgerError, LedgerInUseError
+from inferwatch_collectors.ledger.base import Ledger, LedgerInUseError
 from inferwatch_collectors.ledger.sqlite import FILE_NAME
 from inferwatch_collectors.live.prometheus import Prometheus
 from inferwatch_collectors.live.routes import LivePage
@@ -66,8 +66,6 @@ GC_OBJECTS: Final = 20_000
 # Told to stop, the relays are gone already, or will not go; the supervisor kills after 10 s.
 STOP_DRAIN_S: Final = 3.0
 STOP_COMMIT_S: Final = 4.0
-# What drift knows is written down before the last commit: a hundred streams of 50 kB take a fifth of this.
-STOP_WRITE_S: Final = 1.0
 STOP_LOG_S: Final = 0.5
 # Whoever takes longer has lost it; the supervisor counts the seconds.
 STOP_EXPORT_S: Final = 1.0
@@ -97,11 +95,6 @@ async def run(settings: CollectorSettings, channel: Channel | None = None) -> in
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_COMMIT_S):
                 await ledger.close()
-
-
-def _slept_s() -> float:
-    """Return for how long the host has slept since its boot."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic()
 
 
 class Collector:
@@ -154,7 +147,7 @@ class Collector:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.set_exception_handler(self._callback_failed)
-        await self._restore()
+        await through_restart.take_up(self._parts, self._ledger)
         self._engine.start(self._config, self._upstream.probe.name)
         await self._pricing.take_up(self._config.prices)
         committing = self._tasks.start(self._parts.journal.run(), "journal")
@@ -205,23 +198,6 @@ class Collector:
 
     # --- start and stop
 
-    async def _restore(self) -> None:
-        try:
-            rows = await self._ledger.load_metrics()
-        except LedgerError as error:
-            _log.error("ledger_unreadable reason=%s", error)
-            rows = await self._ledger.load_metrics()  # a corrupt file has been replaced by now
-        restored = self._parts.recorder.restore(rows, now_s=time.monotonic())
-        for name, reason in restored.discarded:
-            _log.warning("metric_not_restored name=%s reason=%s", name, reason)
-        self._parts.meter.restore(time.monotonic_ns(), time.time_ns())
-        self._parts.budgets.restore()
-        self._parts.anomalies.resume(time.monotonic())
-        self._parts.drift.resume(time.monotonic())
-        # The engine may say what it is before the first tick.
-        self._parts.drift.tick(time.monotonic(), time.time(), _slept_s())
-        self._parts.canary.resume(time.monotonic(), time.time(), _slept_s())
-
     def _canary(self) -> Probing:
         settings, canary = self._settings, self._config.canary
         url = data_url(settings.data_host, settings.data_port, tls=bool(self._config.tls.cert_file))
@@ -245,7 +221,7 @@ class Collector:
         self._parts.gpu.close()
         self._parts.gpu.refresh()
         self._parts.meter.tick(time.monotonic_ns(), time.time_ns(), self._parts.tap.links(), force=True)
-        await self._write_down()
+        await through_restart.write_down(self._parts)
         await self._parts.journal.flush(STOP_COMMIT_S)
         await self._parts.budgets.part()
         await self._parts.tap.disconnect()
@@ -256,18 +232,6 @@ class Collector:
             _log.error(
                 "ledger_last_commit_failed waiting=%d", self._parts.journal.position - self._parts.journal.committed
             )
-
-    async def _write_down(self) -> None:
-        """Hand what drift and canary know to the last commit, so that a restart forgets no evidence."""
-        drift, fence = self._parts.drift, Fence(self._parts.recorder.observer_error)  # the last commit must not fail
-        fence.run("canary", time.monotonic_ns(), self._parts.canary.finish)
-        fence.run("drift", time.monotonic_ns(), drift.finish)
-        deadline_s = time.monotonic() + STOP_WRITE_S
-        while drift.unwritten and time.monotonic() < deadline_s:
-            fence.run("drift", time.monotonic_ns(), drift.write_one)
-            await asyncio.sleep(0)
-        if drift.unwritten:
-            _log.warning("drift_not_written_down streams=%d", drift.unwritten)
 
     def _site(self, runner: web.AppRunner) -> web.BaseSite:
         if self._settings.admin_fd >= 0:
@@ -378,8 +342,8 @@ class Collector:
             self._parts.meter.tick(now_ns, time.time_ns(), self._parts.tap.links())
             self._parts.recorder.tick(now_s=now_s)
             self._parts.anomalies.tick(now_s, time.time())
-            self._parts.drift.tick(now_s, time.time(), _slept_s())
-            self._parts.canary.tick(now_s, time.time(), _slept_s())
+            self._parts.drift.tick(now_s, time.time(), through_restart.slept_s())
+            self._parts.canary.tick(now_s, time.time(), through_restart.slept_s())
             self._parts.quality.tick(now_s)
             self._parts.vitals.refresh()
             self._live.tick(now_s, time.time())
