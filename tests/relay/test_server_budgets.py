@@ -221,6 +221,8 @@ async def test_a_stream_is_cut_at_the_end_of_an_event(start: Start, told: Cut, s
     assert await engine.rest() == b""
     close = await rig.tap.close()
     assert (close.outcome, close.error, close.status) == ("stream_error", error, 200)
+    rig.engine.answer(ok(b"next"))
+    assert (await client.ask(get("/next"))).body == b"next"  # the reply was whole, and promised no close
 
 
 @pytest.mark.parametrize("framing", [SSE, wire("HTTP/1.1 200 OK\ncontent-type: text/event-stream\n\n")])
@@ -290,6 +292,7 @@ async def test_of_an_unknown_dialect_the_reply_breaks_off(start: Start) -> None:
     engine.send(chunk(b'data:{"token":2}\n\n'))
     reply = await client.reply()
     assert not reply.complete
+    assert await client.is_closed()
     assert reply.body == b'data:{"token":1}\n\ndata:{"token":2}\n\n'
 
 

@@ -29,6 +29,8 @@ def last_word(exchange: Exchange, request: Request) -> Ending:
         return Ending(Outcome.REJECTED, refusal.error, keep_alive)
     if exchange.error is ErrorType.NONE:
         return Ending(Outcome.OK, ErrorType.NONE, exchange.client_keep_alive)
+    if exchange.well_ended:
+        return Ending(Outcome.STREAM_ERROR, exchange.error, exchange.client_keep_alive)
     if exchange.head_written:
         # The client must see what the engine did: a reply that breaks off.
         exchange.transport.close()

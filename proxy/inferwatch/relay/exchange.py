@@ -79,6 +79,7 @@ class Exchange:
         "status",
         "transport",
         "tunnel_rest",
+        "well_ended",
         "went_stale",
     )
 
@@ -115,6 +116,7 @@ class Exchange:
         self.finished = self.blocked = self.went_stale = False
         self.edited = False  # the engine got a body that is not quite the client's
         self.edit_refused = False  # and did not like it
+        self.well_ended = False  # by us, so that the client's connection may go on
         self.cutting: Cutting | None = None  # told to: the stream is to end with its next event
         self.error = ErrorType.NONE
         self.tunnel_rest: bytes | None = None  # set by a 101
@@ -234,6 +236,7 @@ class Exchange:
         self.finished = True
         self.observer.end()  # what it held back comes behind the end
         if self._chunked and in_good_form:
+            self.well_ended = True
             self._write(LAST_CHUNK + b"\r\n")
         self._settled()
 
