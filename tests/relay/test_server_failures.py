@@ -502,4 +502,5 @@ async def test_reload_changes_the_engine_for_new_requests_only(rig: Rig, start: 
     assert (await rig.ask(get())).body == b"new"
     engine.send(ok(b"old"))
     assert (await client.reply()).body == b"old"
+    assert await engine.is_closed()  # nobody would use it again, or close it when it has been idle for long
     rig.relay.pool.close()

@@ -100,5 +100,7 @@ class Pool:
             self._idle.popleft().transport.close()
 
     def close(self) -> None:
+        """Close what is idle, and whatever comes back: nobody takes or sweeps it any more."""
+        self._max_idle = 0
         while self._idle:
             self._idle.pop().transport.close()
