@@ -37,6 +37,7 @@ def exchange(**fields: Any) -> Any:
         "refusal": None,
         "error": ErrorType.NONE,
         "head_written": False,
+        "well_ended": False,
         "status": 0,
         "client_keep_alive": True,
         "is_head_request": False,
@@ -54,6 +55,11 @@ def request(*, complete: bool = True) -> Any:
     [
         ({"head_written": True}, Ending(Outcome.OK, ErrorType.NONE, True), b""),
         ({"head_written": True, "client_keep_alive": False}, Ending(Outcome.OK, ErrorType.NONE, False), b""),
+        (
+            {"head_written": True, "well_ended": True, "error": ErrorType.BUDGET},
+            Ending(Outcome.STREAM_ERROR, ErrorType.BUDGET, True),
+            b"",
+        ),
         (
             {"error": ErrorType.CONNECT_FAILED},
             Ending(Outcome.UPSTREAM_ERROR, ErrorType.CONNECT_FAILED, True),

@@ -30,8 +30,8 @@ NS_PER_S: Final = 1_000_000_000
 # Relays are back within a second, and tell of all that is open with their first message.
 FIRST_AUDIT_NS: Final = 5 * NS_PER_S
 
-# A relay tells of a request when it has sent it: after waiting for a connection, for the engine's name, and for the end of
-# a long body. What takes longer is held anew when it is told.
+# A relay tells of a request when it has sent it: after waiting for a connection, for the engine's name, and for the end
+# of a long body. What takes longer is held anew when it is told.
 AUDIT_NS: Final = 120 * NS_PER_S
 
 
