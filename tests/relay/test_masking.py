@@ -99,6 +99,55 @@ def test_in_the_end_of_a_plain_reply_a_tool_s_numbers_are_not_figures(name: str,
     assert json.loads(b"{" + made)["usage"] == {"input_tokens": 7, "output_tokens": 9}
 
 
+@pytest.mark.parametrize("name", ["usage", "timings", "meta", "meta_info"])
+@pytest.mark.parametrize("depth", [0, 1, 2])
+@pytest.mark.parametrize("replies", [1, 2])
+def test_what_a_tool_calls_usage_is_not_the_reply_s(name: str, depth: int, replies: int) -> None:
+    """Only a member of the whole reply is: of a lone one, or of one of a list. A bracket in a text is none."""
+    spoken = f'{{"{name}":{{"prompt_tokens":4111111111111111}},"eval_count":4111111111111111,"note":"}}]}} \\" {{"}}'
+    for _ in range(depth):
+        spoken = f'{{"inner":{spoken},"eval_duration":4111111111111111}}'
+    reply = f'{{"content":[{{"type":"tool_use","input":{spoken}}}],"{name}":{{"prompt_tokens":7}},"eval_count":9,"note":"{{"}}'
+    body = reply if replies == 1 else f"[{','.join([reply] * replies)}]"
+
+    made = masked(("ann" + body[body.index('"type"') :] + "\n").encode(), whole=False).decode()
+
+    assert "4111" not in made
+    assert made.count(f'"{name}":{{"prompt_tokens":7}},"eval_count":9') == replies
+    assert made[-1] == body[-1]
+
+
+def test_of_a_reply_that_broke_off_no_count_is_kept() -> None:
+    """How deep it stands is not known; nor is it behind a hole. How it finished is a word of the API's own."""
+    end = 'ann","finish_reason":"stop","input":{"usage":{"prompt_tokens":4111}}'
+    hole = b'ann,"input":{"usage":{"prompt_tokens":4111}},"a\n\0b":1},"eval_count":2}'
+
+    assert masked(end.encode(), whole=False, ended=False) == b'"finish_reason":"stop"}'
+    assert masked(hole, whole=False) == b'"eval_count":2}'
+    close = Close(
+        id=1, stamp_ns=9, outcome="client_abort", error="", status=200, response_bytes=9_999, tail=end.encode()
+    )
+    assert masked_close(close).tail == b'"finish_reason":"stop"}'
+
+
+NAMES = st.sampled_from(["usage", "prompt_tokens", "meta", "eval_count", "finish_reason", "a{", "b]"])
+LEAVES = st.integers(1, 9) | st.text('a{}[]"\\')
+
+
+@given(
+    st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(NAMES, inner)),
+    st.integers(0, 400),
+)
+def test_wherever_it_begins_only_members_of_the_whole_reply_are_kept(spoken: object, cut: int) -> None:
+    """Whatever a tool's input is, in whatever form."""
+    body = json.dumps({"content": [{"input": spoken}], "usage": {"prompt_tokens": 44}, "rest": {"usage": spoken}})
+    begin = min(cut, body.index('}], "usage": {"prompt_tokens": 44}'))
+
+    made = masked(body[begin:].encode(), whole=False)
+
+    assert re.findall(rb"\d+", made) == [b"44"]
+
+
 def test_arguments_of_a_tool_are_not_the_api_s_words() -> None:
     """Members of any names, with the APIs' own words in them, and numbers that are somebody's."""
     spoken = {"ann": "failed", "status": "completed", "phone": 4915112345678, "at": -1.1234567890123, "index": 44}
@@ -163,7 +212,8 @@ def test_what_is_no_json_is_not_written() -> None:
 
 def test_one_that_cannot_be_masked_is_written_without_what_was_said() -> None:
     """Members in members, more than the stack has room for: its counts are booked, and so are the others."""
-    nested = b'ann,"meta":' + b'{"meta":' * 1500 + b"1" + b"}" * 1501
+    # Of as many as are decoded: how many that are is another number from version to version of Python.
+    nested = b"ann" + b"".join(b',"meta":' + b'{"meta":' * deep + b"1" + b"}" * deep for deep in (700, 1500)) + b"}"
     request = opened("/v1/Ann", {"content-type": "a/json"})
     closes = [
         Close(

@@ -779,10 +779,10 @@ async def test_a_request_that_cannot_be_masked_costs_its_words_alone(
     """A fault of ours in the spool's thread: it is counted as one of an observer's, and the others are written."""
     masked = masking_module.masked
 
-    def mask(tail: bytes, *, whole: bool) -> bytes:
+    def mask(tail: bytes, *, whole: bool, ended: bool) -> bytes:
         if tail == b"odd":
             raise ValueError("with the text of somebody")
-        return masked(tail, whole=whole)
+        return masked(tail, whole=whole, ended=ended)
 
     monkeypatch.setattr(masking_module, "masked", mask)
     mirror = await make(run=False)

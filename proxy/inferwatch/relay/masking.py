@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
+from inferwatch.record import Outcome
+from inferwatch.relay.observer import CUT_MARK
 from inferwatch.tap import Batch, Close, Open
 
 # What the client wrote there it wrote for somebody else.
@@ -38,6 +40,7 @@ _COUNTS: Final = frozenset({
 })  # fmt: skip
 # Of those, what is kept where it is not known what they are members of: the others may be a tool's, and any number.
 _FIGURES: Final = _COUNTS - {"index", "code", "status_code", "http_status_code"}
+_NO_COUNTS: Final = frozenset[str]()
 
 # Members that say how an answer ended and what kind of thing it is, by the APIs' own words.
 _WORDS: Final = frozenset({
@@ -81,6 +84,11 @@ _FIGURE: Final = re.compile(
     r'"(usage|timings|meta|meta_info|finish_reason|tokens_predicted|tokens_evaluated'
     r'|total_duration|(?:prompt_)?eval_(?:count|duration))"\s*:\s*(?=[{"\d])'
 )
+# Of those, what may stand anywhere: it is a word of the APIs' own. The others are figures where they are members of the
+# whole reply; deeper they may be a tool's.
+_FINISH: Final = "finish_reason"
+# What decides how deep a member is: brackets, and the strings in which they are none, up to the end if one is cut.
+_TOKEN: Final = re.compile(_FIGURE.pattern + r'|"[^"\\]*(?:\\(?:.|\Z)[^"\\]*)*(?:"|\Z)|[][{}]', re.DOTALL)
 _decode_from: Final = json.JSONDecoder().raw_decode
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -125,11 +133,15 @@ def masked_close(frame: Close) -> Close:
     """Return what is written of its end."""
     if not frame.tail:
         return frame
-    return msgspec.structs.replace(frame, tail=masked(frame.tail, whole=len(frame.tail) >= frame.response_bytes))
+    whole, ended = len(frame.tail) >= frame.response_bytes, frame.outcome == Outcome.OK
+    return msgspec.structs.replace(frame, tail=masked(frame.tail, whole=whole, ended=ended))
 
 
-def masked(tail: bytes, *, whole: bool) -> bytes:
-    """Return the end of a body without its texts; b"" where nothing of it is known to be none."""
+def masked(tail: bytes, *, whole: bool, ended: bool = True) -> bytes:
+    """Return the end of a body without its texts; b"" where nothing of it is known to be none.
+
+    `whole`: it is all of the body; `ended`: the body did not break off.
+    """
     if whole and tail.lstrip()[:1] in (b"{", b"[") and (document := _document(tail)):
         return document
     told = tail.split(b"\n")
@@ -137,7 +149,7 @@ def masked(tail: bytes, *, whole: bool) -> bytes:
     if whole:
         return b"\n".join(line.ljust(len(was)) for line, was in zip(lines, told, strict=True))
     kept = b"\n".join(lines if lines[0] else lines[1:])  # it may begin in the midst of one
-    return kept if kept.strip() else _figures(tail.decode("utf-8", "replace"))
+    return kept if kept.strip() else _figures(tail.rpartition(CUT_MARK)[2].decode("utf-8", "replace"), ended=ended)
 
 
 def _line(line: bytes) -> bytes:
@@ -176,21 +188,32 @@ def _kept(value: Any, name: str, counts: frozenset[str] = _COUNTS) -> Any:
     return value if name in counts or value is None or isinstance(value, bool) else None
 
 
-def _figures(text: str) -> bytes:
+def _figures(text: str, *, ended: bool) -> bytes:
     """Return the counts in the end of a plain reply, and how it finished, in their order.
 
-    Inside a JSON string the quotes would be escaped, so text that talks about them does not match.
+    Inside a JSON string the quotes would be escaped, so text that talks about them does not match. How deep a member is
+    shows at the end, where the whole reply is closed: of one that broke off it is not known, and no count is kept.
     """
-    found: list[str] = []
-    at = 0
-    while match := _FIGURE.search(text, at):
-        at = match.end()
+    found: list[tuple[int, str, Any]] = []
+    depth = at = 0  # as seen from the first of them
+    first = _FIGURE.search(text)
+    while token := _TOKEN.search(text, at) if at else first:
+        at = token.end()
+        if (name := token[1]) is None:
+            depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(token[0], 0)
+            continue
         try:
             value, end = _decode_from(text, at)
         except (ValueError, RecursionError):
             continue
         if text[end:].lstrip()[:1] in ("}", "]", ","):  # else it may go on behind a cut
-            found.append(_encode(_kept({match[1]: value}, "", _FIGURES))[1:-1])
+            found.append((depth, name, value))
         at = end
     closing = text.rstrip()[-1:]
-    return (",".join(found) + (closing if closing in ("}", "]") else "")).encode() if found else b""
+    top = depth + (2 if closing == "]" else 1)  # within one of several replies, or the only one
+    kept = [
+        _encode(_kept({name: value}, "", _NO_COUNTS if name == _FINISH else _FIGURES))[1:-1]
+        for deep, name, value in found
+        if name == _FINISH or (ended and deep == top)
+    ]
+    return (",".join(kept) + (closing if closing in ("}", "]") else "")).encode() if kept else b""
