@@ -585,6 +585,17 @@ async def test_anything_else_is_not_edited(vllm: Rig, path: str, body: str, line
     assert not vllm.tap.opens[0].asked_usage
 
 
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "Application/JSON", "text/plain"])
+async def test_json_is_read_whatever_its_type_says(rig: Rig, kind: str) -> None:
+    """As engines read it: what a request to `/api/generate` from curl costs has a model."""
+    body = b'{"model":"m","n":3}'
+    await relayed(
+        rig, wire(f"POST /api/generate HTTP/1.1\nHost: h\nContent-Type: {kind}\nContent-Length: 19\n\n", body)
+    )
+    (opened,) = rig.tap.opens
+    assert (opened.model, opened.n, opened.stream) == ("m", 3, True)
+
+
 @pytest.mark.parametrize("sections", [{"usage": {"ask": False}, "upstream": {"engine": "vllm"}}, {}])
 async def test_engine_that_is_not_to_be_asked_gets_the_clients_body(start: Start, sections: dict[str, object]) -> None:
     """By configuration, or because nobody knows what it would say."""

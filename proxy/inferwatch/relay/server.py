@@ -7,7 +7,6 @@ to the client's transport, so nothing in it is reordered, renamed or added.
 
 import logging
 import time
-from typing import Final
 
 from inferwatch.config import Config
 from inferwatch.record import ErrorType, Outcome
@@ -24,8 +23,6 @@ from inferwatch.tap import CUT_REASONS, Cut
 from inferwatch.tasks import TaskSet
 
 log = logging.getLogger(__name__)
-
-_JSON_BODY: Final = b"application/json"
 
 
 class Relay:
@@ -74,12 +71,9 @@ class Relay:
         return subject
 
     def is_readable(self, head: heads.RequestHead) -> bool:
-        """Whether to look into the body. vLLM reads JSON whatever its type says; a compressed body stays closed."""
-        if b"content-encoding" in head.named:
-            return False
-        if usage_request.is_usage_route(head.path):
-            return True
-        return head.named.get(b"content-type", b"").startswith(_JSON_BODY)
+        """Whether to look into the body. Engines read JSON whatever its type says, and curl, as Ollama's pages show it,
+        says that it is a form; a compressed body stays closed."""
+        return b"content-encoding" not in head.named
 
     def asks(self, head: heads.RequestHead) -> bool:
         """Whether to ask for usage, if the engine takes it."""
