@@ -133,7 +133,7 @@ def test_no_bytes_crash_it(body: bytes) -> None:
         assert sent == candidate or hide is not None
 
 
-@pytest.mark.parametrize("value", ["true", "1", '"true"', '"1"', '"YES"', '"on"', '"t"', '"y"'])
+@pytest.mark.parametrize("value", ["true", "1", "1.0", '"true"', '"1"', '"YES"', '"on"', '"t"', '"y"'])
 def test_what_vllm_takes_for_true_streams(value: str) -> None:
     """Pydantic's lax booleans, seen on the wire."""
     sent, hide = edited(b'{"stream":%b}' % value.encode())
@@ -236,9 +236,10 @@ def test_escaped_and_repeated_keys_never_make_it_ask_twice(body: bytes) -> None:
         ('{"n":3}', 3),
         ('{"n":0}', 1),
         ('{"n":-1}', 1),
-        ('{"n":"3"}', 1),
+        ('{"n":"3"}', 3),
         ('{"n":true}', 1),
-        ('{"n":2.0}', 1),
+        ('{"n":2.0}', 2),
+        ('{"n":2.5}', 1),
         ('{"prompt":"x","n":2}', 2),
         ('{"prompt":["a","b","c"]}', 3),
         ('{"prompt":[ "a" , "b" ],"n":2}', 4),
@@ -250,7 +251,7 @@ def test_escaped_and_repeated_keys_never_make_it_ask_twice(body: bytes) -> None:
     ],
 )
 def test_choices_are_n_times_prompts(body: str, choices: int) -> None:
-    """A list of strings or of token lists is many prompts; a list of token ids is one."""
+    """A list of strings or of token lists is many prompts; a list of token ids is one. Numbers as vLLM reads them."""
     read = usage_request.read(body.encode())
     assert read is not None
     assert read[0].choices == choices

@@ -209,7 +209,7 @@ def _wish(options: bytes, asked: Asked) -> tuple[bytes, Hide] | None:
 
 
 def _facts(model: Any, n: Any, prompts: int, most: int, *, stream: bool) -> Facts:
-    copies = min(n, MAX_CHOICES) if type(n) is int and n > 0 else 1
+    copies = min(_whole(n), MAX_CHOICES) or 1
     return Facts(
         model=model if isinstance(model, str) else "",
         stream=stream,
@@ -253,7 +253,7 @@ def _whole(value: Any) -> int:
 def _is_true(value: Any) -> bool:
     if isinstance(value, str):
         return value.lower() in _TRUE_WORDS
-    return value is True or (type(value) is int and value == 1)
+    return value is True or (type(value) in (int, float) and value == 1)
 
 
 def _prompts(prompt: Raw) -> int:
