@@ -70,7 +70,7 @@ def test_open_frame_sent_again_has_no_body() -> None:
 def test_streamed_body_updates_the_facts() -> None:
     """The number of choices is known only at its end; a reconnect then says so."""
     watcher = watching(RecordingTap())
-    watcher.sent(Facts("late", True, 3), 9999, 77)
+    watcher.sent(Facts("late", True, 3), 9999, 77, asked_usage=True)
     frame = watcher.open_frame(resumed=True)
     assert (frame.model, frame.choices, frame.body_bytes, frame.sent_ns) == ("late", 3, 9999, 77)
 
@@ -81,16 +81,16 @@ def test_request_is_introduced_when_its_body_is_known(end: str) -> None:
     introduction."""
     tap = RecordingTap()
     watcher = Observer(tap, subject())  # type: ignore[arg-type]
-    watcher.uploading(Facts(), b"beginning", asked_usage=True)
+    watcher.uploading(Facts(), b"beginning")
     assert not tap.opens
     if end == "sent":
-        watcher.sent(Facts("late", True, 3), 9999, 77)
+        watcher.sent(Facts("late", True, 3), 9999, 77, asked_usage=True)
     elif end == "head":
         watcher.head(3, 200, [], Fingerprint())
     watcher.came(9999)
     finish(watcher)
     (frame,) = tap.opens
-    assert (frame.body, frame.asked_usage) == (b"beginning", True)
+    assert (frame.body, frame.asked_usage) == (b"beginning", end == "sent")
     if end == "sent":
         assert (frame.model, frame.choices, frame.body_bytes, frame.sent_ns) == ("late", 3, 9999, 77)
 

@@ -615,6 +615,7 @@ async def test_streamed_body_is_asked_for_usage_too(start: Start) -> None:
     assert (await client.ask(data[3000:])).status == 200
     (got,) = rig.engine.requests
     assert got.json == {**json.loads(body), "stream_options": BOTH}
+    assert rig.tap.opens[0].asked_usage
 
 
 async def test_number_of_choices_behind_a_long_prompt_counts(start: Start) -> None:

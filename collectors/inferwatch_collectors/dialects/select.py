@@ -165,6 +165,8 @@ def choose(method: str, path: str, content_type: str, asked_stream: bool) -> Sel
 
 
 def _route(path: str) -> tuple[str, Dialect]:
+    if not path:  # what came was no request; "/" is a route
+        return OTHER_ROUTE, UNKNOWN
     segments = path.strip("/").rsplit("/", _LONGEST_END)[-_LONGEST_END:]
     if _TRITON in path and segments[-1] in _TRITON_READ:
         return _TRITON_READ[segments[-1]]

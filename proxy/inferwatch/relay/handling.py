@@ -280,7 +280,7 @@ class Handling:
         self._speak(connection, self._head(b"Transfer-Encoding: chunked\r\n", edited=ask) + chunk(first))
         exchange.sent_ns = 0  # not before its end
         mirrored = beginning[: relay.config.tap.max_body_bytes]
-        exchange.observer.uploading(edit.facts(), mirrored, asked_usage=ask)
+        exchange.observer.uploading(edit.facts(), mirrored)
         await self._upload(connection, edit)
         if not exchange.head_written:
             exchange.client_keep_alive = keep_alive and not self._client.is_last
@@ -302,7 +302,8 @@ class Handling:
         connection.write(chunk(edit.finish()) + b"0\r\n\r\n")
         connection.uploading = False
         exchange.sent_ns = time.monotonic_ns()
-        exchange.observer.sent(edit.facts(), request.body_bytes, exchange.sent_ns)
+        asked = edit.hide is not None
+        exchange.observer.sent(edit.facts(), request.body_bytes, exchange.sent_ns, asked_usage=asked)
         if edit.hide is not None:
             exchange.observer.hide(edit.hide, self._relay.engine.put_back)
 

@@ -198,21 +198,21 @@ class Observer:
             reserved=self.reserved,
         )
 
-    def uploading(self, facts: Facts, beginning: bytes, *, asked_usage: bool) -> None:
+    def uploading(self, facts: Facts, beginning: bytes) -> None:
         """A body is passed on as it comes. The request is introduced when all of it is known, or its reply begins."""
         self._facts = facts
         self._beginning = beginning
-        self.asked_usage = asked_usage
 
     def came(self, body_bytes: int) -> None:
         """The request ends, and so much of its body has come."""
         self._body_bytes = body_bytes
 
-    def sent(self, facts: Facts, body_bytes: int, stamp_ns: int) -> None:
+    def sent(self, facts: Facts, body_bytes: int, stamp_ns: int, *, asked_usage: bool) -> None:
         """A streamed body has been sent to its end."""
         self._facts = facts
         self._body_bytes = body_bytes
         self._sent_ns = stamp_ns
+        self.asked_usage = asked_usage
         self._introduce()
 
     def _introduce(self) -> None:

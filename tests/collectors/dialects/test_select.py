@@ -52,6 +52,7 @@ from inferwatch_collectors.dialects.unknown import UNKNOWN
         ("/v1/messages/count_tokens", "/v1/messages/count_tokens", "other"),
         ("/v1/models", "/v1/models", "other"),
         ("/v1/models/org/name-7b", "/v1/models", "other"),
+        ("", OTHER_ROUTE, "other"),  # what came was no request
         ("/health", "/health", "other"),
         ("/tokenize", "/tokenize", "other"),
         ("/metrics", "/metrics", "other"),
