@@ -29,11 +29,11 @@ class Memory:
         """Memos that could not be read."""
         return self._places.damaged
 
-    def read(self, asked: str, now_weeks: float, most: int) -> list[Probed]:
+    def read(self, asked: str, prompts: int, now_weeks: float, most: int) -> list[Probed]:
         """Return up to `most` that an earlier life left; what cannot be read, or was asked otherwise, is forgotten."""
 
         def made(data: bytes) -> Probed:
-            return Probed.of_state(_decode(data), asked, now_weeks)
+            return Probed.of_state(_decode(data), asked, prompts, now_weeks)
 
         return self._places.read(made, lambda probed: probed.model, most)
 

@@ -20,6 +20,7 @@ from inferwatch_collectors.drift.features import Direction, Feature, Kind
 from inferwatch_collectors.drift.judging import Judging
 from inferwatch_collectors.drift.reference import Terms
 from inferwatch_collectors.drift.stream import Lesson, LessonState, WatchedState
+from inferwatch_collectors.drift.written import Count, UnixMoment, UnixTime
 from inferwatch_collectors.memo_places import AnotherError
 
 VERSION: Final = 1
@@ -43,10 +44,10 @@ RECENT: Final = 32
 class About(msgspec.Struct, array_like=True, frozen=True):
     """Of what a reference is."""
 
-    number: int  # how many were pinned before it, plus one
-    pinned_s: int  # Unix time
-    from_s: int  # Unix time of the first reply
-    replies: int
+    number: Count  # how many were pinned before it, plus one
+    pinned_s: UnixTime
+    from_s: UnixTime  # of the first reply
+    replies: Count
     around: dict[str, str]  # what engine, model and driver said of themselves then
 
 
@@ -56,14 +57,14 @@ class ProbedState(msgspec.Struct, array_like=True):
     version: int
     model: str
     asked: str
-    begun_s: int
-    number: int
-    replies: int
+    begun_s: UnixTime
+    number: Count
+    replies: Count
     prompts: tuple[PromptState, ...]
     lesson: LessonState | None
     about: About | None
     watched: WatchedState | None
-    since_s: float
+    since_s: UnixMoment
     signalling: bool
 
 
@@ -145,8 +146,8 @@ class Probed(Judging):
         )
 
     @classmethod
-    def of_state(cls, state: ProbedState, asked: str, now_weeks: float) -> "Probed":
-        """Return what was written down.
+    def of_state(cls, state: ProbedState, asked: str, prompts: int, now_weeks: float) -> "Probed":
+        """Return what was written down of so many prompts.
 
         Raises:
             AnotherError: it is another version's, or other things were asked.
@@ -154,10 +155,14 @@ class Probed(Judging):
         """
         if state.version != VERSION or state.asked != asked:
             raise AnotherError("a reference of something else")
-        found = cls(state.model, asked, len(state.prompts), state.begun_s)
+        if len(state.prompts) != prompts:
+            raise ValueError(f"{len(state.prompts)} prompts, expected {prompts}")
+        if (state.lesson is None) == (state.watched is None) or (state.watched is None) != (state.about is None):
+            raise ValueError("expected either a lesson or a reference")
+        found = cls(state.model, asked, prompts, state.begun_s)
         found.number, found.replies = state.number, state.replies
         found.since_s, found.signalling = state.since_s, state.signalling
-        found.prompts = [Prompt(each) for each in state.prompts]
+        found.prompts = [Prompt.of(each) for each in state.prompts]
         found.lesson = None if state.lesson is None else Lesson.of(state.lesson, FEATURES)
         if state.watched is not None and state.about is not None:
             if not state.watched.pinned.keys() <= {feature.name for feature in FEATURES}:

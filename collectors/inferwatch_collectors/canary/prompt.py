@@ -17,6 +17,8 @@ from typing import Final
 
 import msgspec
 
+from inferwatch_collectors.drift.written import Distance, Sum
+
 CENTRE_REPLIES: Final = 16
 NOISE_REPLIES: Final = 24
 
@@ -60,8 +62,8 @@ def others(centre: Logprobs, now: Logprobs) -> bool:
 class PromptState(msgspec.Struct, array_like=True):
     """What is written down; before the centre is known, nothing is."""
 
-    centre: dict[int, float]
-    noise: tuple[float, ...]
+    centre: dict[int, Sum]
+    noise: tuple[Distance, ...]
 
 
 class Prompt:
@@ -69,10 +71,10 @@ class Prompt:
 
     __slots__ = ("_replies", "centre", "noise", "stable")
 
-    def __init__(self, state: PromptState | None = None) -> None:
+    def __init__(self) -> None:
         self._replies: list[Logprobs] = []
-        self.centre: dict[int, float] = {} if state is None else state.centre
-        self.noise: list[float] = [] if state is None else [*state.noise]
+        self.centre: dict[int, float] = {}
+        self.noise: list[float] = []
         self.stable = True
 
     @property
@@ -103,6 +105,19 @@ class Prompt:
     def state(self) -> PromptState:
         """Return it to be written down."""
         return PromptState(self.centre, tuple(self.noise))
+
+    @classmethod
+    def of(cls, state: PromptState) -> "Prompt":
+        """Return what was written down.
+
+        Raises:
+            ValueError: it does not fit together.
+        """
+        if state.noise and not state.centre:
+            raise ValueError("distances from nothing")
+        found = cls()
+        found.centre, found.noise = state.centre, [*state.noise]
+        return found
 
 
 def _centre(replies: list[Logprobs]) -> dict[int, float]:

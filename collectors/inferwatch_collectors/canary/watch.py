@@ -106,7 +106,7 @@ class CanaryWatch:
         """
         if not self.settings.enabled:
             return
-        for each in self._memory.read(self.asked, now_s / WEEK_S, MAX_MODELS):
+        for each in self._memory.read(self.asked, len(self.prompts), now_s / WEEK_S, MAX_MODELS):
             if self.settings.models and each.model not in self.settings.models:
                 self._memory.forget(each.model)
             else:

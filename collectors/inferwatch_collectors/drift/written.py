@@ -23,6 +23,7 @@ UnixMoment = Annotated[float, msgspec.Meta(ge=-MAX_S, le=MAX_S)]
 Span = Annotated[float, msgspec.Meta(ge=0.0, le=MAX_S)]
 Share = Annotated[float, msgspec.Meta(gt=0.0, le=1.0)]
 Sum = Annotated[float, msgspec.Meta(ge=-MAX_SUM, le=MAX_SUM)]
+Distance = Annotated[float, msgspec.Meta(ge=0.0, le=MAX_SUM)]
 Edges = Annotated[
     tuple[Annotated[float, msgspec.Meta(ge=-MAX_EDGE, le=MAX_EDGE)], ...], msgspec.Meta(max_length=MAX_EDGES)
 ]
