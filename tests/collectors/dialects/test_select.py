@@ -60,7 +60,6 @@ from inferwatch_collectors.dialects.unknown import UNKNOWN
         ("/my-completions", OTHER_ROUTE, "other"),
         ("/v1/completions/secret-user-data", OTHER_ROUTE, "other"),
         ("/", "/", "text_completion"),  # TGI's
-        ("", "/", "text_completion"),
         ("/else", OTHER_ROUTE, "other"),
     ],
 )
