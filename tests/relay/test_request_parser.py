@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferwatch.relay.client_request import Request
-from inferwatch.relay.request_parser import SLICE_BYTES, MalformedError, RequestParser
+from inferwatch.relay.request_parser import PIECE_BYTES, SLICE_BYTES, MalformedError, RequestParser
 
 MANY = 1 << 18
 
@@ -163,6 +163,18 @@ def test_what_never_ends(case: str, size: int) -> None:
 
     with pytest.raises(MalformedError):
         feed()
+
+
+def test_chunks_of_a_byte_take_no_object_each() -> None:
+    """A megabyte of them took thirty."""
+    reader, requests = parser()
+    body = bytes(range(256)) * 100
+    reader.feed(wire("POST / HTTP/1.1\nHost: h\nTransfer-Encoding: chunked\n\n"))
+    for byte in body:
+        reader.feed(chunk(bytes([byte])))
+    (request,) = requests
+    assert len(request.parts) <= 1 + 2 * len(body) // PIECE_BYTES
+    assert request.take() == body
 
 
 def test_small_chunks_are_no_endless_framing() -> None:

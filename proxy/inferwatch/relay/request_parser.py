@@ -17,6 +17,9 @@ from inferwatch.relay.heads import Header, RequestHead
 # A request of 30 bytes becomes a kilobyte of objects: at most this much is turned into them before it is their turn.
 SLICE_BYTES: Final = 16 * 1024
 
+# A body may come in chunks of a byte, and each piece kept is an object: pieces are joined up to this size.
+PIECE_BYTES: Final = 4096
+
 _VERSIONS: Final = {"1.1": True, "1.0": False}
 
 WEBSOCKET: Final = b"websocket"
@@ -205,7 +208,11 @@ class RequestParser:
     def on_body(self, data: bytes) -> None:
         request = self.request
         assert request is not None
-        request.parts.append(data)
+        parts = request.parts
+        if parts and len(parts[-1]) + len(data) <= PIECE_BYTES:
+            parts[-1] += data
+        else:
+            parts.append(data)
         request.body_bytes += len(data)
         request.unread_bytes += len(data)
 
