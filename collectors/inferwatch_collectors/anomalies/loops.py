@@ -102,12 +102,14 @@ class Lengths:
         """Take up what was written down.
 
         Raises:
-            ValueError: it was written by another version.
+            ValueError: it was written by another version, or is damaged.
         """
         if len(state.counts) != 2 * LENGTH_STEPS:
             raise ValueError(f"lengths of {len(state.counts)} bytes")
         self._counts = array("H", state.counts)
         self._ended = sum(self._counts)
+        if self._ended > MAX_ENDED:
+            raise ValueError(f"{self._ended} runs, expected no more than {MAX_ENDED}")
         self.habit.resume(state.habit)
         if self._ended >= MIN_RUNS:
             self._look()

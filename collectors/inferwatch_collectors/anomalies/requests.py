@@ -21,6 +21,7 @@ from typing import Final
 import msgspec
 
 from inferwatch_collectors.anomalies.evidence import Evidence, Signal
+from inferwatch_collectors.anomalies.written import Weeks, Weight
 
 HUGE_PROMPTS: Final = "huge_prompts"
 
@@ -59,11 +60,11 @@ class SizesState(msgspec.Struct, array_like=True):
     """What is written down: counts per step; prompts, huge ones; huge ones before, and after them huge ones."""
 
     counts: bytes
-    prompts: float
-    huge: float
-    before: float
-    again: float
-    evidence: tuple[float, float, float]
+    prompts: Weight
+    huge: Weight
+    before: Weight
+    again: Weight
+    evidence: tuple[Weeks, Weeks, Weeks]
     signalling: bool
 
 
@@ -180,12 +181,14 @@ class Sizes:
         """Return what was written down.
 
         Raises:
-            ValueError: it was written by another version.
+            ValueError: it was written by another version, or is damaged.
         """
         found = cls()
         if len(state.counts) != 2 * STEPS:
             raise ValueError(f"sizes of {len(state.counts)} bytes")
         found._counts = array("H", state.counts)
+        if not sum(found._counts) == state.prompts <= MAX_PROMPTS + LOOK_EVERY:
+            raise ValueError(f"{sum(found._counts)} prompts of all sizes, expected {state.prompts}")
         found._prompts, found._huge = state.prompts, state.huge
         found._before, found._again = state.before, state.again
         found.evidence = Evidence(*state.evidence)

@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from inferwatch_collectors.anomalies.written import MAX_AMOUNT, Amount, Count, Weight
 from inferwatch_collectors.wall_time import HOURS_OF_DAY, HOURS_OF_WEEK, hour_of_week
 
 _WEEKDAYS: Final = 5
@@ -44,11 +45,11 @@ LEAST_SHARE: Final = 0.25
 class RhythmState(msgspec.Struct, array_like=True):
     """What is written down: sums and weights, as 32-bit floats of this machine."""
 
-    hours: int
-    level: tuple[float, float]
+    hours: Count
+    level: tuple[Amount, Weight]
     cells: bytes
     day_hours: bytes
-    waiting: list[tuple[int, float]]
+    waiting: list[tuple[int, Amount]]
 
 
 class Rhythm:
@@ -107,7 +108,7 @@ class Rhythm:
         """Return the rhythm that was written down.
 
         Raises:
-            ValueError: it was written by another version.
+            ValueError: it was written by another version, or is damaged.
         """
         found = cls()
         sizes = (len(state.cells), len(state.day_hours))
@@ -118,6 +119,8 @@ class Rhythm:
         found._level, found._level_weight = state.level
         found._cells = array("f", state.cells)
         found._day_hours = array("f", state.day_hours)
+        if not all(0 <= each <= MAX_AMOUNT for sums in (found._cells, found._day_hours) for each in sums):
+            raise ValueError("sums that are none")
         return found
 
 

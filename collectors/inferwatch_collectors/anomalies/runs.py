@@ -19,6 +19,7 @@ from typing import Final, Generic, TypeVar
 import msgspec
 
 from inferwatch_collectors.anomalies.evidence import CEILING_WEEKS, WEEK_S
+from inferwatch_collectors.anomalies.written import Weight
 
 # Runs may stop half as often again as they did, without a word.
 TOLERANCE: Final = 1.5
@@ -39,8 +40,8 @@ MAX_RUNS: Final = 8192
 class HabitState(msgspec.Struct, array_like=True):
     """What is written down of a `Habit`."""
 
-    steps: float
-    stops: float
+    steps: Weight
+    stops: Weight
 
 
 class Habit:

@@ -26,6 +26,7 @@ import msgspec
 
 from inferwatch_collectors.anomalies.evidence import WEEK_S, Evidence, Signal
 from inferwatch_collectors.anomalies.rhythm import Rhythm, RhythmState
+from inferwatch_collectors.anomalies.written import Count, Weeks, Weight
 from inferwatch_collectors.wall_time import HOUR_S, HOURS_OF_WEEK
 
 BUCKET_S: Final = 300
@@ -54,10 +55,10 @@ MAX_RECENT: Final = 288
 class PaceState(msgspec.Struct, array_like=True):
     """What is written down of a `Pace`."""
 
-    evidence: tuple[float, float, float]
-    followed: list[float]
-    weights: list[float]
-    busy: float
+    evidence: tuple[Weeks, Weeks, Weeks]
+    followed: list[Weight]
+    weights: list[Weight]
+    busy: Weight
     signalling: bool
 
 
@@ -178,7 +179,7 @@ class SpendState(msgspec.Struct, array_like=True):
     rhythm: RhythmState
     hourly: PaceState
     fast: PaceState
-    signal_hours: int
+    signal_hours: Count
 
 
 class Spend:

@@ -17,6 +17,7 @@ from inferwatch_collectors.anomalies.requests import Sizes, SizesState
 from inferwatch_collectors.anomalies.runs import Habit, HabitState
 from inferwatch_collectors.anomalies.spend import BUCKETS_PER_HOUR, Spend, SpendState, Terms
 from inferwatch_collectors.anomalies.storms import new_habit
+from inferwatch_collectors.anomalies.written import Count
 from inferwatch_collectors.memo_places import AnotherError
 
 DOLLARS: Final = "dollars"
@@ -34,7 +35,7 @@ class TenantState(msgspec.Struct, array_like=True):
     version: int
     label: str
     unit: str
-    unpriced: int
+    unpriced: Count
     spend: SpendState
     sizes: SizesState
     lengths: LengthsState
@@ -154,9 +155,12 @@ class Tenant:
 
         Raises:
             AnotherError: it was written by another version.
+            ValueError: it is damaged.
         """
         if state.version != VERSION:
             raise AnotherError(f"version {state.version}")
+        if state.unit not in ("", DOLLARS, TOKENS):
+            raise ValueError("a unit that is none")
         found = cls(state.label, now_s)
         found.unit, found._unpriced = state.unit, state.unpriced
         found.spend = Spend.of(state.spend)
