@@ -14,6 +14,9 @@ from inferwatch.config import Config, ConfigError
 
 SECRET_BYTES: Final = 32
 
+# As many as the systemd unit allows; beyond the streams that any host of GPUs serves.
+MAX_OPEN_FILES: Final = 65_536
+
 # sun_path has 108 bytes with the closing zero.
 MAX_SOCKET_PATH_BYTES: Final = 107
 
@@ -22,6 +25,18 @@ def forbid_core_dumps() -> None:
     """Have the kernel write no image of our memory after a crash, nor of our children's: prompts are in it."""
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     resource.setrlimit(resource.RLIMIT_CORE, (0, hard))
+
+
+def allow_open_files() -> None:
+    """Take as many files as are to be had, up to MAX_OPEN_FILES; our children inherit it.
+
+    Each open stream is two sockets, and shells and Docker begin with 1,024: engines raise it, and we must not be the
+    narrow place in front of one.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def bind(key: str, address: str, count: int) -> list[socket.socket]:

@@ -252,6 +252,7 @@ def serve(loaded: Config, reload: Callable[[], Config]) -> int:
     """
 
     host.forbid_core_dumps()
+    host.allow_open_files()
 
     async def main() -> int:
         return await Supervisor(loaded, reload).run()

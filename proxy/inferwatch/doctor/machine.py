@@ -15,7 +15,7 @@ from inferwatch.config import Config, ConfigError, parse_address
 from inferwatch.doctor.finding import Finding, Level
 from inferwatch.doctor.patient import Patient
 
-# Each open stream is two sockets. A GPU host serves some thousand streams; Debian's soft limit is 1,024.
+# Each open stream is two sockets. A GPU host serves some thousand streams. `serve` raises the soft limit by itself.
 ENOUGH_FILES: Final = 16_384
 
 # The ledger takes about 700 bytes a request: this is more than a million of them, and room for the spool.
@@ -126,14 +126,15 @@ async def limits(patient: Patient) -> list[Finding]:
 
 
 def _limits(patient: Patient) -> list[Finding]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     found = []
-    if soft < ENOUGH_FILES:
-        remedy = f"`ulimit -n {ENOUGH_FILES}`, `LimitNOFILE=` in a systemd unit, `ulimits: nofile` in compose"
-        what = f"{soft} open files are allowed (at most {hard}): about {soft // 2} streams"
+    if hard != resource.RLIM_INFINITY and hard < ENOUGH_FILES:
+        remedy = f"`ulimit -Hn {ENOUGH_FILES}`, `LimitNOFILE=` in a systemd unit, `ulimits: nofile` in compose"
+        what = f"{hard} open files are allowed: about {hard // 2} streams"
         found.append(Finding(check="limits", level=Level.WARNING, what=what, remedy=remedy))
     else:
-        found.append(Finding(check="limits", level=Level.OK, what=f"{soft} open files are allowed"))
+        allowed = "any number of" if hard == resource.RLIM_INFINITY else hard
+        found.append(Finding(check="limits", level=Level.OK, what=f"{allowed} open files are allowed"))
     if patient.config.budgets.rules and not os.access(SHARED_MEMORY, os.W_OK):
         remedy = (
             "mount it (`--shm-size`, an emptyDir with `medium: Memory`): else budgets are on the state folder's disk"
