@@ -310,6 +310,28 @@ async def test_engine_that_does_not_begin(start: Start) -> None:
     assert (await client.ask(get())).status == 200
 
 
+async def test_engine_that_takes_nothing_of_an_upload(start: Start) -> None:
+    """The client is not read from meanwhile; it may have left long ago."""
+    rig = await start(limits={"buffer_request_bytes": 10}, upstream={"idle_timeout_s": 5.0})
+    client = await rig.connect()
+    size = 40 << 20
+    client.send(wire(f"PUT / HTTP/1.1\nHost: h\nContent-Length: {size}\n\n", b"x" * size))
+    engine = await rig.engine.accept()
+    engine.writer.transport.pause_reading()  # type: ignore[attr-defined]
+    (exchange,) = rig.relay.active
+    await until(lambda: bool(exchange.offered_ns))
+    rig.sweep(4.0)
+    assert rig.relay.active
+
+    def is_given_up() -> bool:
+        rig.sweep(6.0)
+        return not rig.relay.active
+
+    await until(is_given_up)
+    close = await rig.tap.close()
+    assert (close.outcome, close.error, close.status) == ("upstream_error", "first_byte_timeout", 504)
+
+
 async def test_engine_that_stops_in_mid_stream(start: Start) -> None:
     """The reply breaks off: nothing else can be said behind a head."""
     rig = await start(upstream={"idle_timeout_s": 5.0})

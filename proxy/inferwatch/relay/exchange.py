@@ -70,6 +70,7 @@ class Exchange:
         "head_written",
         "is_head_request",
         "observer",
+        "offered_ns",
         "owner",
         "refusal",
         "resumed_ns",
@@ -110,6 +111,7 @@ class Exchange:
         self._head = b""  # of the reply, until it is known whether body came with it
         self._paused_ns = 0
         self.sent_ns = self.head_ns = self.resumed_ns = self.stalled_ns = 0
+        self.offered_ns = 0  # since then the engine has not taken what it was sent of a streamed body
         self.status = 0
         self.head_written = self.retried = self.closed = False
         self.refusal: Refusal | None = None  # while a large body was being passed on
@@ -298,7 +300,8 @@ class Exchange:
             return ErrorType.TOTAL_TIMEOUT
         if not self.head_ns:
             waiting = self.sent_ns and now_ns - self.sent_ns > settings.first_byte_timeout_s * 1e9
-            return ErrorType.FIRST_BYTE_TIMEOUT if waiting else None
+            stalled = self.offered_ns and now_ns - self.offered_ns > settings.idle_timeout_s * 1e9
+            return ErrorType.FIRST_BYTE_TIMEOUT if waiting or stalled else None
         last_ns = max(self.head_ns, self.observer.last_body_ns, self.resumed_ns)
         if not self.blocked and now_ns - last_ns > settings.idle_timeout_s * 1e9:
             return ErrorType.IDLE_TIMEOUT

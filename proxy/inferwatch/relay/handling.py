@@ -293,12 +293,12 @@ class Handling:
     async def _upload(self, connection: Connection, edit: usage_request.StreamedEdit) -> None:
         """Pass on the rest. Whatever ends the request cancels us."""
         request, exchange = self._request, self.exchange
-        await connection.drain()
+        await self._taken(connection)
         while await request.wait():
             if not self._fits(request.body_bytes):
                 return
             connection.write(chunk(edit.feed(self._take())))
-            await connection.drain()
+            await self._taken(connection)
         connection.write(chunk(edit.finish()) + b"0\r\n\r\n")
         connection.uploading = False
         exchange.sent_ns = time.monotonic_ns()
@@ -306,6 +306,12 @@ class Handling:
         exchange.observer.sent(edit.facts(), request.body_bytes, exchange.sent_ns, asked_usage=asked)
         if edit.hide is not None:
             exchange.observer.hide(edit.hide, self._relay.engine.put_back)
+
+    async def _taken(self, connection: Connection) -> None:
+        """Wait until the engine takes more. Meanwhile the client is not read from, so that nobody sees it leave."""
+        self.exchange.offered_ns = time.monotonic_ns()
+        await connection.drain()
+        self.exchange.offered_ns = 0
 
     # the end
 

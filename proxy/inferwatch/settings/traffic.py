@@ -40,7 +40,9 @@ class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         Seconds,
         Meta(description="From the end of the request to the reply's head. A plain reply has no head before its end."),
     ] = 3600.0
-    idle_timeout_s: Annotated[Seconds, Meta(description="Between two reads of a reply.")] = 600.0
+    idle_timeout_s: Annotated[
+        Seconds, Meta(description="Between two reads of a reply, or while the engine takes nothing of a long request.")
+    ] = 600.0
     total_timeout_s: Annotated[Seconds, Meta(description="For a request from end to end.")] = 86400.0
     max_idle_connections: Annotated[int, Meta(ge=0, description="Kept open for the next request, per worker.")] = 256
     idle_connection_s: Annotated[
