@@ -20,7 +20,7 @@ from inferwatch_collectors.drift.following import WORD_VOTES, Followed, Followed
 from inferwatch_collectors.drift.made import Change, Made
 from inferwatch_collectors.drift.memory import NAME, Memory
 from inferwatch_collectors.drift.reference import Terms
-from inferwatch_collectors.drift.signals import Pace
+from inferwatch_collectors.drift.signals import PACE_VOTES, Pace, PaceState
 from inferwatch_collectors.drift.trigrams import BUCKETS
 from inferwatch_collectors.drift.watch import DriftWatch
 from inferwatch_collectors.drift.words import Report, as_text, stream_of
@@ -223,3 +223,14 @@ def test_what_is_no_time_does_not_spoil_the_pace(time_s: float) -> None:
     assert pace.state() == Pace().state()
     pace.excess(1.0, 2.0, 3.0)
     assert Pace.of(pace.state()).state() == pace.state()
+
+
+def test_a_pace_of_an_older_version_goes_on() -> None:
+    """It was learnt from twice as many votes: with the next one it has its line."""
+    pace, rng = Pace(), random.Random(5)
+    for _ in range(PACE_VOTES - 1):
+        pace.excess(rng.lognormvariate(0, 1), rng.randrange(1_000), rng.randrange(9))
+    state = pace.state()
+    older = Pace.of(PaceState(2 * state.votes, tuple(2 * each for each in state.moments), ()))
+    assert older.excess(1.0, 5.0, 5.0) is None
+    assert older.excess(1.0, 5.0, 5.0) is not None

@@ -91,7 +91,7 @@ class Pace:
 
 def _is_of_points(moments: Sequence[float], votes: int) -> bool:
     """Tell whether these are sums over so many points, and no line yet."""
-    if len(moments) != _MOMENTS or votes >= PACE_VOTES or moments[0] != votes:
+    if len(moments) != _MOMENTS or moments[0] != votes:
         return False
     if any(moments[3 * row + column] != moments[3 * column + row] for row in range(3) for column in range(row)):
         return False
