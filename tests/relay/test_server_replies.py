@@ -140,7 +140,7 @@ async def test_reply_that_ends_with_the_engines_connection(rig: Rig, version: st
 
     async def script(side: Any) -> None:
         await side.request()
-        side.send(wire(f"HTTP/{version} 200 OK\n{field}\n\n", b"until the end"))
+        side.send(wire(f"HTTP/{version} 200 OK\nX: 1\n\n", b"until the end"))
         side.close()
 
     rig.engine.run(script)
