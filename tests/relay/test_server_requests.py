@@ -314,6 +314,24 @@ async def test_engine_that_answers_before_the_body_is_through(start: Start, earl
     await client.rest()
 
 
+async def test_reply_that_began_before_our_question_is_not_edited(start: Start) -> None:
+    """It has a length, and is what the engine says to anybody."""
+    rig = await start(limits={"buffer_request_bytes": 100}, upstream={"engine": "vllm"})
+    client = await rig.connect()
+    data = post(json.dumps({"messages": "x" * 5000, "stream": True}))
+    client.send(data[:3000])
+    engine = await rig.engine.accept()
+    await engine.read_until(b"x")
+    body = b'data: {"choices":[],"usage":{"completion_tokens":7}}\n\n'
+    head = f"HTTP/1.1 200 OK\ncontent-type: text/event-stream\ncontent-length: {len(body)}\n\n"
+    engine.send(wire(head, body[:10]))
+    await client.read_until(body[:10])
+    client.send(data[3000:])
+    await engine.read_until(b"0\r\n\r\n")
+    engine.send(body[10:])
+    assert await client.read(len(body) - 10) == body[10:]
+
+
 async def test_engine_that_goes_away_during_the_upload(start: Start) -> None:
     """502 at once, not when the upload ends."""
     rig = await start(limits={"buffer_request_bytes": 10})

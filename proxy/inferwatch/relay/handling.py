@@ -304,7 +304,7 @@ class Handling:
         exchange.sent_ns = time.monotonic_ns()
         asked = edit.hide is not None
         exchange.observer.sent(edit.facts(), request.body_bytes, exchange.sent_ns, asked_usage=asked)
-        if edit.hide is not None:
+        if edit.hide is not None and not exchange.head_written:  # what has begun is no answer to what we asked
             exchange.observer.hide(edit.hide, self._relay.engine.put_back)
 
     async def _taken(self, connection: Connection) -> None:
