@@ -135,36 +135,46 @@ class Bench:
         await self._check(contender, target)
         return median_ms
 
-    async def latency(self, contender: Contender | None, port: int, streams_per_s: float, seconds: float) -> Delay:
-        """First token, event and gap delays at that many new streams per second.
+    async def latency(
+        self, contender: Contender | None, port: int, streams_per_s: float, seconds: float, meter: CpuMeter | None
+    ) -> tuple[Delay, dict[str, float]]:
+        """First token, event and gap delays at that many new streams per second; with a meter, CPU µs of each by role.
 
         When others kept the load client from its core, it is tried again; the last try counts and says how late it was.
         """
-        delay = await self._latency(contender, port, streams_per_s, seconds)
+        delay, answer_us = await self._latency(contender, port, streams_per_s, seconds, meter)
         for _ in range(TRIES - 1):
             if delay.late_s <= LATE_S:
                 break
-            delay = await self._latency(contender, port, streams_per_s, seconds)
-        return delay
+            delay, answer_us = await self._latency(contender, port, streams_per_s, seconds, meter)
+        return delay, answer_us
 
-    async def _latency(self, contender: Contender | None, port: int, streams_per_s: float, seconds: float) -> Delay:
+    async def _latency(
+        self, contender: Contender | None, port: int, streams_per_s: float, seconds: float, meter: CpuMeter | None
+    ) -> tuple[Delay, dict[str, float]]:
         target = Load(port, stamped=True)
         await self._set(Pace(events_per_s=50.0, first_s=FIRST_S, stamped=True))
+        before, began_s = meter.read() if meter else None, time.monotonic()
         await load.arrivals(
             target, streams_per_s, seconds, lambda: target.chat(stream=True, max_tokens=EVENTS_PER_STREAM)
         )
+        answer_us: dict[str, float] = {}
+        if meter and before:
+            window = load.Window(target.completed, time.monotonic() - began_s, before, meter.read())
+            answer_us = meter.per_unit_us(window)
         target.close()
         await self._check(contender, target)
         delays = target.delays
         assert delays is not None
         if len(delays.event) != target.completed * EVENTS_PER_STREAM:
             raise LoadError(f"{target.completed * EVENTS_PER_STREAM - len(delays.event)} stamped events did not arrive")
-        return Delay(
+        delay = Delay(
             (quantile(delays.first, 0.5), quantile(delays.first, 0.99)),
             (quantile(delays.event, 0.5), quantile(delays.event, 0.99)),
             (quantile(delays.gap, 0.5), quantile(delays.gap, 0.99)),
             target.late_s,
         )
+        return delay, answer_us
 
     async def held(self, contender: Contender, port: int, root: int) -> Held:
         """Memory of a fresh contender at rest and with many open streams, by role."""
@@ -243,13 +253,15 @@ class Bench:
             saturation_per_s = 1e6 / (sum(request_us.values()) + EVENTS_PER_STREAM * sum(event_us.values()))
             streams_per_s = min(LATENCY_LOAD * saturation_per_s, LATENCY_CAP_EVENTS_PER_S / EVENTS_PER_STREAM)
             seconds = self.plan.latency_s * burden.stretch
-            direct = run(self.latency(None, self.engine, streams_per_s, seconds))
-            through = run(self.latency(contender, port, streams_per_s, seconds))
+            others = meter.others
+            direct, _ = run(self.latency(None, self.engine, streams_per_s, seconds, None))
+            through, answer_us = run(self.latency(contender, port, streams_per_s, seconds, meter))
         return Turn(
             event_us=event_us,
             request_us=request_us,
+            answer_us=answer_us,
             one_by_one_ms=one_by_one_ms,
-            others=meter.others,
+            others=others,
             held=held,
             latency_events_per_s=streams_per_s * EVENTS_PER_STREAM,
             latency_load=streams_per_s / saturation_per_s,

@@ -35,6 +35,7 @@ class Turn:
 
     event_us: dict[str, float]
     request_us: dict[str, float]
+    answer_us: dict[str, float]  # of a whole streamed answer, in the latency phase
     one_by_one_ms: float
     others: float  # worst share of the contender's core that other processes took while CPU was measured
     latency_events_per_s: float
@@ -177,6 +178,18 @@ def _ratios(mine: Sequence[float], theirs: Sequence[float]) -> str:
     return spread([a / b for a, b in zip(mine, theirs, strict=False)], 2) if theirs else ""
 
 
+def answers(results: Results) -> str:
+    """CPU of whole streamed answers, each contender at half of what it can carry: what a core is worth."""
+    rows = []
+    ours = results.turns.get("ours", [])
+    for key, turns in results.turns.items():
+        answer_us = [sum(turn.answer_us.values()) for turn in turns]
+        load = f"{median(t.latency_events_per_s for t in turns):,.0f}"
+        ratios = _ratios(answer_us, [sum(turn.answer_us.values()) for turn in ours])
+        rows.append([results.titles[key], load, spread(answer_us, 0), ratios])
+    return table(["", "events/s", "CPU per streamed answer, µs", "÷ Inferwatch"], rows)
+
+
 def latencies(results: Results) -> str:
     """The delays themselves, through the contender and beside it at the same load, medians over the rounds."""
     rows = []
@@ -230,6 +243,8 @@ event and takes it out again; nobody else's replies carry it. It runs with its d
 
 - **CPU per streamed event**: CPU clocks of all processes of the contender over a window in which all streams flow,
   divided by the events that arrived in it. {streams}
+- **CPU per streamed answer**: the same for whole requests with answers of {events} events, in the phase in which
+  delays are measured: new ones all the time, at half of the contender's saturation.
 - **÷ nginx**: the same, divided by nginx's of the same round.
 - **CPU per plain request**: the same with replies of 1 kB at a fixed rate on kept-alive connections. {plain}
 - **Plain request, added**: median of requests sent one by one, less the median without a proxy.
@@ -246,7 +261,8 @@ event and takes it out again; nobody else's replies carry it. It runs with its d
 def tables(results: Results) -> str:
     """All of it, as Markdown that also reads well in a terminal."""
     parts = [comparison(results), disturbance(results)]
-    parts += ["## By process", by_process(results), "## Delays", latencies(results)]
+    parts += ["## By process", by_process(results), "## Whole answers", answers(results)]
+    parts += ["## Delays", latencies(results)]
     if results.unpinned:
         parts += ["## On cores that the kernel chooses", unpinned(results)]
     return "\n\n".join(parts)
