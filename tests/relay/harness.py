@@ -320,8 +320,13 @@ class RecordingTap:
     def head(self, observer: Observer, frame: tap.Head) -> None:
         self.heads.append(frame)
 
+    has_room = True
+
     def read(self, observer: Observer, stamp_ns: int, data: bytes) -> None:
-        self.reads.append((observer.id, stamp_ns, data))
+        self.add(observer.id, stamp_ns, data)
+
+    def add(self, number: int, stamp_ns: int, data: bytes) -> None:
+        self.reads.append((number, stamp_ns, data))
 
     def closed(self, observer: Observer, frame: tap.Close) -> None:
         self.closes.append(frame)

@@ -12,8 +12,8 @@ import pytest
 from harness import RecordingTap
 
 from inferwatch.record import ErrorType, Outcome
+from inferwatch.relay import lane, usage_filter
 from inferwatch.relay import observer as observer_module
-from inferwatch.relay import usage_filter
 from inferwatch.relay.masking import masked_close
 from inferwatch.relay.observer import Observer, Subject
 from inferwatch.relay.usage_filter import Fingerprint, Hide, UsageFilter
@@ -109,7 +109,7 @@ def test_close_alone_is_enough_to_book() -> None:
     assert (close.head_ns, close.first_body_ns, close.last_body_ns) == (3, 10, 19)
     assert close.usages == {0: b'{"completion_tokens":9}'}
     assert sent.endswith(close.tail)
-    assert close.tail.count(b"data: ") == observer_module.TAIL_READS
+    assert close.tail.count(b"data: ") == 4
     assert (close.stalled_ns, close.retried, close.status) == (7, True, 200)
 
 
@@ -128,7 +128,7 @@ def test_tail_is_bounded() -> None:
     for number in range(100):
         watcher.body(number, bytes([number]) * 100_000)
     finish(watcher)
-    limit = observer_module.TAIL_READS * observer_module.TAIL_READ_BYTES
+    limit = 4 * lane.TAIL_READ_BYTES
     assert len(tap.closes[0].tail) == limit
     assert tap.closes[0].tail[-1] == 99
 
@@ -138,7 +138,7 @@ def test_what_is_left_of_two_reads_is_not_taken_for_one_event() -> None:
     tap = RecordingTap()
     watcher = watching(tap, hide=None)
     watcher.body(10, b'data: {"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":7')
-    last = b"7777}}\n\ndata: [DONE]\n\n".ljust(observer_module.TAIL_READ_BYTES)
+    last = b"7777}}\n\ndata: [DONE]\n\n".ljust(lane.TAIL_READ_BYTES)
     watcher.body(11, b'7}}\n\ndata: {"choices":[{"delta":{"content":"' + last)
     finish(watcher)
     (close,) = tap.closes

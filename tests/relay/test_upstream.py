@@ -50,6 +50,9 @@ class Listener:
     def read_done(self) -> None:
         self._say("read_done")
 
+    def lane(self) -> None:
+        assert "read_done" in self.calls
+
     def upgraded(self, stamp_ns: int, reason: bytes, headers: list[Header], rest: bytes) -> None:
         self._say("upgraded")
         self.rest = rest

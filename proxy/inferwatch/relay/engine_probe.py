@@ -115,6 +115,9 @@ class _Answer:
     def read_done(self) -> None:
         pass
 
+    def lane(self) -> None:
+        pass
+
     def body(self, stamp_ns: int, data: bytes) -> None:
         if len(self.data) < MAX_REPLY_BYTES:
             self.data += data

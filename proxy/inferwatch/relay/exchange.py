@@ -11,6 +11,7 @@ from typing import Final, NamedTuple, Protocol
 from inferwatch.record import ErrorType
 from inferwatch.relay import heads
 from inferwatch.relay.cutting import Cutting
+from inferwatch.relay.lane import Lane
 from inferwatch.relay.observer import Observer
 from inferwatch.relay.upstream import Connection, Header
 from inferwatch.relay.usage_filter import Fingerprint
@@ -205,6 +206,12 @@ class Exchange:
             return
         transport.write(data)
 
+    def lane(self) -> Lane | None:
+        """Return what ordinary reads may take from here on instead of `body`."""
+        if not self._chunked or self._head or self.cutting is not None:
+            return None
+        return self.observer.lane(self.transport)
+
     def cut(self, error: ErrorType) -> None:
         """End the stream because of `error`, here if it is between two events. What is no stream goes on.
 
@@ -213,6 +220,8 @@ class Exchange:
         if self.finished or self.cutting is not None or (self.head_written and not self.observer.is_stream):
             return
         self.cutting = self.observer.cutting(error)
+        if self.connection is not None:
+            self.connection.lane = None
         # To wait for one more event of each stream would cost a token of each.
         end = self.observer.last_words(self.cutting) if self.head_written else None
         if end is not None and not self.transport.is_closing():

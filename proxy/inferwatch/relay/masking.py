@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from inferwatch.record import Outcome
-from inferwatch.relay.observer import CUT_MARK
+from inferwatch.relay.lane import CUT_MARK
 from inferwatch.tap import Batch, Close, Open
 
 # What the client wrote there it wrote for somebody else.

@@ -119,13 +119,22 @@ class Mirror(asyncio.Protocol):
         if not self._flush_due:
             self._schedule()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether there is a collector, and room for a copy."""
+        return self._transport is not None and self._pending_bytes <= self._settings.max_pending_bytes
+
     def read(self, observer: Observer, stamp_ns: int, data: bytes) -> None:
-        """Copy one read of a reply, or drop it. Called for every read of every stream."""
-        if self._transport is None or self._pending_bytes > self._settings.max_pending_bytes:
+        """Copy one read of a reply, or drop it."""
+        if not self.has_room:
             self._drop(observer, stamp_ns, len(data))
             return
         observer.gap_marked = False
-        self._reads.append((observer.id, stamp_ns, data))
+        self.add(observer.id, stamp_ns, data)
+
+    def add(self, number: int, stamp_ns: int, data: bytes) -> None:
+        """Copy one read of the request of that id: there is room. Called for nearly every read of every stream."""
+        self._reads.append((number, stamp_ns, data))
         self._pending_bytes += len(data) + READ_OVERHEAD_BYTES
         if self._pending_bytes > FLUSH_BYTES:
             self.flush()

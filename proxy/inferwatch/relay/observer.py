@@ -2,10 +2,11 @@
 
 Each request has one Observer. It takes out of the reply what we asked for, keeps in O(1) memory what is needed to
 book the request whatever happens to the collector, and hands copies to the mirror. A fault in here is counted and
-ends the watching of that request; the bytes go on as they came. The only other `except Exception` of the relay is in
-`masking`, which works in a thread.
+ends the watching of that request; the bytes go on as they came. The fence goes on in `lane`, where ordinary reads of a
+stream are dealt with; the only other `except Exception` of the relay is in `masking`, which works in a thread.
 """
 
+import asyncio
 import logging
 import time
 from typing import TYPE_CHECKING, Final
@@ -16,6 +17,7 @@ from inferwatch.relay import heads
 from inferwatch.relay.admission import Admission, BudgetRefusal, Gate, Reserved
 from inferwatch.relay.cutting import Cutting
 from inferwatch.relay.details_filter import DetailsFilter
+from inferwatch.relay.lane import Lane
 from inferwatch.relay.reckoning import Wish, generates
 from inferwatch.relay.upstream import Header
 from inferwatch.relay.usage_filter import NO_FINGERPRINT, Fingerprint, Hide, UsageFilter
@@ -26,16 +28,6 @@ if TYPE_CHECKING:
     from inferwatch.relay.mirror import Mirror
 
 log = logging.getLogger(__name__)
-
-# The end of a reply is kept for finish reasons and usage when copies were dropped: the finish event, the usage-only
-# event and [DONE] may be three reads, and a usage object is within the last 2 kB of a plain reply.
-TAIL_READS: Final = 4
-TAIL_READ_BYTES: Final = 2048
-
-# Before a read of which the beginning is not kept, so that nobody takes it for the rest of what stands before it: the
-# end of one text and the middle of another can look like a usage.
-CUT_MARK: Final = b"\n\0"
-_TAIL_CUT: Final = len(CUT_MARK) - TAIL_READ_BYTES
 
 # Server-sent events, and Ollama's records.
 _STREAM_TYPES: Final = ("text/event-stream", "application/x-ndjson")
@@ -85,17 +77,13 @@ class Observer:
         "_broken",
         "_facts",
         "_filter",
-        "_first_body_ns",
         "_head_ns",
-        "_last_body_ns",
+        "_lane",
         "_mirror",
         "_plain_fingerprint",
-        "_reads",
-        "_response_bytes",
         "_sent_ns",
         "_status",
         "_subject",
-        "_tail",
         "_wishes_usage",
         "asked_usage",
         "dropped_bytes",
@@ -111,14 +99,13 @@ class Observer:
         self._mirror = mirror
         self._subject = subject
         self.id, self.request_id = mirror.next_id()
+        self._lane = Lane(self, mirror, self.id)
         self._facts = Facts()
         self._filter: UsageFilter | DetailsFilter | None = None
         self._plain_fingerprint: Fingerprint | None = None
-        self._tail: list[bytes] = []
         self._beginning = b""  # of a body that is being passed on, until the request is introduced
         self._body_bytes = 0
-        self._sent_ns = self._head_ns = self._first_body_ns = self._last_body_ns = 0
-        self._reads = self._response_bytes = self._status = 0
+        self._sent_ns = self._head_ns = self._status = 0
         self.dropped_bytes = 0
         self.gap_marked = False  # the collector knows that copies are missing here
         self.asked_usage = False
@@ -130,7 +117,7 @@ class Observer:
 
     @property
     def last_body_ns(self) -> int:
-        return self._last_body_ns
+        return self._lane.last_ns
 
     def admit(self, gate: Gate, facts: Facts, body_bytes: int, *, last: bool = True) -> BudgetRefusal | None:
         """Take room for the request in its budgets, or return what there is to say. A fault of ours refuses nobody.
@@ -145,7 +132,7 @@ class Observer:
             wish = Wish(body_bytes, facts.choices, facts.max_tokens, facts.stream, generates(subject.path))
             found = gate.admit(names, wish, last=last)
         except Exception as error:  # noqa: BLE001 - the fence
-            self._fault("admit", error)
+            self.fault("admit", error)
             return None
         if not isinstance(found, Admission):
             return found
@@ -163,7 +150,7 @@ class Observer:
             self._beginning = b""
             self._mirror.opened(self, self.open_frame(body))
         except Exception as error:  # noqa: BLE001 - the fence
-            self._fault("open", error)
+            self.fault("open", error)
 
     def open_frame(self, body: bytes = b"", *, resumed: bool = False) -> Open:
         """Return the frame that introduces this request, also again after a reconnect."""
@@ -251,7 +238,7 @@ class Observer:
                 self._plain_fingerprint = fingerprint
             self._mirror.head(self, Head(self.id, stamp_ns, status, mirrored))
         except Exception as error:  # noqa: BLE001 - the fence
-            self._fault("head", error)
+            self.fault("head", error)
         return self._filter is not None
 
     def body(self, stamp_ns: int, data: bytes) -> bytes:
@@ -259,35 +246,44 @@ class Observer:
         shown = data
         if self._filter is not None:
             try:
+                self._catch_up()
                 shown = self._filter.feed(data)
             except Exception as error:  # noqa: BLE001 - the fence
                 shown = self._unfiltered(error) + data
         try:
-            self._last_body_ns = stamp_ns
-            if not self._reads:
-                self._first_body_ns = stamp_ns
-                self._tail = [b""] * TAIL_READS
-            kept = data if len(data) <= TAIL_READ_BYTES else CUT_MARK + data[_TAIL_CUT:]
-            self._tail[self._reads % TAIL_READS] = kept
-            self._reads += 1
-            self._response_bytes += len(data)
+            self._lane.keep(stamp_ns, data)
             if not self._broken:
                 self._mirror.read(self, stamp_ns, data)
         except Exception as error:  # noqa: BLE001 - the fence
-            self._fault("read", error)
+            self.fault("read", error)
         return shown
+
+    def lane(self, client: asyncio.Transport) -> Lane | None:
+        """Return what the next ordinary reads may take instead of `body`; None: it is not as simple as that."""
+        hides = self._filter is not None
+        if hides and not (isinstance(self._filter, UsageFilter) and self._filter.is_simple):
+            return None
+        if self._broken or self.gap_marked or not self.is_stream:
+            return None
+        return self._lane.open(client, hides_usage=hides)
+
+    def _catch_up(self) -> None:
+        """Tell the filter what went by it."""
+        if self._lane.usage is not None and isinstance(self._filter, UsageFilter):
+            self._filter.usages[0] = b"{%b}" % self._lane.usage
+            self._lane.usage = None
 
     def cutting(self, error: ErrorType) -> Cutting:
         """Return what ends this stream in good form, from here on."""
         choices, usage = self._facts.choices, self._wishes_usage
-        return Cutting(self._subject.path, self._last_bytes(), error, choices=choices, usage=usage)
+        return Cutting(self._subject.path, self._lane.tail, error, choices=choices, usage=usage)
 
     def last_words(self, cutting: Cutting) -> bytes | None:
         """Return what ends the stream right here; None: it is within an event, or something of one is held back."""
         try:
             return None if self._filter is not None and self._filter.holds else cutting.end_here()
         except Exception as error:  # noqa: BLE001 - the fence
-            self._fault("cut", error)
+            self.fault("cut", error)
             return None
 
     def shorten(self, cutting: Cutting, shown: bytes) -> tuple[bytes, bool]:
@@ -295,7 +291,7 @@ class Observer:
         try:
             return cutting.feed(shown)
         except Exception as error:  # noqa: BLE001 - the fence
-            self._fault("cut", error)
+            self.fault("cut", error)
             cutting.in_good_form = False
             return b"", True
 
@@ -303,7 +299,7 @@ class Observer:
         """The body ended, or broke off: return what was still held back."""
         try:
             if self._plain_fingerprint is not None:
-                self._plain_fingerprint.learn_if_there(self._last_bytes())
+                self._plain_fingerprint.learn_if_there(self._lane.tail)
             return self._filter.finish() if self._filter is not None else b""
         except Exception as error:  # noqa: BLE001 - the fence
             return self._unfiltered(error)
@@ -312,6 +308,7 @@ class Observer:
         """The request is over."""
         try:
             self._introduce()  # it may have been refused
+            self._catch_up()
             self.is_open = False
             self._mirror.closed(
                 self,
@@ -322,34 +319,29 @@ class Observer:
                     error=error,
                     status=status,
                     head_ns=self._head_ns,
-                    first_body_ns=self._first_body_ns,
-                    last_body_ns=self._last_body_ns,
-                    reads=self._reads,
-                    response_bytes=self._response_bytes,
+                    first_body_ns=self._lane.first_ns,
+                    last_body_ns=self._lane.last_ns,
+                    reads=self._lane.count,
+                    response_bytes=self._lane.size,
                     dropped_bytes=self.dropped_bytes,
                     stalled_ns=stalled_ns,
                     retried=retried,
                     usages=self._filter.usages if self._filter is not None else {},
-                    tail=self._last_bytes(),
+                    tail=self._lane.tail,
                 ),
             )
-            self._tail = []
+            self._lane.clear()
         except Exception as fault:  # noqa: BLE001 - the fence
-            self._fault("close", fault)
-
-    def _last_bytes(self) -> bytes:
-        if self._reads <= 1:  # a plain reply
-            return self._tail[0] if self._tail else b""
-        oldest = self._reads % TAIL_READS
-        return b"".join(self._tail[oldest:] + self._tail[:oldest])
+            self.fault("close", fault)
 
     def _unfiltered(self, error: Exception) -> bytes:
         """Go on without the filter; return what it had not shown yet."""
         broken, self._filter = self._filter, None
-        self._fault("filter", error)
+        self.fault("filter", error)
         return broken.unshown() if broken is not None else b""
 
-    def _fault(self, stage: str, error: Exception) -> None:
+    def fault(self, stage: str, error: Exception) -> None:
+        """Count a fault of the observing side, and end the watching of this request."""
         self._broken = True
         self._mirror.observer_errors += 1
         if self._mirror.observer_errors <= MAX_LOGGED_FAULTS:

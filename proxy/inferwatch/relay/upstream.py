@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from inferwatch.record import ErrorType
+from inferwatch.relay.lane import Lane
 
 if TYPE_CHECKING:
     from inferwatch.relay.pool import Pool
@@ -52,6 +53,9 @@ class Sink(Protocol):
     def read_done(self) -> None:
         """The read that completed the head is through."""
 
+    def lane(self) -> Lane | None:
+        """Between two chunks: who takes reads that are one chunk instead of `body`, if it wants them."""
+
     def complete(self, trailers: list[Header]) -> None:
         """The reply ended in good form."""
 
@@ -76,6 +80,7 @@ class Connection(asyncio.Protocol):
         "_header_bytes",
         "_headers",
         "_headers_done",
+        "_in_chunk",
         "_is_head_request",
         "_keep_alive",
         "_parser",
@@ -88,6 +93,7 @@ class Connection(asyncio.Protocol):
         "_until_eof",
         "idle_since_s",
         "is_single",
+        "lane",
         "on_body",
         "transport",
         "tunnel",
@@ -99,6 +105,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, pool: "Pool") -> None:
         self._pool = pool
         self._sink: Sink | None = None
+        self.lane: Lane | None = None  # while the parser is between two chunks of a stream, and only then
         self._reused = False
         self._drained: asyncio.Future[None] | None = None
         self._body: list[bytes] = []
@@ -122,6 +129,7 @@ class Connection(asyncio.Protocol):
         self._headers: list[Header] = []
         self._headers_done = self._complete = self._until_eof = self._keep_alive = False
         self._has_body = True
+        self._in_chunk = True  # unknown: there may be no chunks
         self._reason = b""
         self._head_bytes = self._header_bytes = self._stamp_ns = 0
 
@@ -143,15 +151,23 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Give the request up: the engine sees the hang-up at once and stops generating."""
-        self._sink = None
+        self._sink = self.lane = None
         self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        sink = self._sink
-        if sink is None:
-            self._received_unasked(data)
-            return
         stamp_ns = time.monotonic_ns()
+        lane = self.lane
+        # The parser is where it would be behind the chunk, so it need not hear of it.
+        if lane is not None and lane.take(stamp_ns, data):
+            return
+        self.lane = None
+        if self._sink is None:
+            self._received_unasked(data)
+        else:
+            self._parse(self._sink, stamp_ns, data)
+
+    def _parse(self, sink: Sink, stamp_ns: int, data: bytes) -> None:
+        """The long way of a read."""
         in_head = not self._headers_done
         try:
             if in_head:
@@ -169,21 +185,19 @@ class Connection(asyncio.Protocol):
                 self._not_http(sink, stamp_ns)
                 return
             self._excess = True  # the reply stands, but what follows it is not HTTP
-        parts = self._body
         if self._sink is None:  # the sink wants nothing of this reply
-            parts.clear()
+            self._body.clear()
             return
+        self._flush_body(sink, stamp_ns)
         if self._complete:
-            self._flush_body(sink, stamp_ns)
             if self._sink is not None:
                 self._release(sink)
             return
-        if parts:  # in a stream, nearly always one chunk: one event
-            body = parts[0] if len(parts) == 1 else b"".join(parts)
-            parts.clear()
-            sink.body(stamp_ns, body)
         if in_head:
             sink.read_done()
+        # Between two chunks: neither in one, nor in the line before one, of which the parser says nothing.
+        if not self._in_chunk and data.endswith(b"\r\n") and self._sink is not None:
+            self.lane = sink.lane()
 
     def _not_http(self, sink: Sink, stamp_ns: int) -> None:
         if self._sink is not None:  # what came in good form before the fault is the client's
@@ -239,7 +253,7 @@ class Connection(asyncio.Protocol):
                 self.tunnel.abort()  # closing would wait for a client that does not read
             else:
                 self.tunnel.close()
-        sink, self._sink = self._sink, None
+        sink, self._sink, self.lane = self._sink, None, None
         if sink is None:
             return
         if self._headers_done and self._until_eof and exc is None:
@@ -289,6 +303,12 @@ class Connection(asyncio.Protocol):
         if not self._has_body:
             # The parser would wait for the body that Content-Length announces; the reply is over here.
             self._end(keep_alive=self._parser.should_keep_alive())
+
+    def on_chunk_header(self) -> None:
+        self._in_chunk = True
+
+    def on_chunk_complete(self) -> None:
+        self._in_chunk = False
 
     def on_message_complete(self) -> None:
         if self._complete:

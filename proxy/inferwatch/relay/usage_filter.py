@@ -119,6 +119,11 @@ class UsageFilter:
         return self._release(self._fingerprint.value or b"") + rest
 
     @property
+    def is_simple(self) -> bool:
+        """Whether an event with a usage and no finish reason would be shown without it, and nothing else happen."""
+        return not (self._several or self._held_bytes or self._big or self._waiting is not None or self._before)
+
+    @property
     def holds(self) -> bool:
         """Whether something is held back now."""
         return bool(self._held_bytes or self._big or self._waiting)
