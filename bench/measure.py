@@ -78,7 +78,8 @@ class Bench:
         assert channel.kept is not None
         return bytes(channel.kept)
 
-    async def _set(self, pace: Pace) -> None:
+    async def set_pace(self, pace: Pace) -> None:
+        """Have the engine answer like that from now on, and count anew."""
         await self._control("/bench/pace", msgspec.json.encode(pace))
         await self._control("/bench/totals")
 
@@ -104,7 +105,7 @@ class Bench:
         """CPU microseconds per streamed event, by role."""
         burden = contender.burden
         target = Load(port)
-        await self._set(Pace(events_per_s=burden.events_per_s, first_s=FIRST_S))
+        await self.set_pace(Pace(events_per_s=burden.events_per_s, first_s=FIRST_S))
         window_s = self.plan.window_s * burden.stretch
         window = await load.steady_streams(
             target, burden.streams, burden.events_per_s, ramp_s=burden.ramp_s, window_s=window_s, sample=meter.read
@@ -116,7 +117,7 @@ class Bench:
     async def plain(self, contender: Contender, port: int, meter: CpuMeter) -> dict[str, float]:
         """CPU microseconds per plain request, by role."""
         target = Load(port)
-        await self._set(Pace())
+        await self.set_pace(Pace())
         burden = contender.burden
         window = await load.plain_at_rate(
             target, burden.plain_per_s, window_s=self.plan.plain_s * burden.stretch, sample=meter.read
@@ -128,7 +129,7 @@ class Bench:
     async def one_by_one(self, contender: Contender | None, port: int, count: int) -> float:
         """Median milliseconds of a plain request, one at a time."""
         target = Load(port)
-        await self._set(Pace())
+        await self.set_pace(Pace())
         await load.plain_one_by_one(target, count // 10)
         median_ms = await load.plain_one_by_one(target, count)
         target.close()
@@ -153,7 +154,7 @@ class Bench:
         self, contender: Contender | None, port: int, streams_per_s: float, seconds: float, meter: CpuMeter | None
     ) -> tuple[Delay, dict[str, float]]:
         target = Load(port, stamped=True)
-        await self._set(Pace(events_per_s=50.0, first_s=FIRST_S, stamped=True))
+        await self.set_pace(Pace(events_per_s=50.0, first_s=FIRST_S, stamped=True))
         before, began_s = meter.read() if meter else None, time.monotonic()
         await load.arrivals(
             target, streams_per_s, seconds, lambda: target.chat(stream=True, max_tokens=EVENTS_PER_STREAM)
@@ -181,7 +182,7 @@ class Bench:
         burden = contender.burden
         streams = round(burden.open_streams * self.plan.held_fraction)
         rest = memory_by_role(contender, root)
-        await self._set(Pace(events_per_s=0.5, first_s=0.5))
+        await self.set_pace(Pace(events_per_s=0.5, first_s=0.5))
         loaded = await load.open_streams(
             Load(port), streams, ramp_s=burden.open_ramp_s * self.plan.held_fraction,
             sample=lambda: memory_by_role(contender, root),
@@ -191,7 +192,7 @@ class Bench:
 
     async def same_bytes(self, contender: Contender, port: int) -> None:
         """Two replies through the contender are the engine's, byte for byte, as those fetched without it."""
-        await self._set(Pace(events_per_s=1000.0, first_s=0.0))
+        await self.set_pace(Pace(events_per_s=1000.0, first_s=0.0))
         for stream in (False, True):
             replies = []
             for each in (port, self.engine):
@@ -232,7 +233,7 @@ class Bench:
                 await asyncio.sleep(0.1)
             finally:
                 target.close()
-        await self._set(Pace(events_per_s=100.0, first_s=0.0))
+        await self.set_pace(Pace(events_per_s=100.0, first_s=0.0))
         target = Load(port)
         for _ in range(5):
             await target.exchange(target.chat(stream=False))
