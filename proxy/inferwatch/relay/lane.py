@@ -2,9 +2,9 @@
 
 Between two events of a stream the processor serves hundreds of others, so all that is kept for it has left the caches
 by then, and an event costs the memory it touches, not the instructions it takes. Measured with parser, exchange,
-observer and filter in its way: with ten streams the relay needs as much as a bare pipe, with a hundred half as much
-again, and nothing but fewer objects made that less. So the account of a reply's reads, which every read touches, and
-the way of the ordinary one are together in here.
+observer and filter in its way: with ten streams the relay needed as much as a bare pipe, with a hundred a third more at
+the same rate, and nothing but fewer objects made that less (docs/topics/performance.md). So the account of a reply's
+reads, which every read touches, and the way of the ordinary one are together in here.
 
 Ordinary is what the long way would pass on with nothing taken out but one usage. All else goes the long way, and so
 does every read when something is held back, cut short or dropped (`Exchange.lane`). Both ways show, keep and mirror the
@@ -80,7 +80,11 @@ class Lane:
         self._tail_4, self._tail_3, self._tail_2, self._tail_1 = self._tail_3, self._tail_2, self._tail_1, kept
 
     def take(self, stamp_ns: int, data: bytes) -> bool:
-        """Pass on, account for and mirror one read, if it is ordinary and all is well; else nothing has happened."""
+        """Pass on, account for and mirror one read, if it is ordinary and all is well; if not, nothing has happened.
+
+        What goes the long way instead is met by the parser where it stopped, for a chunk that is passed over as a whole
+        leaves it between two chunks.
+        """
         size, _, chunk = data.partition(_CRLF)
         body = chunk[:-2]
         if not 0 < len(body) <= TAIL_READ_BYTES or chunk[-2:] != _CRLF or size != b"%x" % len(body):
