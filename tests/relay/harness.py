@@ -24,6 +24,7 @@ from inferwatch.relay.engine_probe import Engine as KnownEngine
 from inferwatch.relay.identity import Identity
 from inferwatch.relay.listener import Listener
 from inferwatch.relay.observer import Observer
+from inferwatch.relay.outbox import Outbox
 from inferwatch.relay.server import Relay
 from inferwatch.relay.worker import _pool
 from inferwatch.tenants import read_table
@@ -304,7 +305,7 @@ class RecordingTap:
         self._ids = itertools.count(1)
         self.opens: list[tap.Open] = []
         self.heads: list[tap.Head] = []
-        self.reads: list[tap.Read] = []
+        self.outbox = Outbox()
         self.closes: list[tap.Close] = []
         self.observer_errors = 0
         self.expected_faults = 0
@@ -320,13 +321,15 @@ class RecordingTap:
     def head(self, observer: Observer, frame: tap.Head) -> None:
         self.heads.append(frame)
 
-    has_room = True
+    @property
+    def reads(self) -> list[tap.Read]:
+        return self.outbox.reads
+
+    def make_room(self) -> bool:
+        return True
 
     def read(self, observer: Observer, stamp_ns: int, data: bytes) -> None:
-        self.add(observer.id, stamp_ns, data)
-
-    def add(self, number: int, stamp_ns: int, data: bytes) -> None:
-        self.reads.append((number, stamp_ns, data))
+        self.outbox.reads.append((observer.id, stamp_ns, data))
 
     def closed(self, observer: Observer, frame: tap.Close) -> None:
         self.closes.append(frame)

@@ -205,6 +205,14 @@ def test_both_ways_are_the_same_for_two_events_in_a_chunk(first: bytes, hide: Hi
         alike([HEAD, *map(chunk, events), b"0\r\n\r\n"], Setting(hide))
 
 
+@pytest.mark.parametrize("hide", [Hide.ALL, None])
+def test_what_is_no_chunk_goes_the_long_way(hide: Hide | None) -> None:
+    """Of any length, also of those that no chunk has; the parser refuses it."""
+    for size in range(300):
+        for read in (b"\n\n\r\n" + b"x" * size + b"\n\n\r\n", b"\0" * size + b"\n\n\r\n", b"x" * size + b"\r\n"):
+            alike([HEAD, chunk(ORDINARY % (1, 1)), chunk(ORDINARY % (2, 2)), read], Setting(hide))
+
+
 @given(wires(), settings)
 def test_both_ways_are_the_same(reads: list[bytes], setting: Setting) -> None:
     """Bytes to the client, copies, counts, tail, usages, faults: whatever comes, and whatever happens meanwhile."""
@@ -286,9 +294,8 @@ def test_without_room_for_copies_the_long_way_counts_what_is_dropped() -> None:
     events = [ORDINARY % (number, number) for number in range(6)]
     stream.read(HEAD)
     asked = long_way(stream, [chunk(event) for event in events[:2]])
-    stream.tap.has_room = False
-    asked += long_way(stream, [chunk(event) for event in events[2:4]])
-    stream.tap.has_room = True
+    with mock.patch.object(RecordingTap, "make_room", return_value=False):
+        asked += long_way(stream, [chunk(event) for event in events[2:4]])
     asked += long_way(stream, [chunk(event) for event in events[4:]])
     assert asked == [events[0], *events[2:4]]
 
@@ -301,12 +308,12 @@ def test_fault_in_the_account_ends_the_watching_and_not_the_stream() -> None:
     without = seen(reads, Setting(), lane=False)[0]
     for data in reads[:3]:
         stream.read(data)
-    stream.tap.add = mock.Mock(side_effect=ValueError)  # type: ignore[method-assign]
-    for data in reads[3:]:
-        stream.read(data)
+    with mock.patch.object(RecordingTap, "make_room", side_effect=ValueError) as make_room:
+        for data in reads[3:]:
+            stream.read(data)
     assert stream.client.written == without
     assert stream.tap.observer_errors == 1
-    assert stream.tap.add.call_count == 1
+    assert make_room.call_count == 1
 
 
 def test_observer_that_is_kept_keeps_no_connection() -> None:

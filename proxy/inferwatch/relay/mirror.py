@@ -28,6 +28,7 @@ import msgspec
 
 from inferwatch import tap
 from inferwatch.relay.observer import MAX_LOGGED_FAULTS, Observer
+from inferwatch.relay.outbox import CLOSED, READ_OVERHEAD_BYTES, Outbox
 from inferwatch.relay.spool import Copy, SpoolWriter
 from inferwatch.relay.telling import Entry, encoded, has_copy, resent, spooled_bytes, written
 from inferwatch.settings.traffic import Tap
@@ -40,9 +41,6 @@ RECONNECT_MAX_S: Final = 0.25
 
 # Under load a batch is sent before its time: encoding and copying more than this at once would hold up a stream.
 FLUSH_BYTES: Final = 256 * 1024
-
-# A frame's own cost beside its data, for the bound on memory.
-READ_OVERHEAD_BYTES: Final = 100
 
 # Closes per spool write: large enough to be rare, small enough to be short.
 SPOOL_BATCH: Final = 500
@@ -68,10 +66,9 @@ class Mirror(asyncio.Protocol):
 
         self._opens: list[tap.Open] = []
         self._heads: list[tap.Head] = []
-        self._reads: list[tap.Read] = []
         self._closes: list[tap.Close] = []
         self._closed_observers: list[Observer] = []
-        self._pending_bytes = 0
+        self.outbox = Outbox()
         self._flush_due = False
 
         self._open: dict[int, Observer] = {}
@@ -106,11 +103,11 @@ class Mirror(asyncio.Protocol):
 
     def opened(self, observer: Observer, frame: tap.Open) -> None:
         self._open[observer.id] = observer
-        if self._pending_bytes > self._settings.max_pending_bytes:
+        if self.outbox.pending_bytes > self._settings.max_pending_bytes:
             self.dropped_bytes += len(frame.body)
             frame = msgspec.structs.replace(frame, body=b"")
         self._opens.append(frame)
-        self._pending_bytes += len(frame.body) + READ_OVERHEAD_BYTES
+        self.outbox.pending_bytes += len(frame.body) + READ_OVERHEAD_BYTES
         if not self._flush_due:
             self._schedule()
 
@@ -122,24 +119,26 @@ class Mirror(asyncio.Protocol):
     @property
     def has_room(self) -> bool:
         """Whether there is a collector, and room for a copy."""
-        return self._transport is not None and self._pending_bytes <= self._settings.max_pending_bytes
+        return self._transport is not None and self.outbox.pending_bytes <= self._settings.max_pending_bytes
 
     def read(self, observer: Observer, stamp_ns: int, data: bytes) -> None:
         """Copy one read of a reply, or drop it."""
-        if not self.has_room:
+        if not self.make_room():
             self._drop(observer, stamp_ns, len(data))
             return
         observer.gap_marked = False
-        self.add(observer.id, stamp_ns, data)
+        self.outbox.reads.append((observer.id, stamp_ns, data))
+        self.outbox.pending_bytes += len(data) + READ_OVERHEAD_BYTES
 
-    def add(self, number: int, stamp_ns: int, data: bytes) -> None:
-        """Copy one read of the request of that id: there is room. Called for nearly every read of every stream."""
-        self._reads.append((number, stamp_ns, data))
-        self._pending_bytes += len(data) + READ_OVERHEAD_BYTES
-        if self._pending_bytes > FLUSH_BYTES:
+    def make_room(self) -> bool:
+        """Send what has gathered if it is much, see to it that the rest will be sent; return whether to add to it."""
+        if self.outbox.pending_bytes > FLUSH_BYTES:
             self.flush()
-        elif not self._flush_due:
-            self._schedule()
+        if not self.has_room:
+            return False
+        self._schedule()
+        self.outbox.bound_bytes = min(FLUSH_BYTES, self._settings.max_pending_bytes)
+        return True
 
     def closed(self, observer: Observer, frame: tap.Close) -> None:
         self._open.pop(observer.id, None)
@@ -154,7 +153,7 @@ class Mirror(asyncio.Protocol):
         observer.dropped_bytes += size
         if not observer.gap_marked and self._transport is not None:
             observer.gap_marked = True
-            self._reads.append((observer.id, stamp_ns, b""))
+            self.outbox.reads.append((observer.id, stamp_ns, b""))
 
     # sending
 
@@ -165,6 +164,7 @@ class Mirror(asyncio.Protocol):
 
     def _flush_on_time(self) -> None:
         self._flush_due = False
+        self.outbox.bound_bytes = CLOSED
         self.flush()
 
     def flush(self, stats: tap.Stats | None = None) -> None:
@@ -184,10 +184,10 @@ class Mirror(asyncio.Protocol):
             self._resend()
         if stats is not None:
             self._hand_over()
-        if not (self._opens or self._heads or self._reads or self._closes or stats):
+        if not (self._opens or self._heads or self.outbox.reads or self._closes or stats):
             return
         seq = next(self._seq)
-        data = self._encoded(tap.Batch(seq, self._opens, self._heads, self._reads, self._closes, stats))
+        data = self._encoded(tap.Batch(seq, self._opens, self._heads, self.outbox.reads, self._closes, stats))
         for observer, frame in zip(self._closed_observers, self._closes, strict=True):
             self._unacked.append((seq, None, observer, frame))
         self._start_afresh()
@@ -200,8 +200,9 @@ class Mirror(asyncio.Protocol):
         return data
 
     def _start_afresh(self) -> None:
-        self._opens, self._heads, self._reads, self._closes, self._closed_observers = [], [], [], [], []
-        self._pending_bytes = 0
+        self._opens, self._heads, self._closes, self._closed_observers = [], [], [], []
+        self.outbox.reads = []
+        self.outbox.pending_bytes = 0
 
     def _keep_without_collector(self) -> None:
         """Opens and heads are made again from the observers that are still open; reads are lost and counted already."""
@@ -214,7 +215,7 @@ class Mirror(asyncio.Protocol):
                 self._uncopied_bytes = 0
             fresh = self._copied(fresh)
         self._unacked.extend(fresh)
-        for read in self._reads:
+        for read in self.outbox.reads:
             if (still_open := self._open.get(read[0])) is not None:
                 still_open.dropped_bytes += len(read[2])
             self.dropped_bytes += len(read[2])
@@ -363,6 +364,7 @@ class Mirror(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self.outbox.bound_bytes = CLOSED
         for observer in self._open.values():
             observer.gap_marked = False
         self._uncopied_bytes = 0
@@ -385,6 +387,7 @@ class Mirror(asyncio.Protocol):
         self._closing = True
         self._keep_without_collector()
         transport, self._transport = self._transport, None  # from here on nothing is told
+        self.outbox.bound_bytes = CLOSED
         while self._unacked or self._untold:
             await self._spool.drained()  # its queue is smaller than what may be left
             self._spool_oldest()
@@ -406,4 +409,4 @@ class Mirror(asyncio.Protocol):
     @property
     def pending_bytes(self) -> int:
         buffered = self._transport.get_write_buffer_size() if self._transport is not None else 0
-        return self._pending_bytes + buffered
+        return self.outbox.pending_bytes + buffered
