@@ -10,12 +10,15 @@ and that is true.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from inferwatch.record import TokenClass, TokenSource
 from inferwatch_collectors.dialects.content import Ear, Piece
 from inferwatch_collectors.dialects.timings import NO_TIMINGS, EngineTimings
 from inferwatch_collectors.dialects.usage import ONE_PROMPT, Totals, Usage
+
+if TYPE_CHECKING:
+    from inferwatch_collectors.dialects.alike import Alike
 
 # Classes of generated output as bits, since one event may carry several. In the order in which a model makes them.
 REASONING: Final = 1
@@ -237,6 +240,10 @@ class Dialect:
 
     def read_event(self, observation: Observation, stamp_ns: int, name: bytes, data: bytes) -> None:
         """Take one event of a streamed reply: of server-sent events the data, or a record of NDJSON (no `name`)."""
+
+    def alike(self, observation: Observation, event: bytes) -> "Alike | None":
+        """Return what takes events that are like this one, whose data was just read; None: that is nothing to go by."""
+        return None
 
     def read_reply(self, observation: Observation, body: bytes) -> None:
         """Take a whole plain reply."""

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
+from inferwatch_collectors.dialects.alike import Alike
 from inferwatch_collectors.dialects.base import CUT_INFLATED, CUT_LONG_EVENT, CUT_LONG_REPLY, Dialect, Observation
 from inferwatch_collectors.dialects.ndjson import LineParser
 from inferwatch_collectors.dialects.sse import SSEParser
@@ -24,6 +25,10 @@ MAX_INFLATED_BYTES: Final = 16 * 1024 * 1024
 
 # Inflate piecewise, so that the parser downstream sees the pieces and not the sum.
 _INFLATE_STEP: Final = 256 * 1024
+
+# Whether events are alike, and again whenever the class of what is generated changes: an answer has a handful. Where
+# events never are, as with several choices, it is not looked for in each.
+MAX_TRIES: Final = 16
 
 _GZIP: Final = 16 + zlib.MAX_WBITS
 _ZLIB: Final = zlib.MAX_WBITS
@@ -62,26 +67,44 @@ UNREAD: Final = Unread()
 
 
 class EventStream:
-    """Server-sent events."""
+    """Server-sent events. One that is like an event before it goes a shorter way (`alike`)."""
 
-    __slots__ = ("_observation", "_parser", "_read_event")
+    __slots__ = ("_alike", "_dialect", "_observation", "_parser", "_tries_left", "_unlike")
 
     def __init__(self, dialect: Dialect, observation: Observation) -> None:
         self._parser = SSEParser()
         self._observation = observation
-        self._read_event = dialect.read_event
+        self._dialect = dialect
+        self._alike: Alike | None = None
+        self._unlike = False  # the last event was not
+        self._tries_left = MAX_TRIES
 
     def feed(self, stamp_ns: int, data: bytes) -> None:
         """Hand on the events that `data` completes."""
-        lone = self._parser.lone_event(data)
-        if lone is not None:
-            self._read_event(self._observation, stamp_ns, b"", lone)
+        parser, alike = self._parser, self._alike
+        if alike is not None and parser.idle and alike.take(stamp_ns, data):
+            self._unlike = False
             return
-        for name, value in self._parser.feed(data):
-            self._read_event(self._observation, stamp_ns, name, value)
-        if self._parser.oversized:
+        lone = parser.lone_event(data)
+        if lone is not None:
+            self._dialect.read_event(self._observation, stamp_ns, b"", lone)
+            if self._tries_left:
+                self._go_by(lone)
+            return
+        for name, value in parser.feed(data):
+            self._dialect.read_event(self._observation, stamp_ns, name, value)
+        if parser.oversized:
             self._observation.lossy = True
             self._observation.cut(CUT_LONG_EVENT)
+
+    def _go_by(self, event: bytes) -> None:
+        """Look for events like this one from now on, unless the last one was like those looked for."""
+        if self._alike is not None and not self._unlike:
+            self._unlike = True
+            return
+        self._tries_left -= 1
+        self._unlike = False
+        self._alike = self._dialect.alike(self._observation, event) or self._alike
 
     def gap(self) -> None:
         """Look for the next event."""
@@ -92,7 +115,7 @@ class EventStream:
         seen = self._observation
         malformed, lossy = seen.malformed, seen.lossy
         for name, value in self._parser.finish():
-            self._read_event(seen, stamp_ns, name, value)
+            self._dialect.read_event(seen, stamp_ns, name, value)
         # An event that the end of the stream cut in two is neither a fault of the engine's nor of ours.
         seen.malformed, seen.lossy = malformed, lossy
 

@@ -15,12 +15,14 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from inferwatch.record import TokenClass, TokenSource
+from inferwatch_collectors.dialects.alike import PROBE_TOKENS, Alike, around
 from inferwatch_collectors.dialects.base import Observation
 from inferwatch_collectors.dialects.content import BAD_JSON, load
 from inferwatch_collectors.dialects.lenient import load_object, salvage
 from inferwatch_collectors.dialects.reading import (
     MAX_FINISH_CHARS,
     CountingDialect,
+    advance_choice,
     count,
     note_error,
     note_names,
@@ -155,6 +157,26 @@ class OpenAIStreams(OpenAIReplies):
         for position, choice in enumerate(choices or ()):
             self._advance(observation, stamp_ns, choice, position, None)
 
+    def alike(self, observation: Observation, event: bytes) -> Alike | None:
+        """Return what takes events like this one: of one choice a text, its running usage, and nothing else of note.
+
+        What they say beside (the model, the id) must have been noted once and for all.
+        """
+        heard = observation.listener is not None or observation.echo_only or not observation.engine_model
+        parts = None if heard else around(event)
+        if parts is None:
+            return None
+        try:
+            probe = self._decode(parts.probe())
+        except BAD_JSON:
+            return None
+        if probe.usage is None or probe.usage.completion_tokens != PROBE_TOKENS or len(probe.choices or ()) != 1:
+            return None
+        wire = probe.choices[0]
+        of_note = probe.error or probe.timings is not None or probe.x_groq is not None or wire.finish_reason
+        choice = observation.choices.get(wire.index)
+        return None if of_note or choice is None else Alike(parts, observation, choice, self._classes(wire))
+
     def unfinished(self, observation: Observation) -> bool:
         """Return whether a choice has no finish. TGI writes none behind a tool call, only its end mark."""
         if observation.done and observation.first_class is TokenClass.TOOL_CALL:
@@ -182,21 +204,10 @@ class OpenAIStreams(OpenAIReplies):
         classes = self._classes(wire)
         if classes and (observation.echo_only or (usage is not None and usage.nothing_generated())):
             classes = 0  # the prompt comes back
-        tokens = 0
-        if classes:
-            choice.events += 1
-            tokens = 1
-            if observation.awaits_token:
-                observation.token_seen(stamp_ns, classes)
-            if observation.listener is not None:
-                for bit, text in self._texts(wire):
-                    observation.listener.text(stamp_ns, position if index is None else index, bit, text)
-        if usage is None:
-            choice.counted = False
-        else:
-            tokens = count(choice, usage, tokens)
-        if tokens:
-            observation.tokens_arrived(choice, stamp_ns, tokens)
+        if classes and observation.listener is not None:
+            for bit, text in self._texts(wire):
+                observation.listener.text(stamp_ns, position if index is None else index, bit, text)
+        advance_choice(observation, stamp_ns, choice, classes, usage)
         if wire.finish_reason:
             choice.finish = wire.finish_reason[:MAX_FINISH_CHARS]
 

@@ -160,8 +160,12 @@ def note_error(observation: Observation, error: Any, kind: str | None = None) ->
 def advance(observation: Observation, stamp_ns: int, index: int, classes: int, usage: Usage | None) -> None:
     """Take an event of choice `index` with output of `classes` (bits), and its cumulative usage where it has one."""
     choice = observation.choice(index)
-    if choice is None:
-        return
+    if choice is not None:
+        advance_choice(observation, stamp_ns, choice, classes, usage)
+
+
+def advance_choice(observation: Observation, stamp_ns: int, choice: Choice, classes: int, usage: Usage | None) -> None:
+    """Take an event of that choice."""
     tokens = 0
     if classes:
         choice.events += 1

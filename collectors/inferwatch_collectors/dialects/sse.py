@@ -34,7 +34,7 @@ _FIELD_STARTS: Final = (b"data:", b"event:", b":")
 class SSEParser:
     """Incremental parser. Feed any split of the bytes; holds at most `max_event_bytes` and a line end."""
 
-    __slots__ = ("_at_start", "_idle", "_lines", "_max", "_mode", "_name", "_partial", "_size", "_skip_lf", "oversized")
+    __slots__ = ("_at_start", "_lines", "_max", "_mode", "_name", "_partial", "_size", "_skip_lf", "idle", "oversized")
 
     def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
         self._max = max_event_bytes
@@ -45,7 +45,7 @@ class SSEParser:
         self._mode = _READ
         self._skip_lf = False  # the last byte was \r: a \n to come belongs to it
         self._at_start = True  # only the very first line may carry a byte order mark
-        self._idle = False  # nothing carried over: the next read may take the fast path
+        self.idle = False  # nothing carried over: the next read may take the fast path
         self.oversized = 0  # events given up because of their size
 
     def lone_event(self, data: bytes) -> bytes | None:
@@ -53,7 +53,7 @@ class SSEParser:
 
         An ordinary read of a stream. `feed` takes it as well, for more.
         """
-        if not (self._idle and data.startswith(b"data: ") and data.endswith(b"\n\n")):
+        if not (self.idle and data.startswith(b"data: ") and data.endswith(b"\n\n")):
             return None
         value = data[6:-2]
         # Integers, not bytes: that is one memchr.
@@ -61,7 +61,7 @@ class SSEParser:
 
     def feed(self, data: bytes) -> list[Event]:
         """Return the events completed by `data`."""
-        plain = self._idle and data.startswith(b"data: ") and data.endswith(b"\n\n") and 13 not in data
+        plain = self.idle and data.startswith(b"data: ") and data.endswith(b"\n\n") and 13 not in data
         if plain and len(data) <= self._max:
             parts = data[:-2].split(b"\n\n")
             # One line each, or a single \n would hide in one of them.
@@ -75,7 +75,7 @@ class SSEParser:
         self._partial.clear()
         self._skip_lf = False
         self._at_start = False
-        self._idle = False
+        self.idle = False
         self._mode = _RESYNC
 
     def finish(self) -> list[Event]:
@@ -109,7 +109,7 @@ class SSEParser:
             self._partial.clear()
         events = [event for line in lines if (event := self._read_line(line)) is not None]
         self._carry(rest)
-        self._idle = not (self._partial or self._size or self._skip_lf or self._mode or self._at_start or self._name)
+        self.idle = not (self._partial or self._size or self._skip_lf or self._mode or self._at_start or self._name)
         return events
 
     def _carry(self, rest: bytes) -> None:
