@@ -24,7 +24,7 @@ from bench.contenders import Contender
 from bench.load import LoadError
 from bench.measure import Bench, Plan
 
-FULL = Plan(rounds=3, window_s=5.0, plain_s=4.0, latency_s=4.0, held_fraction=1.0)
+FULL = Plan(rounds=3, window_s=5.0, plain_s=4.0, latency_s=8.0, held_fraction=1.0)
 QUICK = Plan(rounds=1, window_s=1.8, plain_s=1.2, latency_s=1.2, held_fraction=0.25)
 ALL = ("nginx", "vllm-router", "pipe", "litellm", "ours")
 
