@@ -161,4 +161,6 @@ async def test_its_own_times_are_in_the_phases(place: Place) -> None:
         exchange(place.proxy, Request.post(CHAT, SAID | STREAM)), exchange(place.engine, Request.post(CHAT, SAID | STREAM))
     ))  # fmt: skip
     assert b'"usage"' not in sent.body
-    assert [b'"timings"' in event for event in sent.events] == [b'"timings"' in event for event in direct.events]
+    # From the end: side by side in one batch, two answers to the same need not be equally long.
+    places = [[n for n, event in enumerate(reversed(each.events)) if b'"timings"' in event] for each in (sent, direct)]
+    assert places[0] == places[1] != []
