@@ -315,7 +315,7 @@ async def test_one_signs_in_where_a_token_is_asked_for(tmp_path: Path) -> None:
             await page.run(await asyncio.to_thread(AXE.read_text, "utf-8"))
             assert await page.run("axe.run().then((r) => r.violations.map((v) => v.id))") == []
             await _sign_in(page, "wrong")
-            await page.until("document.querySelector('.wrong').innerText === 'That is not the token.'")
+            await page.until("document.querySelector('.wrong')?.innerText === 'That is not the token.'")
             await _sign_in(page, "first-token-of-ours")
             await page.until("document.getElementById('health')?.textContent.startsWith('well')")
             assert await page.run("location.hash") == "#range=60"
