@@ -162,8 +162,8 @@ class OpenAIStreams(OpenAIReplies):
 
         What they say beside (the model, the id) must have been noted once and for all.
         """
-        heard = observation.listener is not None or observation.echo_only or not observation.engine_model
-        parts = None if heard else around(event)
+        needed_whole = observation.listener is not None or observation.echo_only or not observation.engine_model
+        parts = None if needed_whole else around(event)
         if parts is None:
             return None
         try:

@@ -58,7 +58,6 @@ class Lane:
 
     __slots__ = (
         "_client",
-        "_end",
         "_hides",
         "_id",
         "_mirror",
@@ -79,7 +78,6 @@ class Lane:
         self._observer: Observer | None = observer
         self._mirror = mirror
         self._outbox = mirror.outbox
-        self._end = _CRLF
         self._id = number
         self._client: asyncio.Transport | None = None  # closed to all reads
         self._hides = False
@@ -91,7 +89,6 @@ class Lane:
         """Make ready for what comes next of a stream that goes to `client` in chunks."""
         self._client = client
         self._hides = hides_usage
-        self._end = _STREAM_END if hides_usage else _CRLF
         return self
 
     def keep(self, stamp_ns: int, data: bytes) -> None:
@@ -110,8 +107,8 @@ class Lane:
         What goes the long way instead is met by the parser where it stopped, for a chunk that is passed over as a whole
         leaves it between two chunks.
         """
-        size = len(data)
-        if size > _MOST_BYTES or not data.startswith(head := _HEAD_OF_CHUNK[size]) or not data.endswith(self._end):
+        size, end = len(data), _STREAM_END if self._hides else _CRLF
+        if size > _MOST_BYTES or not data.startswith(head := _HEAD_OF_CHUNK[size]) or not data.endswith(end):
             return False
         start, shown, usage = len(head), data, None
         if self._hides:
