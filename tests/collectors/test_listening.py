@@ -123,6 +123,23 @@ def test_a_fault_of_one_costs_only_what_it_would_have_heard(frames: Any, call: s
     assert (room.faults("stage0"), room.faults("stage1")) == (1, 0)
 
 
+def test_a_fault_over_the_last_words_keeps_the_record_from_nobody_else(frames: Any) -> None:
+    """What waits is told while the answer is being ended: that is a step of its own, and it has not failed."""
+    broken, memory = Memory(fails="text"), Memory()
+    room = Room(frames, broken, memory)
+    room.apply(
+        frames.batch(
+            opens=[frames.open(1, body=BODY, stream=True)],
+            heads=[frames.head(1, "text/event-stream")],
+            reads=[frames.event(1, "Hello", 1, 20)],
+            closes=[frames.close(1)],
+        )
+    )
+    assert memory.answers == ["Hello"]
+    assert memory.records == room.records
+    assert broken.records == []
+
+
 def test_a_request_of_a_dead_relay_is_heard_to_its_end(frames: Any) -> None:
     """It gets its record, too."""
     memory = Memory()
