@@ -364,7 +364,7 @@ class Booking:
         """Run one step of reading an answer. After a fault nothing more is read of it: None."""
         try:
             return step(*args)
-        except Exception as error:  # noqa: BLE001 - the fence: not its `run`, for a fault it counted may be a listener's
+        except Exception as error:  # noqa: BLE001 - the fence; its `run` does not tell a fault from a result that is None
             entry.exchange = None
             self._fence.caught(stage, now_ns, error)
             return None

@@ -24,7 +24,6 @@ class Fence:
         """`count` takes the stage of each fault."""
         self._count = count
         self._logged_ns: dict[str, int] = {}
-        self.faults = 0
 
     def run(self, stage: str, now_ns: int, step: Callable[..., T], *args: object) -> T | None:
         """Return what `step` returns; None after a fault."""
@@ -34,9 +33,17 @@ class Fence:
             self.caught(stage, now_ns, error)
             return None
 
+    def holds(self, stage: str, now_ns: int, step: Callable[..., object], *args: object) -> bool:
+        """Run `step` for what it does; return whether it went well."""
+        try:
+            step(*args)
+        except Exception as error:  # noqa: BLE001 - this is the fence
+            self.caught(stage, now_ns, error)
+            return False
+        return True
+
     def caught(self, stage: str, now_ns: int, error: Exception) -> None:
         """Take a fault. `stage` is a word from our own code, `now_ns` is CLOCK_MONOTONIC."""
-        self.faults += 1
         self._count(stage)
         if now_ns - self._logged_ns.get(stage, -LOG_INTERVAL_NS) >= LOG_INTERVAL_NS:
             self._logged_ns[stage] = now_ns

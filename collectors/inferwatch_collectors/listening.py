@@ -94,7 +94,5 @@ class _Fenced:
     def _tell(self, what: str, *args: object) -> None:
         for entry in self._listeners:
             stage, listener = entry
-            faults = self._fence.faults
-            self._fence.run(stage, self._now_ns, getattr(listener, what), *args)
-            if self._fence.faults != faults:
+            if not self._fence.holds(stage, self._now_ns, getattr(listener, what), *args):
                 self._listeners = tuple(other for other in self._listeners if other is not entry)

@@ -123,7 +123,8 @@ def test_a_fault_of_one_costs_only_what_it_would_have_heard(frames: Any, call: s
     assert (room.faults("stage0"), room.faults("stage1")) == (1, 0)
 
 
-def test_a_fault_over_the_last_words_keeps_the_record_from_nobody_else(frames: Any) -> None:
+@pytest.mark.parametrize("relay_dies", [False, True])
+def test_a_fault_over_the_last_words_keeps_the_record_from_nobody_else(frames: Any, relay_dies: bool) -> None:
     """What waits is told while the answer is being ended: that is a step of its own, and it has not failed."""
     broken, memory = Memory(fails="text"), Memory()
     room = Room(frames, broken, memory)
@@ -132,12 +133,17 @@ def test_a_fault_over_the_last_words_keeps_the_record_from_nobody_else(frames: A
             opens=[frames.open(1, body=BODY, stream=True)],
             heads=[frames.head(1, "text/event-stream")],
             reads=[frames.event(1, "Hello", 1, 20)],
-            closes=[frames.close(1)],
         )
     )
+    if relay_dies:
+        room.booking.left(room.link, frames.base_ns)
+    else:
+        room.apply(frames.batch(closes=[frames.close(1)]))
     assert memory.answers == ["Hello"]
     assert memory.records == room.records
+    assert len(room.records) == 1
     assert broken.records == []
+    assert (room.faults("stage0"), room.faults("close")) == (1, 0)
 
 
 def test_a_request_of_a_dead_relay_is_heard_to_its_end(frames: Any) -> None:
