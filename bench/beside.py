@@ -36,11 +36,11 @@ def contender(spec: str) -> Contender:
     return dataclasses.replace(contenders.find("ours"), key=name, title=name, env=path)
 
 
-async def under_load(port: int, meter: CpuMeter, seconds: float, *, plain: bool) -> load.Window[Reading]:
+async def under_load(port: int, meter: CpuMeter, seconds: float, plain_per_s: float | None) -> load.Window[Reading]:
     target = load.Load(port)
     try:
-        if plain:
-            return await load.plain_at_rate(target, PLAIN_PER_S, window_s=seconds, sample=meter.read)
+        if plain_per_s is not None:
+            return await load.plain_at_rate(target, plain_per_s, window_s=seconds, sample=meter.read)
         return await load.steady_streams(target, STREAMS, EVENTS_PER_S, ramp_s=1.0, window_s=seconds, sample=meter.read)
     finally:
         target.close()
@@ -50,8 +50,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.beside", description="Compare versions at the same time.")
     parser.add_argument("versions", nargs="+", metavar="NAME=ROOT")
     parser.add_argument("--plain", action="store_true", help="plain requests instead of streamed events")
+    parser.add_argument("--per-s", type=float, default=PLAIN_PER_S, help="plain requests a second to each")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long is measured")
     options = parser.parse_args()
+    plain_per_s = options.per_s if options.plain else None
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     plan = Plan(rounds=1, window_s=options.seconds, plain_s=options.seconds, latency_s=0.0, held_fraction=0.0)
@@ -64,7 +66,7 @@ def main() -> None:
         async def all_at_once() -> list[load.Window[Reading]]:
             await bench.set_pace(Pace() if options.plain else Pace(events_per_s=EVENTS_PER_S, first_s=FIRST_S))
             return await asyncio.gather(
-                *(under_load(port, meter, options.seconds, plain=options.plain) for _, port, meter in running)
+                *(under_load(port, meter, options.seconds, plain_per_s) for _, port, meter in running)
             )
 
         first_us = 0.0
