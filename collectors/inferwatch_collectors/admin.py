@@ -29,6 +29,7 @@ from inferwatch_collectors.feedback.service import MAX_BODY_BYTES, FeedbackServi
 from inferwatch_collectors.live.routes import LivePage
 from inferwatch_collectors.open_requests import Link
 from inferwatch_collectors.report.service import Answer
+from inferwatch_collectors.turns import Turn
 
 # A relay reports every second.
 RELAY_SILENT_NS: Final = 5_000_000_000
@@ -177,9 +178,10 @@ class Admin:
         try:
             self._service.refresh()
             families: list[PrometheusFamily] = []
+            turn = Turn()
             for family in self._service.exposition.collect():
                 families.append(family)
-                await asyncio.sleep(0)
+                await turn.over()
             await self._service.flush(FLUSH_TIMEOUT_S)
             compress = "gzip" in request.headers.get("Accept-Encoding", "")
             accept = request.headers.get("Accept", "")

@@ -160,16 +160,18 @@ class Booking:
             and not self._taken_up(link, opened)
         ]
 
-    def apply(self, link: Link, batch: Batch, booked: AbstractSet[str], now_ns: int) -> Iterator[None]:
+    def apply(self, link: Link, batch: Batch, booked: AbstractSet[str], now_ns: int) -> Iterator[bool]:
         """Take one batch; `booked` are those of its `suspects` that the ledger knows.
 
-        Yields now and then, so that the caller can let others run. The batch is applied when the iterator is exhausted.
+        Yields after each step, so that the caller can let others run: true where it should, false where it may. The
+        batch is applied when the iterator is exhausted.
 
         Raises:
             FrameError: the peer opens requests and never closes any.
         """
         for opened in batch.opens:
             self._open(link, opened, booked, now_ns)
+            yield False
         for head in batch.heads:
             self._head(link, head, now_ns)
         touched: dict[int, Entry] = {}
@@ -177,10 +179,11 @@ class Booking:
         for start in range(0, len(reads), READS_PER_BREATH):
             self._reads(link, reads[start : start + READS_PER_BREATH], touched, now_ns)
             if start + READS_PER_BREATH <= len(reads):
-                yield
+                yield True
         for close in batch.closes:
             touched.pop(close.id, None)
             self._close(link, close, now_ns)
+            yield False
         for entry in touched.values():
             self._drain_gaps(entry, now_ns)
             if entry.prompt is not None and entry.prompt.end_ns is None:

@@ -22,14 +22,12 @@ from inferwatch.tap import Ack, Batch, Bye, Cut, FrameError, Hello
 from inferwatch_collectors.booking import Booking
 from inferwatch_collectors.ledger.journal import Journal
 from inferwatch_collectors.open_requests import Link
+from inferwatch_collectors.turns import Turn
 
 _log: Final = logging.getLogger(__name__)
 
 # A relay says hello with its first bytes.
 HELLO_TIMEOUT_S: Final = 5.0
-
-# The loop's other work (scrapes, other relays) waits for this many breaths of a batch: some 5 ms.
-BREATHS_PER_TURN: Final = 50
 
 # One read. Larger than most batches, so that they are decoded in one go; the stream buffers twice as much at most.
 READ_BYTES: Final = 256 * 1024
@@ -220,10 +218,11 @@ async def digest(booking: Booking, journal: Journal, link: Link, batch: Batch) -
         FrameError: see `Booking.apply`.
     """
     booked = await journal.seen(booking.suspects(link, batch))
-    for breath, _ in enumerate(booking.apply(link, batch, booked, time.monotonic_ns()), 1):
-        os.sched_yield()  # to a relay that wants this core: its token is late, ours is not
-        if breath % BREATHS_PER_TURN == 0:
-            await asyncio.sleep(0)
+    turn = Turn()
+    for breath in booking.apply(link, batch, booked, time.monotonic_ns()):
+        if breath:
+            os.sched_yield()  # to a relay that wants this core: its token is late, ours is not
+        await turn.over()
     await asyncio.sleep(0)
 
 

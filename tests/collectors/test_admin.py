@@ -4,7 +4,7 @@ import asyncio
 import gzip
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from inferwatch.settings.drift import Drift
 from inferwatch.settings.privacy import Privacy
 from inferwatch_collectors import admin as admin_module
 from inferwatch_collectors import metrics as m
+from inferwatch_collectors import turns
 from inferwatch_collectors.admin import MAX_SCRAPES, RELAY_SILENT_NS, Admin, Condition, Service, not_healthy, not_ready
 from inferwatch_collectors.canary.watch import CanaryWatch
 from inferwatch_collectors.cardinality import CardinalityGuard
@@ -91,6 +92,7 @@ class Port:
         self.condition = condition(relay_stats_ns=[])
         self.flushes = 0
         self.refreshed = 0
+        self.at_refresh: Callable[[], object] = int
         self.fault = ""
         self.canary = CanaryWatch(self.store, Canary(enabled=True), secret=b"", around=lambda _: {})
         self.flush_gate = asyncio.Event()
@@ -127,6 +129,7 @@ class Port:
 
     def _refresh(self) -> None:
         self.refreshed += 1
+        self.at_refresh()
 
     async def _flush(self, timeout_s: float) -> bool:
         self.flushes += 1
@@ -213,6 +216,32 @@ async def test_a_scrape_goes_out_although_the_ledger_fails(port: Port) -> None:
     """Metrics are needed most when something is broken."""
     status, _, _ = await port.get("/metrics")
     assert status == 200
+
+
+COUNTERS = [metric for metric in m.TABLE if metric.kind is m.Kind.COUNTER]
+
+
+@pytest.mark.parametrize(("turn_s", "waits"), [(60.0, 0), (0.0, len(COUNTERS))])
+async def test_a_scrape_lets_others_run_by_the_time_it_takes(
+    port: Port, monkeypatch: pytest.MonkeyPatch, turn_s: float, waits: int
+) -> None:
+    """Not once for each family: a collector with a backlog keeps it waiting for a whole turn each time."""
+    for metric in COUNTERS:
+        port.store.counter(metric, ("x",) * len(metric.labels)).add()
+    monkeypatch.setattr(turns, "TURN_S", turn_s)
+    others = 0
+
+    def count() -> None:
+        nonlocal others
+        others += 1
+        if not port.flushes:
+            asyncio.get_running_loop().call_soon(count)
+
+    port.at_refresh = lambda: asyncio.get_running_loop().call_soon(count)
+    status, _, _ = await port.get("/metrics")
+    assert status == 200
+    # Once more between the commit and the text.
+    assert others - 1 == waits
 
 
 async def test_scrapes_do_not_pile_up(port: Port) -> None:

@@ -36,9 +36,9 @@ class Books:
     def connect(self, **changes: Any) -> Link:
         return self.booking.connect(self.frames.hello(**changes), self.now_ns)
 
-    def apply(self, batch: Batch, booked: Collection[str] = (), link: Link | None = None) -> int:
-        """Apply the whole batch; return how often it took breath."""
-        return sum(1 for _ in self.booking.apply(link or self.link, batch, set(booked), self.now_ns))
+    def apply(self, batch: Batch, booked: Collection[str] = (), link: Link | None = None) -> list[bool]:
+        """Apply the whole batch; return what it said after each step: whether others should run."""
+        return list(self.booking.apply(link or self.link, batch, set(booked), self.now_ns))
 
     def in_flight(self) -> float | None:
         return self.store.gauge(m.REQUESTS_IN_FLIGHT, LABELS).value
@@ -115,10 +115,11 @@ def test_stats_reach_the_recorder(books: Books, frames: Any) -> None:
 
 
 def test_a_large_batch_lets_others_run(books: Books, frames: Any) -> None:
-    """Applying many reads pauses every READS_PER_BREATH reads."""
+    """They should run every READS_PER_BREATH reads, and may after each request that begins or ends."""
+    numbers = range(1, 6)
     reads = [frames.read(1, b"x")] * (3 * READS_PER_BREATH + 5)
-    breaths = books.apply(frames.batch(opens=[frames.open(1)], reads=reads))
-    assert breaths == 3
+    opens, closes = [frames.open(number) for number in numbers], [frames.close(number) for number in numbers]
+    assert books.apply(frames.batch(opens=opens, reads=reads, closes=closes)) == [False] * 5 + [True] * 3 + [False] * 5
 
 
 # --- once

@@ -12,6 +12,7 @@ from inferwatch import tap
 from inferwatch.record import Outcome, RequestRecord
 from inferwatch.tap import Ack, Batch, Bye, Cut, Hello
 from inferwatch_collectors import tap_server as tap_server_module
+from inferwatch_collectors import turns
 from inferwatch_collectors.booking import GRACE_NS, Booking
 from inferwatch_collectors.cardinality import CardinalityGuard
 from inferwatch_collectors.ledger.journal import Journal
@@ -273,6 +274,24 @@ async def test_a_newer_connection_replaces_the_older(collector: Collector, frame
     await old.until_disconnected()
     assert [record.outcome for record in collector.records] == [Outcome.OK]
     assert len(collector.server.links()) == 1
+
+
+@pytest.mark.parametrize("steps", range(0, 21, 2))
+async def test_a_batch_that_is_broken_off_anywhere(
+    collector: Collector, frames: Any, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """A relay that comes again while its last batch is half applied tells it again: each request is booked once."""
+    monkeypatch.setattr(turns, "TURN_S", 0)
+    numbers = range(1, 11)
+    old, new = await collector.connect(), await collector.connect()
+    old.send(frames.hello(), frames.whole(*numbers, seq=1))
+    while 2 * len(collector.records) + collector.booking.open_requests < steps:
+        await asyncio.sleep(0)
+    new.send(frames.hello(), frames.told_again(*numbers, seq=1))
+    await new.until_acked(1)
+    assert {record.request_id for record in collector.records} == {frames.open(number).request_id for number in numbers}
+    assert collector.booking.open_requests == 0
+    assert len(collector.records) == len(await collector.ledger.recent(99)) == len(numbers)
 
 
 async def test_what_an_earlier_collector_booked_is_not_booked_again(collector: Collector, frames: Any) -> None:
