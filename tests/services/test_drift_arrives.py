@@ -42,6 +42,9 @@ GERMAN = (
     "Wir hatten das gleiche Problem im letzten Jahr, und es ging von selbst weg.",
     "Ist es sicher, die Maschine auszuschalten, solange das Licht an ist?",
 )
+# As in test_alerts_arrive.py: on this clock a machine that is busy for two seconds is a minute without a scrape.
+pytestmark = pytest.mark.flaky(reruns=2, reruns_delay=5)
+
 SHARE = 0.25  # of the prompts that turn to another language
 
 MOVES, STAYS = "moves", "stays"
@@ -49,6 +52,8 @@ MOVES, STAYS = "moves", "stays"
 EVERY = {"severity": "ticket", "team": "serving", "job": "inferwatch", "instance": "host1:9480"}
 # 512 teach the trigrams, 256 the edges, and 1,000 are counted.
 VOTES = 1_256
+# So that the machine has time for scrapes beside it.
+PAUSE_S = 0.03
 SETTINGS: dict[str, Any] = {
     "drift": {"text": True, "votes_per_hour": 360_000, "reference_requests_min": 1_000},
     "quality": {"listen": True},
@@ -98,7 +103,7 @@ def drift_in_words(world: World) -> str:
         return str(reply.read().decode())
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(360)
 def test_prompts_that_turn_to_another_language_are_a_ticket(make_world: Callable[..., World]) -> None:
     """Of two tenants with a pinned reference one has a quarter of its prompts turn to German: one ticket, for it and its
     prompts, whose runbook then says what moved; of the other nobody hears anything in the same time."""
@@ -106,18 +111,18 @@ def test_prompts_that_turn_to_another_language_are_a_ticket(make_world: Callable
     stack = world.host.stack
     users = {tenant: Users(seed) for seed, tenant in enumerate((MOVES, STAYS))}
     for tenant, each in users.items():
-        world.send(each.ask, at_once=4, pause_s=0, headers={"x-inferwatch-tenant": tenant})
+        world.send(each.ask, at_once=4, pause_s=PAUSE_S, headers={"x-inferwatch-tenant": tenant})
 
     def votes(tenant: str) -> float:
         return stack.total("inferwatch_drift_reference_votes", tenant=tenant)
 
     seen = lambda: f"{votes(MOVES)} and {votes(STAYS)} votes"  # noqa: E731
-    wait_until(lambda: min(votes(MOVES), votes(STAYS)) >= VOTES, "votes for a reference", 120, seen)
+    wait_until(lambda: min(votes(MOVES), votes(STAYS)) >= VOTES, "votes for a reference", 180, seen)
     assert [pin(world, tenant).split("\n")[0] for tenant in users] == ["pinned", "pinned"]
     began_s = time.time()
     users[MOVES].turned.set()
     asked = stack.total("inferwatch_requests_total", tenant=STAYS)
-    wait_until(lambda: bool(named(world, "InferwatchDrift")), "the ticket", 90, lambda: drift_in_words(world))
+    wait_until(lambda: bool(named(world, "InferwatchDrift")), "the ticket", 120, lambda: drift_in_words(world))
     took_s = time.time() - began_s
     time.sleep(2)  # another one would be here by now
     print(f"ticket after {took_s:.1f} s")
