@@ -52,6 +52,7 @@ from inferwatch_collectors.request_log import RequestLog
 from inferwatch_collectors.start import CollectorSettings
 from inferwatch_collectors.supervision import Supervision
 from inferwatch_collectors.tap_server import is_alive
+from inferwatch_collectors.turns import Turn
 from inferwatch_collectors.upstream_probe import UpstreamWatch
 
 _log: Final = logging.getLogger(__name__)
@@ -217,7 +218,8 @@ class Collector:
         if self._orphaned:
             await self._admin.close()  # its port is the next supervisor's, however long our relays still take
         await self._parts.tap.drain(self._config.drain.timeout_s if self._orphaned else STOP_DRAIN_S)
-        self._parts.booking.expire(time.monotonic_ns() + GRACE_NS)
+        for _ in self._parts.booking.expire(time.monotonic_ns() + GRACE_NS):
+            pass
         self._parts.gpu.close()
         self._parts.gpu.refresh()
         self._parts.meter.tick(time.monotonic_ns(), time.time_ns(), self._parts.tap.links(), force=True)
@@ -338,7 +340,9 @@ class Collector:
             now_s = now_ns / 1e9
             self._parts.vitals.lagged(now_s, now_s - due_s)
             self._engine.reachable(self._upstream.probe.up)
-            self._parts.booking.expire(now_ns, is_alive)
+            turn = Turn()
+            for _ in self._parts.booking.expire(now_ns, is_alive):
+                await turn.over()
             self._parts.meter.tick(now_ns, time.time_ns(), self._parts.tap.links())
             self._parts.recorder.tick(now_s=now_s)
             self._parts.anomalies.tick(now_s, time.time())

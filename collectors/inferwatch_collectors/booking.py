@@ -130,14 +130,23 @@ class Booking:
     def left(self, link: Link, now_ns: int) -> None:
         """The relay said `Bye`: what it did not close, nobody will."""
         self._recorder.relays.gone(link.worker, link.boot)
-        self._interrupt(link, now_ns)
+        for number in list(link.entries):
+            self._interrupt(link, number, now_ns)
 
-    def expire(self, now_ns: int, is_alive: Callable[[int], bool] = lambda _: True) -> None:
-        """Book what lost relays left open and nobody took up in time, or can any more: `is_alive` asks for a pid."""
+    def expire(self, now_ns: int, is_alive: Callable[[int], bool] = lambda _: True) -> Iterator[None]:
+        """Book what lost relays left open and nobody took up in time, or can any more: `is_alive` asks for a pid.
+
+        Yields after each request: a relay may leave thousands, of as many streams.
+        """
         for boot, (link, lost_ns) in list(self._parked.items()):
             if now_ns - lost_ns >= GRACE_NS or not is_alive(link.pid):
-                del self._parked[boot]
-                self._interrupt(link, lost_ns)
+                # What is not booked yet can still be taken up while others run.
+                for number in list(link.entries):
+                    if number in link.entries:
+                        self._interrupt(link, number, lost_ns)
+                        yield
+                if self._parked.get(boot, (None,))[0] is link:
+                    del self._parked[boot]
 
     def drop(self, link: Link) -> None:
         """Forget what is open without booking it: the end of a spool file, whose relay tells the rest elsewhere."""
@@ -281,18 +290,17 @@ class Booking:
             record = self._fenced("close", entry, now_ns, self._from_close_alone, entry.opened, close)
         self._book(entry, record or bare_record(entry.opened, close), now_ns)
 
-    def _interrupt(self, link: Link, stamp_ns: int) -> None:
-        for number in list(link.entries):
-            entry = link.entries[number]
-            if entry.exchange is None or entry.labels is None:
-                self._close(link, death(number, stamp_ns), stamp_ns)
-                continue
-            self._forget(link, number)
-            if entry.opened.request_id in self._recent:
-                self._duplicate(entry)
-                continue
-            record = self._fenced("close", entry, stamp_ns, entry.exchange.interrupted, stamp_ns)
-            self._book(entry, record or bare_record(entry.opened, death(number, stamp_ns)), stamp_ns)
+    def _interrupt(self, link: Link, number: int, stamp_ns: int) -> None:
+        entry = link.entries[number]
+        if entry.exchange is None or entry.labels is None:
+            self._close(link, death(number, stamp_ns), stamp_ns)
+            return
+        self._forget(link, number)
+        if entry.opened.request_id in self._recent:
+            self._duplicate(entry)
+            return
+        record = self._fenced("close", entry, stamp_ns, entry.exchange.interrupted, stamp_ns)
+        self._book(entry, record or bare_record(entry.opened, death(number, stamp_ns)), stamp_ns)
 
     def _from_close_alone(self, opened: Open, close: Close) -> RequestRecord:
         exchange = self._unheard(opened)

@@ -1,6 +1,6 @@
 """Who is open, who was booked, what becomes of a dead relay's requests."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
@@ -39,6 +39,10 @@ class Books:
     def apply(self, batch: Batch, booked: Collection[str] = (), link: Link | None = None) -> list[bool]:
         """Apply the whole batch; return what it said after each step: whether others should run."""
         return list(self.booking.apply(link or self.link, batch, set(booked), self.now_ns))
+
+    def expire(self, now_ns: int, is_alive: Callable[[int], bool] = lambda _: True) -> int:
+        """Return how many were booked, and others could run after each."""
+        return sum(1 for _ in self.booking.expire(now_ns, is_alive))
 
     def in_flight(self) -> float | None:
         return self.store.gauge(m.REQUESTS_IN_FLIGHT, LABELS).value
@@ -177,14 +181,14 @@ def test_a_dead_relays_requests_are_interrupted(books: Books, frames: Any) -> No
     books.apply(frames.batch(reads=[frames.event(1, "a", 1, 100), frames.event(1, "b", 2, 130)]))
     lost_ns = frames.base_ns + 3_000_000_000
     books.booking.lost(books.link, lost_ns)
-    books.booking.expire(lost_ns + GRACE_NS - 1)
+    books.expire(lost_ns + GRACE_NS - 1)
     assert books.records == []
-    books.booking.expire(lost_ns + GRACE_NS)
+    books.expire(lost_ns + GRACE_NS)
     (record,) = books.records
     assert (record.outcome, record.error) == (Outcome.INTERRUPTED, ErrorType.RELAY_DIED)
     assert (record.prompt_tokens, record.completion_tokens, record.duration_s) == (7, 2, 2.0)
     assert (books.requests("interrupted"), books.in_flight(), books.booking.open_requests) == (1, 0, 0)
-    books.booking.expire(lost_ns + 10 * GRACE_NS)
+    books.expire(lost_ns + 10 * GRACE_NS)
     assert len(books.records) == 1
 
 
@@ -192,9 +196,9 @@ def test_a_relay_that_is_known_to_be_dead_gets_no_grace(books: Books, frames: An
     """Nobody else knows of its requests: they are booked before anything can happen to us."""
     books.apply(frames.batch(opens=[frames.open(1, stream=True)]))
     books.booking.lost(books.link, books.now_ns)
-    books.booking.expire(books.now_ns, lambda _: True)
+    books.expire(books.now_ns, lambda _: True)
     assert books.records == []
-    books.booking.expire(books.now_ns, lambda pid: pid != books.link.pid)
+    books.expire(books.now_ns, lambda pid: pid != books.link.pid)
     assert [record.outcome for record in books.records] == [Outcome.INTERRUPTED]
 
 
@@ -209,7 +213,7 @@ def test_a_reconnect_takes_open_requests_up(books: Books, frames: Any) -> None:
     assert books.booking.suspects(link, batch) == []
     books.apply(batch, link=link)
     books.apply(frames.batch(reads=[frames.event(1, "d", 4, 900)], closes=[frames.close(1, usages={})]), link=link)
-    books.booking.expire(books.now_ns + 10 * GRACE_NS)
+    books.expire(books.now_ns + 10 * GRACE_NS)
     (record,) = books.records
     assert record.ttft_s == pytest.approx(0.1)
     assert record.completion_tokens == 4
@@ -217,12 +221,26 @@ def test_a_reconnect_takes_open_requests_up(books: Books, frames: Any) -> None:
     assert books.in_flight() == 0
 
 
+def test_a_reconnect_in_the_midst_takes_the_rest_up(books: Books, frames: Any) -> None:
+    """While a lost relay's requests are booked, others run: what is not booked yet goes on if the relay is back."""
+    books.apply(frames.batch(opens=[frames.open(number) for number in (1, 2, 3)]))
+    books.booking.lost(books.link, books.now_ns)
+    expiring = books.booking.expire(books.now_ns + GRACE_NS)
+    next(expiring)
+    link = books.connect()
+    assert list(expiring) == []
+    books.apply(frames.told_again(1, 2, 3), link=link)
+    assert [record.outcome for record in books.records] == [Outcome.INTERRUPTED, Outcome.OK, Outcome.OK]
+    assert (books.in_flight(), books.booking.open_requests, books.booking.duplicates) == (0, 0, 1)
+    assert books.expire(books.now_ns + 10 * GRACE_NS) == 0
+
+
 def test_another_process_takes_nothing_up(books: Books, frames: Any) -> None:
     """A new life of the same worker does not inherit the old one's requests."""
     books.apply(frames.batch(opens=[frames.open(1)]))
     books.booking.lost(books.link, books.now_ns)
     books.connect(boot="another")
-    books.booking.expire(books.now_ns + GRACE_NS)
+    books.expire(books.now_ns + GRACE_NS)
     assert [record.outcome for record in books.records] == [Outcome.INTERRUPTED]
 
 
@@ -230,7 +248,7 @@ def test_a_late_close_of_an_interrupted_request_is_a_duplicate(books: Books, fra
     """A relay that comes back after its grace finds its requests booked; they are not booked twice."""
     books.apply(frames.batch(opens=[frames.open(1)]))
     books.booking.lost(books.link, books.now_ns)
-    books.booking.expire(books.now_ns + GRACE_NS)
+    books.expire(books.now_ns + GRACE_NS)
     books.apply(frames.told_again(1), link=books.connect())
     assert [record.outcome for record in books.records] == [Outcome.INTERRUPTED]
     assert books.in_flight() == 0
@@ -247,7 +265,7 @@ def test_a_relay_without_open_requests_leaves_no_trace(books: Books, frames: Any
     """Losing an idle connection books nothing."""
     books.apply(frames.whole(1))
     books.booking.lost(books.link, books.now_ns)
-    books.booking.expire(books.now_ns + GRACE_NS)
+    books.expire(books.now_ns + GRACE_NS)
     assert len(books.records) == 1
 
 
@@ -399,7 +417,7 @@ def test_opens_without_end_are_a_broken_peer(frames: Any) -> None:
     with pytest.raises(FrameError, match="expected no more than 3"):
         books.apply(frames.batch(opens=[frames.open(number) for number in range(1, 9)]))
     books.booking.lost(books.link, books.now_ns)
-    books.booking.expire(books.now_ns + GRACE_NS)
+    books.expire(books.now_ns + GRACE_NS)
     assert len(books.records) == 3
     assert books.booking.open_requests == 0
 
