@@ -218,8 +218,7 @@ class Collector:
         if self._orphaned:
             await self._admin.close()  # its port is the next supervisor's, however long our relays still take
         await self._parts.tap.drain(self._config.drain.timeout_s if self._orphaned else STOP_DRAIN_S)
-        for _ in self._parts.booking.expire(time.monotonic_ns() + GRACE_NS):
-            pass
+        await self._expire(time.monotonic_ns() + GRACE_NS)
         self._parts.gpu.close()
         self._parts.gpu.refresh()
         self._parts.meter.tick(time.monotonic_ns(), time.time_ns(), self._parts.tap.links(), force=True)
@@ -336,13 +335,12 @@ class Collector:
         while True:
             due_s = time.monotonic() + TICK_S
             await asyncio.sleep(TICK_S)
+            now_s = time.monotonic()
+            self._parts.vitals.lagged(now_s, now_s - due_s)
+            await self._expire(time.monotonic_ns())  # it may take long, so before the others' time is taken
             now_ns = time.monotonic_ns()
             now_s = now_ns / 1e9
-            self._parts.vitals.lagged(now_s, now_s - due_s)
             self._engine.reachable(self._upstream.probe.up)
-            turn = Turn()
-            for _ in self._parts.booking.expire(now_ns, is_alive):
-                await turn.over()
             self._parts.meter.tick(now_ns, time.time_ns(), self._parts.tap.links())
             self._parts.recorder.tick(now_s=now_s)
             self._parts.anomalies.tick(now_s, time.time())
@@ -353,6 +351,11 @@ class Collector:
             self._live.tick(now_s, time.time())
             if self._parts.otlp is not None:
                 self._export(now_s)
+
+    async def _expire(self, now_ns: int) -> None:
+        turn = Turn()
+        for _ in self._parts.booking.expire(now_ns, is_alive):
+            await turn.over()
 
     def _export(self, now_s: float) -> None:
         assert self._parts.otlp is not None
