@@ -113,7 +113,7 @@ def test_all_of_it_starts_shows_numbers_and_ends(short_folder: Path) -> None:
         text=True,
         timeout=100,
     )
-    assert done.returncode == 0
+    assert done.returncode == 0, done.stderr
     assert done.stderr in ("", "inferwatch: demo: starting the engine and the proxy …\n")  # on a busy machine
     assert "-- steady: the same all the time" in done.stdout
     assert "the live page is at http://127.0.0.1:" in done.stdout
