@@ -21,8 +21,7 @@ RELAY = "inferwatch.relay"
 SUPERVISOR = "supervisor"
 KILLS = [COLLECTOR] * 22 + [RELAY] * 22 + [SUPERVISOR] * 6
 
-# As many as leave the collector time on a machine that has other work: what it could not read dies with a relay.
-CLIENTS = 8
+CLIENTS = 16
 
 # Longer than a relay keeps what it has to tell (`tap.flush_interval_s`), so that the collector has heard of each.
 TOKENS = (40, 120)

@@ -42,9 +42,6 @@ GERMAN = (
     "Wir hatten das gleiche Problem im letzten Jahr, und es ging von selbst weg.",
     "Ist es sicher, die Maschine auszuschalten, solange das Licht an ist?",
 )
-# As in test_alerts_arrive.py: on this clock a machine that is busy for two seconds is a minute without a scrape.
-pytestmark = pytest.mark.flaky(reruns=2, reruns_delay=5)
-
 SHARE = 0.25  # of the prompts that turn to another language
 
 MOVES, STAYS = "moves", "stays"

@@ -28,6 +28,7 @@ from inferwatch_collectors.budgets.sharing import Sharing, host_name
 from inferwatch_collectors.metric_store import MetricStore
 from inferwatch_collectors.open_requests import Link
 from inferwatch_collectors.report.reading import ReadError
+from inferwatch_collectors.turns import Turn
 
 _log: Final = logging.getLogger(__name__)
 
@@ -39,9 +40,6 @@ FLUSH_WITHIN_S: Final = 2.0
 
 # A ledger that cannot be read, or whose last commit is too old: a full disk, or a backup that holds it.
 RETRY_S: Final = 5.0
-
-# Accounts taken up before others have their turn on the loop: some milliseconds.
-ACCOUNTS_AT_ONCE: Final = 100
 
 # What is not told by then is told after the next start.
 PART_S: Final = 1.0
@@ -174,9 +172,9 @@ class BudgetWatch:
         except ReadError as error:
             _log.warning("budget_history_unread budget=%s reason=%s", name, error)
             return
-        for taken, _ in enumerate(self.meter.begin(name, since, past), 1):
-            if taken % ACCOUNTS_AT_ONCE == 0:
-                await asyncio.sleep(0)
+        turn = Turn()
+        for _ in self.meter.begin(name, since, past):
+            await turn.over()
         if not self.meter.beginnings.waits(name):
             _log.info("budget_history_read budget=%s accounts=%d", name, len(past.accounts))
 
