@@ -10,12 +10,13 @@ from typing import Any
 
 import axe_core_python
 import pytest
+from agreement import Pair, agreed
 from browser import Page, browsing
 from monitoring import Prometheus, closing
 from stack import Stack, chat, client, hang_up_after, running, send
 
 from inferwatch_collectors.live.prometheus import GRID_S
-from inferwatch_simulator.readings import total
+from inferwatch_simulator.readings import Scrape, total
 
 AXE = Path(axe_core_python.__file__).with_name("axe.min.js")
 
@@ -94,21 +95,52 @@ def figure(shown: str, pattern: str) -> float:
     return float(found[1].replace(",", ""))
 
 
-async def at_rest(stack: Stack) -> Any:
-    """Wait until two scrapes, a second apart, have booked the same, and requests were charged; return the last."""
+async def table(page: Page, name: str) -> list[list[str]]:
+    """Return the texts of a table's rows."""
+    script = f"[...document.querySelectorAll('#{name} tbody tr')].map((r) => [...r.cells].map((c) => c.innerText))"
+    rows: list[list[str]] = await page.run(script)
+    return rows
 
-    def look() -> tuple[Any, tuple[float, ...]]:
-        scrape = stack.scrape()
-        names = ("inferwatch_requests_total", "inferwatch_cost_dollars_total", "inferwatch_idle_cost_dollars_total")
-        return scrape, tuple(round(total(scrape, name), 6) for name in names[:2])
 
-    before = None
-    while True:
-        scrape, seen = await asyncio.to_thread(look)
-        if seen == before and seen[1] > 0:
-            return scrape
-        before = seen
-        await asyncio.sleep(1.5)
+def tokens(scrape: Scrape, **where: str) -> float:
+    return sum(total(scrape, "inferwatch_tokens_total", type=kind, **where) for kind in ("prompt", "completion"))
+
+
+def dollars(scrape: Scrape, name: str = "inferwatch_cost_dollars_total", **where: str) -> Any:
+    """Return a sum as it may be shown: with four places."""
+    return pytest.approx(total(scrape, name, **where), abs=6e-5)
+
+
+async def cards(stack: Stack, page: Page) -> list[Pair]:
+    """Each card's figure beside the sum of its series."""
+    shown = {name: await text(page, f"#card-{name}") for name in ("requests", "prompt", "completion", "cost")}
+    scrape = await asyncio.to_thread(stack.scrape)
+    counted = {
+        "requests": total(scrape, "inferwatch_requests_total"),
+        "prompt": total(scrape, "inferwatch_tokens_total", type="prompt"),
+        "completion": total(scrape, "inferwatch_tokens_total", type="completion"),
+    }
+    return [
+        *(Pair(name, figure(shown[name], r"([\d,]+) in all"), booked) for name, booked in counted.items()),
+        Pair("cost", figure(shown["cost"], r"\$([\d.]+)"), dollars(scrape, basis="gpu")),
+        Pair("in flight", figure(await text(page, "#card-in-flight"), r"^(\d+)"), 0),
+    ]
+
+
+async def tenants(stack: Stack, page: Page) -> list[Pair]:
+    """Each tenant's requests, tokens and costs beside the sums of its series."""
+    rows = await table(page, "tenants")
+    scrape = await asyncio.to_thread(stack.scrape)
+    pairs = [Pair("tenants", len(rows), 3)]
+    for row in rows:
+        tenant, (requests, counted, cost) = row[0], row[5:8]
+        booked = total(scrape, "inferwatch_requests_total", tenant=tenant)
+        pairs += [
+            Pair(f"requests of {tenant}", figure(requests, r"([\d,]+)"), booked),
+            Pair(f"tokens of {tenant}", figure(counted, r"([\d,]+)"), tokens(scrape, tenant=tenant)),
+            Pair(f"cost of {tenant}", figure(cost, r"\$([\d.]+)"), dollars(scrape, tenant=tenant, basis="gpu")),
+        ]
+    return pairs
 
 
 async def test_every_number_is_that_of_metrics(stack: Stack, page: Page) -> None:
@@ -117,60 +149,54 @@ async def test_every_number_is_that_of_metrics(stack: Stack, page: Page) -> None
     await ask(stack, 5, authorization="Bearer two")
     async with client() as session:
         await hang_up_after(session, stack.url, chat(max_tokens=400), 5)
-    scrape = await at_rest(stack)
-    await asyncio.sleep(2.5)  # two frames
-    assert figure(await text(page, "#card-requests"), r"([\d,]+) in all") == total(scrape, "inferwatch_requests_total")
-    for card, kind in (("prompt", "prompt"), ("completion", "completion")):
-        shown = figure(await text(page, f"#card-{card}"), r"([\d,]+) in all")
-        assert shown == total(scrape, "inferwatch_tokens_total", type=kind)
-    dollars = figure(await text(page, "#card-cost"), r"\$([\d.]+)")
-    assert dollars == pytest.approx(total(scrape, "inferwatch_cost_dollars_total", basis="gpu"), abs=6e-5)
-    assert figure(await text(page, "#card-in-flight"), r"^(\d+)") == 0
-    rows = await page.run(
-        "[...document.querySelectorAll('#tenants tbody tr')].map((r) => [...r.cells].map((c) => c.innerText))"
-    )
-    for row in rows:
-        tenant, requests, tokens, cost = row[0], row[5], row[6], row[7]
-        assert figure(requests, r"([\d,]+)") == total(scrape, "inferwatch_requests_total", tenant=tenant)
-        counted = sum(
-            total(scrape, "inferwatch_tokens_total", tenant=tenant, type=kind) for kind in ("prompt", "completion")
-        )
-        assert figure(tokens, r"([\d,]+)") == counted
-        assert figure(cost, r"\$([\d.]+)") == pytest.approx(
-            total(scrape, "inferwatch_cost_dollars_total", tenant=tenant, basis="gpu"), abs=6e-5
-        )
-    assert len(rows) == 3
-    budgets = await page.run(
-        "[...document.querySelectorAll('#budgets tbody tr')].map((r) => [...r.cells].map((c) => c.innerText))"
-    )
-    spent = {(row[0], row[1]): row[2] for row in budgets}
-    assert (
-        await page.run("getComputedStyle(document.getElementById('leave')).display") == "none"
-    )  # no token is asked for
-    month = total(scrape, "inferwatch_budget_spent_dollars", budget="month")
-    assert figure(spent["month", ""], r"\$([\d.]+)") == pytest.approx(month, abs=6e-5)
-    assert len(spent) == 4
-    unhappy = await text(page, "#unhappy tbody")
-    assert "client_abort" in unhappy
+    await asyncio.to_thread(stack.charged)
+    await agreed(lambda: cards(stack, page))
+    await agreed(lambda: tenants(stack, page))
 
-
-async def table(page: Page, name: str) -> list[list[str]]:
-    """Return the texts of a table's rows."""
-    script = f"[...document.querySelectorAll('#{name} tbody tr')].map((r) => [...r.cells].map((c) => c.innerText))"
-    rows: list[list[str]] = await page.run(script)
-    return rows
-
-
-async def settled_votes(stack: Stack, page: Page) -> tuple[list[list[str]], Any]:
-    """Return the page's table of drift, and a scrape that says the same before and after: votes wait for the engine."""
-    before = await asyncio.to_thread(stack.scrape)
-    while True:
-        await asyncio.sleep(2.5)
-        followed = await table(page, "drift")
+    async def budgets() -> list[Pair]:
+        spent = {(row[0], row[1]): row[2] for row in await table(page, "budgets")}
         scrape = await asyncio.to_thread(stack.scrape)
-        if total(scrape, "inferwatch_drift_reference_votes") == total(before, "inferwatch_drift_reference_votes"):
-            return followed, scrape
-        before = scrape
+        month = dollars(scrape, "inferwatch_budget_spent_dollars", budget="month")
+        return [
+            Pair("budgets", len(spent), 4),
+            Pair("month", figure(spent["month", ""], r"\$([\d.]+)"), month),
+        ]
+
+    await agreed(budgets)
+    hidden = await page.run("getComputedStyle(document.getElementById('leave')).display")
+    assert hidden == "none"  # no token is asked for
+    assert "client_abort" in await text(page, "#unhappy tbody")
+
+
+async def followed(stack: Stack, page: Page) -> list[Pair]:
+    """Each stream that drift follows: votes wait for the engine, and come some time after the requests."""
+    rows = await table(page, "drift")
+    scrape = await asyncio.to_thread(stack.scrape)
+    pairs = [Pair("streams", len(rows), len(scrape.samples["inferwatch_drift_judging"]))]
+    for model, tenant, state, votes, *evidence in rows:
+        counted = total(scrape, "inferwatch_drift_reference_votes", model=model, tenant=tenant)
+        pairs += [
+            Pair(f"state of {tenant}", state, "learning"),
+            Pair(f"votes of {tenant}", figure(votes, r"([\d,]+)"), counted),
+            Pair(f"evidence of {tenant}", evidence, ["–"] * 3),
+        ]
+    return [*pairs, Pair("card", f"learning: {len(rows)}" in await text(page, "#card-drift"), True)]
+
+
+async def signs(stack: Stack, page: Page) -> list[Pair]:
+    """Each sign of a bad answer: how often, and in which part of the requests."""
+    rows, card = await table(page, "quality"), await text(page, "#card-quality")
+    scrape = await asyncio.to_thread(stack.scrape)
+    all_signs = total(scrape, "inferwatch_quality_signs_total")
+    pairs = [Pair("card", figure(card, r"([\d,]+)"), all_signs)]
+    for model, tenant, sign, count, share in rows:
+        have = total(scrape, "inferwatch_quality_signs_total", model=model, tenant=tenant, sign=sign.replace(" ", "_"))
+        asked = total(scrape, "inferwatch_requests_total", model=model, tenant=tenant)
+        pairs += [
+            Pair(f"{sign} of {tenant}", figure(count, r"([\d,]+)"), have),
+            Pair(f"part of {tenant}", figure(share, r"([\d.]+) %"), pytest.approx(100 * have / asked, abs=0.06)),
+        ]
+    return [*pairs, Pair("abandoned", "abandoned" in {row[2] for row in rows}, True)]
 
 
 async def test_drift_and_signs_of_bad_answers(stack: Stack, page: Page) -> None:
@@ -178,25 +204,9 @@ async def test_drift_and_signs_of_bad_answers(stack: Stack, page: Page) -> None:
     await ask(stack, 3, authorization="Bearer three")
     async with client() as session:
         await hang_up_after(session, stack.url, chat(max_tokens=400), 5)
-    await at_rest(stack)
-    followed, scrape = await settled_votes(stack, page)
-    assert len(followed) == len(scrape.samples["inferwatch_drift_judging"])
-    for model, tenant, state, votes, *evidence in followed:
-        assert state == "learning"
-        assert figure(votes, r"([\d,]+)") == total(
-            scrape, "inferwatch_drift_reference_votes", model=model, tenant=tenant
-        )
-        assert evidence == ["–"] * 3
-    assert f"learning: {len(followed)}" in await text(page, "#card-drift")
-    signs = await table(page, "quality")
-    assert "abandoned" in {row[2] for row in signs}
-    for model, tenant, sign, count, share in signs:
-        have = total(scrape, "inferwatch_quality_signs_total", model=model, tenant=tenant, sign=sign.replace(" ", "_"))
-        asked = total(scrape, "inferwatch_requests_total", model=model, tenant=tenant)
-        assert figure(count, r"([\d,]+)") == have
-        assert figure(share, r"([\d.]+) %") == pytest.approx(100 * have / asked, abs=0.06)
-    shown = figure(await text(page, "#card-quality"), r"([\d,]+)")
-    assert shown == total(scrape, "inferwatch_quality_signs_total")
+    await asyncio.to_thread(stack.charged)
+    await agreed(lambda: followed(stack, page))
+    await agreed(lambda: signs(stack, page))
 
 
 async def test_active_alerts_are_prometheus(stack: Stack, page: Page, prometheus: Prometheus) -> None:
@@ -285,16 +295,16 @@ async def test_streams_are_shown_as_they_stream(stack: Stack, page: Page) -> Non
 
 async def test_it_survives_a_restart_of_the_collector(stack: Stack, page: Page) -> None:
     """It says that the connection is lost, and goes on by itself when it is back, with the same sums."""
-    await at_rest(stack)
-    await asyncio.sleep(1.5)
+    requests = total(await asyncio.to_thread(stack.charged), "inferwatch_requests_total")
+    await page.until(f"document.querySelector('#card-requests small').innerText.startsWith('{requests:,.0f} ')")
     before = await text(page, "#card-requests small")
     stack.kill("inferwatch_collectors")
     await page.until("document.getElementById('health').textContent.startsWith('connection lost')")
     await page.until("document.getElementById('health').textContent.startsWith('well')", 30)
     assert await text(page, "#card-requests small") == before
     await ask(stack, 1)
-    shown = int(figure(before, r"([\d,]+) in all")) + 1
-    await page.until(f"document.querySelector('#card-requests small').innerText.startsWith('{shown:,} ')", 20)
+    more = requests + 1
+    await page.until(f"document.querySelector('#card-requests small').innerText.startsWith('{more:,.0f} ')", 20)
 
 
 async def test_nothing_leaves_the_machine_and_nothing_fails(stack: Stack, page: Page) -> None:

@@ -7,8 +7,10 @@ import re
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from agreement import Pair, agreed
 from stack import Stack, chat, client, hang_up_after, running, send
 from terminal import Terminal
 
@@ -85,46 +87,55 @@ def figure(screen: str, pattern: str) -> float:
     return float(found[1].replace(",", ""))
 
 
-async def at_rest(stack: Stack) -> Scrape:
-    """Wait until two scrapes, more than a second apart, have booked the same; return the last."""
-    before = None
-    while True:
-        scrape = await asyncio.to_thread(stack.scrape)
-        dollars = total(scrape, "inferwatch_cost_dollars_total", basis="gpu")
-        seen = [total(scrape, "inferwatch_requests_total"), round(dollars, 6)]
-        if seen == before and seen[1] > 0:  # what requests cost is known some seconds after them
-            return scrape
-        before = seen
-        await asyncio.sleep(1.5)
+def dollars(scrape: Scrape, **where: str) -> Any:
+    """Return a sum as it may be shown: with four places."""
+    return pytest.approx(total(scrape, "inferwatch_cost_dollars_total", **where), abs=6e-5)
+
+
+def whole(shown: str) -> int:
+    return int(shown.replace(",", ""))
+
+
+async def header(stack: Stack, terminal: Terminal) -> list[Pair]:
+    """Each figure of the header beside the sum of its series."""
+    screen = await asyncio.to_thread(terminal.screen)
+    scrape = await asyncio.to_thread(stack.scrape)
+    tokens = {kind: total(scrape, "inferwatch_tokens_total", type=kind) for kind in ("prompt", "completion")}
+    requests = total(scrape, "inferwatch_requests_total")
+    return [
+        Pair("requests", f", {requests:,.0f} in all" in screen, True),
+        *(Pair(kind, figure(screen, rf"{kind} +\S+(?: k)? tok/s, ([\d,]+)"), tokens[kind]) for kind in tokens),
+        Pair("cost", figure(screen, r"cost +\$([\d.]+)"), dollars(scrape, basis="gpu")),
+        Pair("by prices", figure(screen, r"by prices +\$([\d.]+)"), dollars(scrape, basis="price")),
+    ]
+
+
+async def tenants(stack: Stack, terminal: Terminal) -> list[Pair]:
+    """Each tenant's requests, tokens and costs beside the sums of its series."""
+    shown = rows(await asyncio.to_thread(terminal.screen))
+    scrape = await asyncio.to_thread(stack.scrape)
+    pairs = [Pair("tenants", len(shown), 2)]
+    for tenant, _, _, _, _, asked, tokens, cost, priced in shown:
+        counted = [
+            total(scrape, "inferwatch_tokens_total", tenant=tenant, type=kind) for kind in ("prompt", "completion")
+        ]
+        pairs += [
+            Pair(f"requests of {tenant}", whole(asked), total(scrape, "inferwatch_requests_total", tenant=tenant)),
+            Pair(f"tokens of {tenant}", whole(tokens), sum(counted)),
+            Pair(f"cost of {tenant}", figure(cost, r"\$([\d.]+)"), dollars(scrape, tenant=tenant, basis="gpu")),
+            Pair(f"price of {tenant}", figure(priced, r"\$([\d.]+)"), dollars(scrape, tenant=tenant, basis="price")),
+        ]
+    return pairs
 
 
 async def test_every_number_is_that_of_metrics(stack: Stack, terminal: Terminal) -> None:
     """Header and tenants, at rest: the sums that a scrape gives."""
     await ask(stack, 12, "one")
     await ask(stack, 5, "two")
-    scrape = await at_rest(stack)
-    requests = total(scrape, "inferwatch_requests_total")
-    await asyncio.to_thread(terminal.until, f", {requests:,.0f} in all")
-    await asyncio.sleep(2.5)  # two frames
-    screen = terminal.screen()
-    for label, kind in (("prompt", "prompt"), ("completion", "completion")):
-        shown = figure(screen, rf"{label} +\S+(?: k)? tok/s, ([\d,]+)")
-        assert shown == total(scrape, "inferwatch_tokens_total", type=kind)
-    dollars = total(scrape, "inferwatch_cost_dollars_total", basis="gpu")
-    assert figure(screen, r"cost +\$([\d.]+)") == pytest.approx(dollars, abs=6e-5)
-    prices = total(scrape, "inferwatch_cost_dollars_total", basis="price")
-    assert figure(screen, r"by prices +\$([\d.]+)") == pytest.approx(prices, abs=6e-5)
-    assert len(rows(screen)) == 2
-    for tenant, _, _, _, _, asked, tokens, cost, priced in rows(screen):
-        assert float(asked.replace(",", "")) == total(scrape, "inferwatch_requests_total", tenant=tenant)
-        counted = sum(
-            total(scrape, "inferwatch_tokens_total", tenant=tenant, type=kind) for kind in ("prompt", "completion")
-        )
-        assert float(tokens.replace(",", "")) == counted
-        for shown, basis in ((cost, "gpu"), (priced, "price")):
-            money = total(scrape, "inferwatch_cost_dollars_total", tenant=tenant, basis=basis)
-            assert float(shown.removeprefix("$")) == pytest.approx(money, abs=6e-5)
-    spent = sum(scrape.samples["inferwatch_budget_spent"].values())
+    await asyncio.to_thread(stack.charged)
+    await agreed(lambda: header(stack, terminal))
+    await agreed(lambda: tenants(stack, terminal))
+    spent = sum((await asyncio.to_thread(stack.scrape)).samples["inferwatch_budget_spent"].values())
     await asyncio.to_thread(terminal.keys, "5")
     screen = await asyncio.to_thread(terminal.until, "gone in")
     assert sum(figure(row[2], r"([\d,]+) tokens") for row in rows(screen)) == spent
@@ -168,10 +179,10 @@ async def test_filter_pause_and_help(stack: Stack, terminal: Terminal) -> None:
     terminal.keys("Space")
     paused = await asyncio.to_thread(terminal.until, "paused")
     await ask(stack, 3, "three")
-    await at_rest(stack)
+    requests = total(await asyncio.to_thread(stack.charged), "inferwatch_requests_total")
+    await asyncio.sleep(1.5)  # a frame
     assert terminal.screen() == paused
     terminal.keys("Space")
-    requests = total(await at_rest(stack), "inferwatch_requests_total")
     await asyncio.to_thread(terminal.until, f", {requests:,.0f} in all")
     terminal.keys("?")
     await asyncio.to_thread(terminal.until, "Any key goes back")
@@ -193,7 +204,7 @@ async def test_it_fits_when_the_window_changes(stack: Stack, terminal: Terminal)
 async def test_it_survives_a_restart_of_the_collector(stack: Stack, terminal: Terminal) -> None:
     """It says that the connection is lost, and goes on by itself when it is back, with the same sums."""
     await ask(stack, 1, "one")
-    requests = total(await at_rest(stack), "inferwatch_requests_total")
+    requests = total(await asyncio.to_thread(stack.charged), "inferwatch_requests_total")
     await asyncio.to_thread(terminal.until, f", {requests:,.0f} in all")
     stack.kill("inferwatch_collectors")
     await asyncio.to_thread(terminal.until, "connection lost: ")

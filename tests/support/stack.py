@@ -133,6 +133,23 @@ class Stack:
         wait_until(booked, f"{requests} booked requests", timeout_s, lambda: f"got {found and _counts(found[0])}")
         return found[0]
 
+    def charged(self, timeout_s: float = 30) -> Scrape:
+        """Wait until no request is under way, none was booked since the look before, and some were charged, which is
+        seconds after they were booked; return the scrape."""
+        scrape = self.scrape()
+
+        def at_rest() -> bool:
+            nonlocal scrape
+            time.sleep(0.5)  # a collector that has other work may book that much later
+            before, scrape = scrape, self.scrape()
+            booked = [total(each, "inferwatch_requests_total") for each in (before, scrape)]
+            under_way = total(scrape, "inferwatch_requests_in_flight")
+            charged = total(scrape, "inferwatch_cost_dollars_total", basis="gpu")
+            return booked[0] == booked[1] and not under_way and charged > 0
+
+        wait_until(at_rest, "charged requests", timeout_s)
+        return scrape
+
 
 def _counts(scrape: Scrape) -> dict[str, float]:
     series = scrape.samples.get("inferwatch_requests_total", {})
