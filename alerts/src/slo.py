@@ -17,8 +17,8 @@ BURN: Final = "model_slo:inferwatch_burn_rate"
 # What the engine or we did wrong. The rest is the client's (engine_4xx, malformed_request, request_too_large,
 # unknown_key) or somebody's decision (budget, loop).
 OUR_FAULTS: Final = (
-    "connect_failed|connect_timeout|first_byte_timeout|idle_timeout|total_timeout|upstream_reset|upstream_protocol|"
-    "engine_5xx|engine_event|no_finish|relay_died|internal"
+    "connect_failed|connect_timeout|out_of_files|first_byte_timeout|idle_timeout|total_timeout|upstream_reset|"
+    "upstream_protocol|engine_5xx|engine_event|no_finish|relay_died|internal"
 )
 
 

@@ -25,6 +25,7 @@ class ErrorType(enum.StrEnum):
     NONE = ""
     CONNECT_FAILED = "connect_failed"
     CONNECT_TIMEOUT = "connect_timeout"
+    OUT_OF_FILES = "out_of_files"  # none left here for a connection to the engine: the limit of open files
     FIRST_BYTE_TIMEOUT = "first_byte_timeout"
     IDLE_TIMEOUT = "idle_timeout"
     TOTAL_TIMEOUT = "total_timeout"

@@ -36,6 +36,7 @@ def test_the_error_types_are_a_public_closed_set() -> None:
         "",
         "connect_failed",
         "connect_timeout",
+        "out_of_files",
         "first_byte_timeout",
         "idle_timeout",
         "total_timeout",

@@ -17,6 +17,7 @@ def split(reply: bytes) -> tuple[bytes, bytes]:
     [
         (ErrorType.CONNECT_FAILED, 503),
         (ErrorType.CONNECT_TIMEOUT, 504),
+        (ErrorType.OUT_OF_FILES, 503),
         (ErrorType.FIRST_BYTE_TIMEOUT, 504),
         (ErrorType.TOTAL_TIMEOUT, 504),
         (ErrorType.UPSTREAM_RESET, 502),

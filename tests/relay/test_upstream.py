@@ -1,8 +1,10 @@
 """upstream: the engine's side. Every reply ends in exactly one of complete, failed, stale or upgraded."""
 
 import asyncio
+import resource
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -473,6 +475,21 @@ async def test_unknown_host_is_an_error() -> None:
     with pytest.raises(ConnectError) as failure:
         await pool.connect()
     assert failure.value.error in (ErrorType.CONNECT_FAILED, ErrorType.CONNECT_TIMEOUT)
+
+
+async def test_out_of_descriptors_is_no_fault_of_the_engine(engine: Engine) -> None:
+    """It is told apart, and does not count as a failed try for the engine."""
+    pool = pool_for(engine.port)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with Path("/dev/null").open() as lowest:  # each number below is taken
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest.fileno() + 1, hard))
+        try:
+            with pytest.raises(ConnectError) as failure:
+                await pool.connect()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert failure.value.error is ErrorType.OUT_OF_FILES
+    assert (pool.connects, pool.connect_errors) == (0, 0)
 
 
 async def test_slow_connection_is_a_timeout(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from inferwatch_collectors.attribution.weights import Weights
 from inferwatch_collectors.exchange import Progress
 
 # The engine never got these.
-_NEVER_SENT = frozenset({ErrorType.CONNECT_FAILED, ErrorType.CONNECT_TIMEOUT})
+_NEVER_SENT = frozenset({ErrorType.CONNECT_FAILED, ErrorType.CONNECT_TIMEOUT, ErrorType.OUT_OF_FILES})
 
 
 class Work(NamedTuple):

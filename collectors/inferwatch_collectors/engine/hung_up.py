@@ -31,7 +31,9 @@ LONGEST_S: Final = 300.0
 _GENERATES: Final = frozenset({"chat", "text_completion", "generate_content"})
 
 # The engine never had it, or refused it.
-_NEVER_BEGUN: Final = frozenset({ErrorType.CONNECT_FAILED, ErrorType.CONNECT_TIMEOUT, ErrorType.ENGINE_5XX})
+_NEVER_BEGUN: Final = frozenset(
+    {ErrorType.CONNECT_FAILED, ErrorType.CONNECT_TIMEOUT, ErrorType.OUT_OF_FILES, ErrorType.ENGINE_5XX}
+)
 
 
 class HungUp(msgspec.Struct, array_like=True):

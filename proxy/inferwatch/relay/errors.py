@@ -10,6 +10,7 @@ from inferwatch.record import ErrorType
 _STATUS: Final = {
     ErrorType.CONNECT_FAILED: (503, "the inference server cannot be reached"),
     ErrorType.CONNECT_TIMEOUT: (504, "the inference server did not accept a connection in time"),
+    ErrorType.OUT_OF_FILES: (503, "the proxy has no file descriptor left for this request"),
     ErrorType.FIRST_BYTE_TIMEOUT: (504, "the inference server did not begin its reply in time"),
     ErrorType.IDLE_TIMEOUT: (504, "the inference server stopped in the middle of its reply"),
     ErrorType.TOTAL_TIMEOUT: (504, "the request took longer than is allowed here"),

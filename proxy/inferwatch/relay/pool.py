@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import ssl
 import time
 from collections import deque
@@ -64,7 +65,7 @@ class Pool:
         """Open a new connection.
 
         Raises:
-            ConnectError: refused, unreachable, not resolvable, bad TLS, or too slow.
+            ConnectError: refused, unreachable, not resolvable, bad TLS, or too slow; or no file descriptor left here.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -75,7 +76,9 @@ class Pool:
         except TimeoutError:
             self.connect_errors += 1
             raise ConnectError(ErrorType.CONNECT_TIMEOUT) from None
-        except OSError:  # includes ssl.SSLError and socket.gaierror
+        except OSError as error:  # includes ssl.SSLError and socket.gaierror
+            if error.errno in (errno.EMFILE, errno.ENFILE):  # says nothing of the engine
+                raise ConnectError(ErrorType.OUT_OF_FILES) from None
             self.connect_errors += 1
             raise ConnectError(ErrorType.CONNECT_FAILED) from None
         self.connects += 1
