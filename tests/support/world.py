@@ -116,14 +116,15 @@ class World:
 @contextmanager
 def worlds(folder: Path) -> Iterator[Callable[..., World]]:
     """Give a maker of worlds, and close what it made. It takes flags of the simulator, and sections of the
-    configuration; `soon` are alerts whose `for` is MUCH_FASTER still."""
+    configuration; `soon` are alerts whose `for` is MUCH_FASTER still, and `interval` is
+    that of scrapes and evaluations."""
     rules = folder / "rules"
     rules.mkdir()
     assert build.main(["--rules-to", str(rules), "--divisor", str(DIVISOR)]) == 0
     opened: list[Any] = []
     with inbox() as box, closing(_Closer(opened)):
 
-        def make(*simulate_flags: str, soon: Collection[str] = (), **settings: Any) -> World:
+        def make(*simulate_flags: str, soon: Collection[str] = (), interval: str = "1s", **settings: Any) -> World:
             _hurry(rules, soon)
             library, frames = nvml_stand_in.build(folder), nvml_stand_in.capture("h100_idle")
             # The usual patience with engines, and with their pauses.
@@ -135,7 +136,7 @@ def worlds(folder: Path) -> Iterator[Callable[..., World]]:
             manager.start(config_for(box, manager.folder))
             host.start()
             address = f"127.0.0.1:{manager.port}"
-            prometheus.start({"host1:9480": host.address}, rules=rules, alertmanager=address, interval="1s")
+            prometheus.start({"host1:9480": host.address}, rules=rules, alertmanager=address, interval=interval)
             wait_until(lambda: bool(prometheus.query("inferwatch_build_info")), "the first scrape")
             return world
 
