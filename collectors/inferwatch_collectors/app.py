@@ -29,8 +29,8 @@ from inferwatch.control import Channel
 from inferwatch.memory import settle
 from inferwatch.record import LateCount, RequestRecord
 from inferwatch.tasks import TaskSet
+from inferwatch_collectors import dead_relays, through_restart
 from inferwatch_collectors import metrics as m
-from inferwatch_collectors import through_restart
 from inferwatch_collectors.access import REFUSALS, Access
 from inferwatch_collectors.admin import Admin, Condition, Service, not_ready, relay_stats
 from inferwatch_collectors.booking import GRACE_NS
@@ -51,8 +51,6 @@ from inferwatch_collectors.report.service import UsageService
 from inferwatch_collectors.request_log import RequestLog
 from inferwatch_collectors.start import CollectorSettings
 from inferwatch_collectors.supervision import Supervision
-from inferwatch_collectors.tap_server import is_alive
-from inferwatch_collectors.turns import Turn
 from inferwatch_collectors.upstream_probe import UpstreamWatch
 
 _log: Final = logging.getLogger(__name__)
@@ -168,6 +166,7 @@ class Collector:
             self._tasks.spawn(self._parts.embedder.run(), "embeddings")
         self._tasks.spawn(self._parts.gpu.run(), "gpu")
         self._tasks.spawn(self._tick(), "tick")
+        self._tasks.spawn(dead_relays.watch(self._parts.booking, self._parts.journal), "dead_relays")
         self._tasks.spawn(retention.keep(self._ledger), "retention")
         if self._supervised:
             self._tasks.spawn(self._supervision.listen(), "control")
@@ -218,7 +217,7 @@ class Collector:
         if self._orphaned:
             await self._admin.close()  # its port is the next supervisor's, however long our relays still take
         await self._parts.tap.drain(self._config.drain.timeout_s if self._orphaned else STOP_DRAIN_S)
-        await self._expire(time.monotonic_ns() + GRACE_NS)
+        await dead_relays.book(self._parts.booking, self._parts.journal, time.monotonic_ns() + GRACE_NS)
         self._parts.gpu.close()
         self._parts.gpu.refresh()
         self._parts.meter.tick(time.monotonic_ns(), time.time_ns(), self._parts.tap.links(), force=True)
@@ -337,7 +336,6 @@ class Collector:
             await asyncio.sleep(TICK_S)
             now_s = time.monotonic()
             self._parts.vitals.lagged(now_s, now_s - due_s)
-            await self._expire(time.monotonic_ns())  # it may take long, so before the others' time is taken
             now_ns = time.monotonic_ns()
             now_s = now_ns / 1e9
             self._engine.reachable(self._upstream.probe.up)
@@ -351,11 +349,6 @@ class Collector:
             self._live.tick(now_s, time.time())
             if self._parts.otlp is not None:
                 self._export(now_s)
-
-    async def _expire(self, now_ns: int) -> None:
-        turn = Turn()
-        for _ in self._parts.booking.expire(now_ns, is_alive):
-            await turn.over()
 
     def _export(self, now_s: float) -> None:
         assert self._parts.otlp is not None

@@ -4,7 +4,7 @@ Pure but for the fence's log: no sockets, no files, no clock; `now_ns` is CLOCK_
 
 * **Once.** A `request_id` becomes a record once. What a relay sends again (`resumed`, or older than its connection) and
   what comes from a spool file is looked up in the ledger by the caller (`suspects`); what this process booked lately
-  is known here. Both are asked, since a commit may still be under way.
+  is known here. Both are asked: a commit may still be under way, and what is known here may be forgotten meanwhile.
 * **Always.** A `Close` with its `Open` is enough. If reading an answer fails, which is a bug of ours, that exchange is
   given up at the fence and the request is booked from its `Close` alone, at worst without tokens.
 * **Dead relays.** A connection that ends without `Bye` is parked for GRACE_NS, or until its process is known to be
@@ -72,7 +72,7 @@ class Booking:
     """All open requests of all relays. `sink` takes each new record, after the recorder counted it.
 
     Then the `watchers` have it, each behind the fence: the record is safe, and a fault of theirs costs only their view.
-    At last those of the `audiences` who heard what was said.
+    At last those of the `audiences` who heard what was said. `may_forget` tells whether records become durable.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class Booking:
         budgets: Budgets | None = None,
         exchange: Callable[..., Exchange] = Exchange,
         audiences: Sequence[tuple[str, Audience]] = (),
+        may_forget: Callable[[], bool] = lambda: True,
         max_watched: int = MAX_WATCHED,
         max_open: int = MAX_OPEN,
         max_plain_bytes: int = MAX_PLAIN_BYTES,
@@ -97,7 +98,7 @@ class Booking:
         self._max_watched = max_watched
         self._max_open = max_open
         self._max_plain_bytes = max_plain_bytes
-        self._recent = RecentIds()
+        self._recent = RecentIds(may_forget=may_forget)
         self.neighbours = Neighbours()
         self._parked: dict[str, tuple[Link, int]] = {}  # by boot, with the time of the loss
         self._fence = Fence(recorder.observer_error)
@@ -164,9 +165,7 @@ class Booking:
         return [
             opened.request_id
             for opened in batch.opens
-            if (opened.resumed or opened.arrival_ns < link.connected_ns)
-            and opened.request_id not in self._recent
-            and not self._taken_up(link, opened)
+            if (opened.resumed or opened.arrival_ns < link.connected_ns) and not self._taken_up(link, opened)
         ]
 
     def apply(self, link: Link, batch: Batch, booked: AbstractSet[str], now_ns: int) -> Iterator[bool]:

@@ -168,6 +168,7 @@ class Parts:
         self.booking = Booking(
             self.recorder,
             self.journal.add,
+            may_forget=lambda: not self.journal.failing,
             watchers=(
                 ("budgets", self.budgets.meter.record),
                 ("attribution", self.meter.closed),

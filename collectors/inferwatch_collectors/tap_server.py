@@ -47,6 +47,7 @@ class _Connection:
 
     def __init__(self, writer: asyncio.StreamWriter, journal: Journal, task: asyncio.Task[None]) -> None:
         self.task = task
+        self.boot = ""  # from its Hello on
         self.link: Link | None = None
         self._writer = writer
         self._journal = journal
@@ -199,8 +200,9 @@ class TapServer:
             raise FrameError("a second Hello")
         if hello.protocol != tap.PROTOCOL_VERSION:
             raise FrameError(f"protocol {hello.protocol}, expected {tap.PROTOCOL_VERSION}")
-        # A relay that comes again before we noticed that its last connection broke.
-        await _end([each.task for each in self._connections if each.link is not None and each.link.boot == hello.boot])
+        # A relay that comes again before we noticed that its last connection broke. Of several the last one counts.
+        connection.boot = hello.boot
+        await _end([each.task for each in self._connections - {connection} if each.boot == hello.boot])
         connection.link = self._booking.connect(hello, time.monotonic_ns())
 
     def _bad_peer(self, reason: str) -> None:

@@ -1,5 +1,6 @@
 """Who is open, who was booked, what becomes of a dead relay's requests."""
 
+import functools
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -148,10 +149,32 @@ def test_an_earlier_life_is_asked_for(books: Books, frames: Any) -> None:
     assert books.booking.suspects(link, batch) == [frames.open(1).request_id, frames.open(4).request_id]
 
 
-def test_what_this_life_booked_needs_no_question(books: Books, frames: Any) -> None:
-    """Ids booked lately are known here, also while their commit is under way."""
+def test_what_this_life_booked_is_known_while_its_commit_is_under_way(books: Books, frames: Any) -> None:
+    """The ledger says that it has no such request."""
     books.apply(frames.whole(1))
-    assert books.booking.suspects(books.link, frames.told_again(1)) == []
+    books.apply(frames.told_again(1), booked=())
+    assert (len(books.records), books.requests("ok"), books.booking.duplicates) == (1, 1, 1)
+
+
+def test_what_is_forgotten_while_the_ledger_is_asked(
+    books: Books, frames: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others' requests may crowd an id out here: so the ledger is asked for those that are known as well."""
+    books.apply(frames.whole(1))
+    booked = books.booking.suspects(books.link, frames.told_again(1))
+    monkeypatch.setattr(books.booking, "_recent", booking_module.RecentIds())
+    books.apply(frames.told_again(1), booked=booked)
+    assert (len(books.records), books.requests("ok")) == (1, 1)
+
+
+def test_without_commits_no_id_is_forgotten(frames: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a full disk nobody else knows what was booked."""
+    monkeypatch.setattr(booking_module, "RecentIds", functools.partial(booking_module.RecentIds, 2))
+    books = Books(frames, may_forget=lambda: False)
+    for number in range(1, 10):
+        books.apply(frames.whole(number))
+    books.apply(frames.told_again(*range(1, 10)))
+    assert (len(books.records), books.requests("ok"), books.booking.duplicates) == (9, 9, 9)
 
 
 def test_what_the_ledger_knows_is_not_booked(books: Books, frames: Any) -> None:

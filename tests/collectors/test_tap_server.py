@@ -1,6 +1,7 @@
 """The collector's end of the tap, over a real socket."""
 
 import asyncio
+import socket
 import stat
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -274,6 +275,28 @@ async def test_a_newer_connection_replaces_the_older(collector: Collector, frame
     await old.until_disconnected()
     assert [record.outcome for record in collector.records] == [Outcome.OK]
     assert len(collector.server.links()) == 1
+
+
+async def test_of_two_newer_connections_the_later_counts(collector: Collector, frames: Any) -> None:
+    """A relay that came twice while the loop was held up: it has one connection, and its requests are not given up."""
+    old = await collector.connect()
+    old.send(frames.hello(), frames.batch(1, opens=[frames.open(1)]))
+    await old.until_acked(1)
+    sockets = [socket.socket(socket.AF_UNIX) for _ in range(2)]
+    for each in sockets:  # no await: both are there when the collector looks
+        each.setblocking(False)
+        each.connect(str(collector.path))
+        each.sendall(tap.encode(frames.hello()) + tap.encode(frames.batch(1, opens=[frames.again(1)])))
+    given_up, present = sockets
+    given_up.close()
+    await old.until_disconnected()
+    peer = Peer(*await asyncio.open_unix_connection(sock=present))
+    peer.send(frames.batch(2, closes=[frames.close(1)]))
+    await peer.until_acked(2)
+    assert len(collector.server.links()) == 1
+    assert list(collector.booking.expire(frames.base_ns + 100 * GRACE_NS)) == []
+    assert [record.outcome for record in collector.records] == [Outcome.OK]
+    peer.hang_up()
 
 
 @pytest.mark.parametrize("steps", range(0, 21, 2))
