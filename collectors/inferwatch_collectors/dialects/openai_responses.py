@@ -44,10 +44,17 @@ class ResponsesUsage(msgspec.Struct, gc=False):
     output_tokens: Count | None = None
     input_tokens_details: PromptDetails | None = None
     output_tokens_details: CompletionDetails | None = None
+    total_tokens: Count | None = None
 
     def usage(self) -> Usage:
         """Return it in the words of the older API."""
-        return Usage(self.input_tokens, self.output_tokens, self.input_tokens_details, self.output_tokens_details)
+        return Usage(
+            self.input_tokens,
+            self.output_tokens,
+            self.input_tokens_details,
+            self.output_tokens_details,
+            total_tokens=self.total_tokens,
+        )
 
 
 class Incomplete(msgspec.Struct, gc=False):

@@ -68,7 +68,7 @@ class CountingDialect(Dialect):
         final = observation.final
         if final is not None and (final.prompt_tokens is not None or final.completion_tokens is not None):
             source = observation.source or _FINAL_USAGE
-            return Totals(final.prompt_tokens, final.completion_tokens, final.cached, final.reasoning, source)
+            return Totals(final.prompt_tokens, final.completion, final.cached, final.reasoning, source)
         seen = observation.choices
         usages = {index: choice.usage for index, choice in seen.items() if choice.usage is not None}
         if usages:

@@ -43,6 +43,16 @@ class Usage(msgspec.Struct, gc=False):
     completion_tokens_details: CompletionDetails | None = None
     cached_tokens: Count | None = None  # Together and others put it here
     reasoning_tokens: Count | None = None  # SGLang puts it here
+    total_tokens: Count | None = None
+
+    @property
+    def completion(self) -> int | None:
+        """Tokens that were generated, reasoning included: xAI counts it beside the completion, as the total shows."""
+        completion, reasoning = self.completion_tokens, self.reasoning
+        if not reasoning or completion is None or self.prompt_tokens is None:
+            return completion
+        beside = completion + reasoning
+        return beside if self.total_tokens == self.prompt_tokens + beside else completion
 
     @property
     def cached(self) -> int | None:
@@ -64,7 +74,7 @@ class Usage(msgspec.Struct, gc=False):
 
     def nothing_generated(self) -> bool:
         """Return whether it says that the prompt is in and no token is out."""
-        return self.completion_tokens == 0 and bool(self.prompt_tokens)
+        return self.completion_tokens == 0 and bool(self.prompt_tokens) and not self.completion
 
     def further_than(self, other: "Usage | None") -> bool:
         """Return whether more had been generated when this was written than when `other` was."""
@@ -121,7 +131,7 @@ class LastFinalWins:
                     by_prompt[index // choices_per_prompt] = usage
         return Totals(
             prompt=_sum(usage.prompt_tokens for usage in by_prompt.values()),
-            completion=_sum(usage.completion_tokens for usage in usages.values()),
+            completion=_sum(usage.completion for usage in usages.values()),
             cached=_sum(usage.cached for usage in by_prompt.values()),
             reasoning=_sum(usage.reasoning for usage in usages.values()),
             source=TokenSource.CONTINUOUS_USAGE,
@@ -144,7 +154,7 @@ def summed(usages: Sequence[Usage]) -> Usage:
     """Return the sum of several usages that have nothing in common."""
     return Usage(
         prompt_tokens=_sum(usage.prompt_tokens for usage in usages),
-        completion_tokens=_sum(usage.completion_tokens for usage in usages),
+        completion_tokens=_sum(usage.completion for usage in usages),
         cached_tokens=_sum(usage.cached for usage in usages),
         reasoning_tokens=_sum(usage.reasoning for usage in usages),
     )

@@ -13,6 +13,7 @@ from inferwatch_collectors.dialects.usage import (
     PromptDetails,
     Totals,
     Usage,
+    summed,
 )
 
 RULE = LastFinalWins()
@@ -72,6 +73,38 @@ def test_details_are_merged_like_their_counts() -> None:
 def test_where_details_may_stand(told: Usage, cached: int | None, reasoning: int | None) -> None:
     """They stand in objects of their own, with some engines beside the counts; an explicit 0 is not unknown."""
     assert (told.cached, told.reasoning) == (cached, reasoning)
+
+
+@pytest.mark.parametrize(
+    ("total", "completion"),
+    [(135, 103), (41, 9), (134, 9), (136, 9), (None, 9)],
+)
+def test_reasoning_that_is_no_part_of_the_completion(total: int | None, completion: int) -> None:
+    """The total shows whether it was counted beside it; where it shows neither, the count is taken as it is."""
+    told = Usage(32, 9, completion_tokens_details=CompletionDetails(94), total_tokens=total)
+    assert told.completion == completion
+    assert RULE.running({0: told}, 1).completion == completion
+    assert summed([told, Usage(1, 1)]).completion == completion + 1
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        Usage(32, 9, total_tokens=41),
+        Usage(32, 9, reasoning_tokens=0, total_tokens=41),
+        Usage(None, 9, reasoning_tokens=4, total_tokens=13),
+        Usage(9, None, reasoning_tokens=4, total_tokens=13),
+    ],
+)
+def test_nothing_is_added_to_what_is_not_told(told: Usage) -> None:
+    """Without reasoning, prompt or completion there is nothing to add up."""
+    assert told.completion == told.completion_tokens
+
+
+def test_reasoning_alone_is_something_generated() -> None:
+    """A running count of xAI's that has no completion yet is not that of a prompt that comes back."""
+    assert not Usage(32, 0, reasoning_tokens=4, total_tokens=36).nothing_generated()
+    assert Usage(32, 0, total_tokens=32).nothing_generated()
 
 
 def test_the_last_final_usage_wins_but_zeros_do_not() -> None:
