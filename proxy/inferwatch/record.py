@@ -145,6 +145,13 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     session: str = ""
 
 
+def lacks_count(record: RequestRecord) -> bool:
+    """Tell whether the engine told nothing of `record`: what is known of its answer, if anything, was only seen."""
+    return record.prompt_tokens is None and (
+        record.completion_tokens is None or record.token_source is TokenSource.CHUNK_ESTIMATE
+    )
+
+
 class Share(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one request was charged of the machine; or nobody, for the time in which nothing was to do.
 
@@ -166,7 +173,8 @@ class LateCount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the engine counted for a request that was hung up on before any count was on the wire.
 
     Known only when the engine's counters have been read and compared, seconds or minutes after the request has closed:
-    so it is a fact of its own, as `Share` is. At most one for each request, and none for one that had counts.
+    so it is a fact of its own, as `Share` is. At most one for each request, and none for one that had counts. Of a
+    stream that was cut the record has an estimate of the completion: then this is what came to more.
     """
 
     request_id: str
@@ -178,5 +186,6 @@ class LateCount(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     user: str = ""
     feature: str = ""
     prompt_tokens: int | None = None  # as in `usage`: once, whatever n was; None: the engine's cannot be compared
-    completion_tokens: int | None = None
+    completion_tokens: int | None = None  # beyond `estimated_tokens`
+    estimated_tokens: int = 0  # of its completion, which its record has
     price_nanodollars: int | None = None  # by the price book of its day; None: no price is configured for the model

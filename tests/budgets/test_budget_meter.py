@@ -12,10 +12,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition
 from hypothesis.stateful import rule as step
+from msgspec.structs import replace
 
 from inferwatch.board import COUNT_MASK, KNOWN, RELEASED_WORST, SPENT, TAKEN_WORST, Board
 from inferwatch.budget_rules import Names, digest_of
-from inferwatch.record import ErrorType, LateCount, Outcome, RequestRecord, Share
+from inferwatch.record import ErrorType, LateCount, Outcome, RequestRecord, Share, TokenSource
 from inferwatch.relay.admission import Admission, Budgeting, BudgetRefusal
 from inferwatch.relay.reckoning import Wish
 from inferwatch.settings.budgets import Budgets
@@ -233,6 +234,21 @@ def test_a_late_count_replaces_what_was_seen(host: MakeHost) -> None:
     it.meter.late(late(frame, 100, 57, None))
     it.tick()
     assert it.spent() == 157
+
+
+@pytest.mark.parametrize(("unit", "spent"), [("tokens", 157), ("dollars", 670_000)])
+def test_a_late_count_adds_to_an_estimate(host: MakeHost, unit: str, spent: int) -> None:
+    """Of a stream that was cut, what was seen is spent once, and what it came to more beside it."""
+    it = host(rule(unit=unit, limit=1000))
+    frame = opened(1)
+    it.meter.opened(frame)
+    it.link.stream(frame, completion=50)
+    it.tick(0.5)
+    cut = {"outcome": Outcome.CLIENT_ABORT, "token_source": TokenSource.CHUNK_ESTIMATE}
+    it.meter.record(finished(frame, 50, None, **cut))
+    it.meter.late(replace(late(frame, 100, 7, 670_000), estimated_tokens=50))
+    it.tick()
+    assert it.spent() == spent
 
 
 def test_what_was_booked_before_is_not_spent_again(host: MakeHost) -> None:

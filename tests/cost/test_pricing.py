@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from inferwatch.record import LateCount, Outcome, RequestRecord
 from inferwatch.settings.prices import PriceRule, Prices
@@ -87,6 +88,25 @@ def test_a_late_count_is_priced_and_compared(rule: Rule, record: Record) -> None
     assert counted.price_nanodollars == 1_400_000
     (compared,) = values(store, m.COMPARISON_DOLLARS).values()
     assert compared % 2 == 0, "the same for a late count as for one in time"
+
+
+@pytest.mark.parametrize(
+    ("input_price", "booked_nanodollars", "late_nanodollars"),
+    [(1, None, 1_400_000), (0, 300_000, 100_000)],  # 1,000 x 1 + 200 x 2; 150 x 2, and then 50 x 2
+)
+def test_a_late_count_beside_an_estimate(
+    rule: Rule, record: Record, input_price: int, booked_nanodollars: int | None, late_nanodollars: int
+) -> None:
+    """In all it costs what it would have cost in time: the whole, if it had no price, or what came to more."""
+    store, made = pricing([rule(input=input_price)], ["groq/gpt-oss-120b"])
+    booked = book(made, record(**UNCOUNTED | {"completion_tokens": 150}))
+    assert booked.price_nanodollars == booked_nanodollars
+    late = made.late(replace(late_of(booked), completion_tokens=50, estimated_tokens=150), LABELS)
+    assert late.price_nanodollars == late_nanodollars
+    assert values(store, m.COST_DOLLARS) == {(*LABELS, "price"): (booked_nanodollars or 0) + late_nanodollars}
+    (compared,) = values(store, m.COMPARISON_DOLLARS).values()
+    book(made, record(**UNCOUNTED | {"prompt_tokens": 1000, "completion_tokens": 200}))
+    assert values(store, m.COMPARISON_DOLLARS) == {("groq/gpt-oss-120b",): 2 * compared}
 
 
 def test_a_late_count_of_what_had_its_price_adds_none(rule: Rule, record: Record) -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferwatch_collectors.engine.dividing import divide, in_copies
+from inferwatch_collectors.engine.dividing import beyond, divide, in_copies
 
 PARTS = st.lists(st.tuples(st.integers(0, 10**9), st.integers(0, 10**6)), max_size=30)
 
@@ -71,3 +71,19 @@ def test_copies_lose_next_to_nothing(parts: list[tuple[int, int, int]]) -> None:
     assert left >= 0
     with_room = [times for count, times, bound in zip(counted, copies, bounds, strict=True) if count + times <= bound]
     assert not with_room or left < min(with_room)
+
+
+@pytest.mark.parametrize(
+    ("total", "weights", "known", "weighs"),
+    [
+        pytest.param(100, [1, 3], [0, 0], [1, 3], id="nothing is known: as they are"),
+        pytest.param(100, [1, 1], [100, 0], [0, 200], id="who has had its part weighs nothing"),
+        pytest.param(100, [1, 1], [20, 0], [80, 120], id="the rest of 60 each"),
+        pytest.param(10, [1, 1], [90, 0], [0, 100], id="never less than nothing"),
+        pytest.param(10, [0, 0], [5, 5], [0, 0], id="without weights"),
+        pytest.param(0, [], [], [], id="nobody"),
+    ],
+)
+def test_beside_what_is_known(total: int, weights: list[int], known: list[int], weighs: list[int]) -> None:
+    """What was had before counts towards each one's part of the whole."""
+    assert beyond(total, weights, known) == weighs

@@ -17,6 +17,7 @@ from inferwatch_collectors.engine.names import BY_ENGINE
 Make = Callable[..., RequestRecord]
 NO_COUNT = {"token_source": TokenSource.NONE, "prompt_tokens": None, "completion_tokens": None, "stream": False}
 HUNG_UP = {"outcome": Outcome.CLIENT_ABORT, **NO_COUNT}
+CUT_STREAM = {**HUNG_UP, "stream": True, "token_source": TokenSource.CHUNK_ESTIMATE, "completion_tokens": 3}
 
 
 class World:
@@ -82,6 +83,51 @@ def test_one_alone_gets_exactly_what_it_had(record: Make) -> None:
     assert (late.prompt_tokens, late.completion_tokens) == (10, 60)
     assert world.unbooked == {}
     assert world.scrape() is not None
+    assert world.unbooked == {}
+
+
+def test_a_stream_that_told_no_count(record: Make) -> None:
+    """It gets its prompt, and what the engine counted beyond the events that were booked: together, all of it."""
+    world = World()
+    world.counts(10, 60)
+    world.close(record("a", **CUT_STREAM))
+    verdict = world.scrape()
+    assert verdict is not None
+    assert verdict.ratios == (1.0, 1.0)
+    assert world.given == {"a": (10, 57)}
+    assert world.late["a"].estimated_tokens == 3
+    world.scrape()
+    assert world.unbooked == {}
+
+
+def test_a_stream_that_was_seen_whole(record: Make) -> None:
+    """Nothing is added to what was booked of its answer."""
+    world = World()
+    world.counts(10, 3)
+    world.close(record("a", **CUT_STREAM))
+    world.scrape()
+    assert world.given == {"a": (10, 0)}
+    assert world.unbooked == {}
+
+
+def test_a_stream_whose_engine_counted_nothing(record: Make) -> None:
+    """It had a prompt, since it was answered: what is not counted is unknown, not 0."""
+    world = World()
+    world.close(record("a", **CUT_STREAM))
+    world.scrape()
+    world.scrape()
+    assert world.given == {}
+    assert not world.capture.wants_rest
+
+
+def test_a_stream_beside_a_plain_request(record: Make) -> None:
+    """What was seen of the one is not given to it a second time: what shows is the other's."""
+    world = World()
+    world.counts(20, 200)
+    world.close(record("stream", **CUT_STREAM | {"completion_tokens": 100}))
+    world.close(record("plain", **HUNG_UP))
+    world.scrape()
+    assert world.given == {"stream": (10, 0), "plain": (10, 100)}
     assert world.unbooked == {}
 
 
@@ -255,12 +301,16 @@ def test_what_reported_nothing_comes_first(record: Make) -> None:
         ({**HUNG_UP, "operation": "other"}, False),
         ({**HUNG_UP, "operation": "embeddings"}, False),
         ({**HUNG_UP, "completion_tokens": 3}, False),
+        (CUT_STREAM, True),
+        ({**CUT_STREAM, "prompt_tokens": 10}, False),
+        ({**CUT_STREAM, "outcome": Outcome.OK}, False),
+        ({**CUT_STREAM, "token_source": TokenSource.CONTINUOUS_USAGE}, False),
         (NO_COUNT, False),
         ({}, False),
     ],
 )
 def test_who_waits_for_tokens(record: Make, changes: dict[str, Any], expected: bool) -> None:
-    """Who was generating, was broken off, and has no count at all."""
+    """Who was generating, was broken off, and has no count of the engine's at all."""
     assert left_no_count(record(**changes)) is expected
 
 
@@ -337,7 +387,7 @@ EVENTS = st.lists(
         st.tuples(st.just("open"), st.integers(0, 5), st.integers(1, 3)),
         st.tuples(st.just("step"), st.integers(0, 5), st.integers(1, 40)),
         st.tuples(st.just("close"), st.integers(0, 5), st.integers(0, 0)),
-        st.tuples(st.just("hang up"), st.integers(0, 5), st.integers(0, 0)),
+        st.tuples(st.just("hang up"), st.integers(0, 5), st.integers(0, 40)),
         st.tuples(st.just("scrape"), st.integers(0, 0), st.sampled_from([1, 5, 400])),
         st.tuples(st.just("restart"), st.integers(0, 0), st.integers(0, 0)),
     ),
@@ -349,17 +399,21 @@ EVENTS = st.lists(
 @given(events=EVENTS)
 def test_booked_and_given_are_what_was_counted(record: Make, events: Iterable[tuple[str, int, int]]) -> None:
     """Whatever the order of openings, steps, ends, scrapes and restarts: at rest, all completion tokens are in a record,
-    in a late count, or (of who was hung up on under load) in `cut`; none is called bypass, and the ratio is right."""
+    in a late count, or (of who was hung up on under load) in `cut`; none is called bypass, and the ratio is right.
+    Of some that hang up a few tokens were seen, and are booked."""
     world = World()
     serial = booked = 0
     names: dict[int, tuple[str, int]] = {}
     made: dict[str, int] = {}
 
-    def end(slot: int, *, hung_up: bool) -> None:
+    def end(slot: int, *, hung_up: bool, seen: int = 0) -> None:
         nonlocal booked
         name, n = names.pop(slot)
+        seen = min(seen, made[name])
         if hung_up:
-            world.close(record(name, **HUNG_UP, n=n, max_tokens=3_000))
+            booked += seen
+            known = CUT_STREAM | {"completion_tokens": seen} if seen else HUNG_UP
+            world.close(record(name, **known, n=n, max_tokens=3_000))
         else:
             booked += made[name]
             world.close(record(name, n=n, choices=n, completion_tokens=made[name]))
@@ -375,7 +429,7 @@ def test_booked_and_given_are_what_was_counted(record: Make, events: Iterable[tu
             made[names[slot][0]] += amount
             world.counts(0, amount)
         elif kind in ("close", "hang up") and slot in names:
-            end(slot, hung_up=kind == "hang up")
+            end(slot, hung_up=kind == "hang up", seen=amount)
         elif kind == "restart":
             world.restart()
         elif kind == "scrape":

@@ -6,7 +6,7 @@ A count may come late (`record.LateCount`). Then it is charged, and what was see
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from inferwatch.record import RequestRecord
+from inferwatch.record import RequestRecord, lacks_count
 
 # Plain requests have nothing to be seen, and streams have counts: very few of a busy host are here.
 MAX_UNCOUNTED: Final = 100_000
@@ -27,7 +27,7 @@ class Uncounted:
 
     def note(self, record: RequestRecord, budget: str, charged: int, arrival_s: float) -> None:
         """A request was charged what was seen of it; above MAX_UNCOUNTED it will not be given back."""
-        if not charged or record.prompt_tokens is not None or record.completion_tokens is not None:
+        if not charged or not lacks_count(record):
             return
         if record.request_id in self._seen or len(self._seen) < MAX_UNCOUNTED:
             self._seen.setdefault(record.request_id, _Seen(arrival_s, {})).charged[budget] = charged

@@ -104,24 +104,32 @@ class Pricing:
             self._store.counter(m.UNPRICED_REQUESTS, (labels.model, reason)).add()
 
     def late(self, late: LateCount, labels: RequestLabels) -> LateCount:
-        """Price and count what became known of a record that had no counts; return it with its price.
+        """Price and count what became known of a record that lacked counts; return it with its price.
 
-        What has a price without any counts had it then. That it was counted as unpriced cannot be taken back.
+        What had a price by then costs what it comes to more. That it was counted as unpriced cannot be taken back.
         """
         counted = _stand_in(late)
-        uncounted = replace(counted, prompt_tokens=None, completion_tokens=None)
-        price = self._book.price(counted) if self._book and self._book.price(uncounted) is None else None
+        uncounted = replace(counted, prompt_tokens=None, completion_tokens=late.estimated_tokens or None)
+        price = _more(self._book.price(counted), self._book.price(uncounted)) if self._book else None
         if price is not None:
             self._store.counter(m.COST_DOLLARS, (*labels, m.BASIS_PRICE)).add(price)
         for comparison, counter in self._compared:
-            cost = comparison.cost(counted)
-            if cost is not None and comparison.cost(uncounted) is None:
+            cost = _more(comparison.cost(counted), comparison.cost(uncounted))
+            if cost is not None:
                 counter.add(cost)
         return late if price is None else replace(late, price_nanodollars=price)
 
 
+def _more(now: int | None, before: int | None) -> int | None:
+    """Return what has been added, None if nothing has."""
+    return now if now is None or before is None else (now - before) or None
+
+
 def _stand_in(late: LateCount) -> RequestRecord:
     """Return the record as far as it matters for its price."""
+    completion = late.completion_tokens
+    if late.estimated_tokens:
+        completion = late.estimated_tokens + (completion or 0)
     return RequestRecord(
         request_id=late.request_id,
         wall_ns=late.wall_ns,
@@ -134,6 +142,6 @@ def _stand_in(late: LateCount) -> RequestRecord:
         outcome=late.outcome,
         status=0,
         prompt_tokens=late.prompt_tokens,
-        completion_tokens=late.completion_tokens,
+        completion_tokens=completion,
         duration_s=0.0,
     )

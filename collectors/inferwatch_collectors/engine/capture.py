@@ -15,8 +15,9 @@ may have counted, and what is above that bound came to the engine by another way
 * **Missing** is what nobody was booked for, since ever. Its growth goes into a counter, by reason: as much as cut or
   unreported answers can have cost (see `claims`) is theirs, the rest is bypass. An answer may explain what is missing
   in the interval between two judgements in which it was booked, and in the next.
-* **Given back.** What requests had that were hung up on before any count was on the wire is neither: it is held, from
-  the judgement in which it shows until it can be divided among them (see `hung_up`), and is booked then.
+* **Given back.** What requests had that were hung up on before any count was on the wire, beyond what was seen of them,
+  is neither: it is held, from the judgement in which it shows until it can be divided among them (see `hung_up`), and
+  is booked then.
 * **One scrape waits at a time**, the oldest. A request that stays open keeps it waiting; while it does, scrapes are not
   judged unless nothing is open at them.
 """
@@ -28,7 +29,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from inferwatch.record import LateCount, RequestRecord
-from inferwatch_collectors.engine.claims import CUT, NOTHING, UNREPORTED, Claim, claims
+from inferwatch_collectors.engine.claims import CUT, UNREPORTED, Claim, claims
 from inferwatch_collectors.engine.hung_up import HungUps, left_no_count
 from inferwatch_collectors.engine.names import EngineNames
 
@@ -188,7 +189,7 @@ class Capture:
         waits = self._gives_back and left_no_count(record)
         if waits:
             self._hung_up.add(record, claimed, copies=max(1, record.n) if self.names.prompt_per_choice else 1)
-            claimed = NOTHING, NOTHING
+            claimed = claimed[0].told, claimed[1].told
         for index, claim in enumerate(claimed):
             self._add(self._books[index], claim)
             if awaited and waiting is not None:

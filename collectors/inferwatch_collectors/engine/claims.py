@@ -47,6 +47,11 @@ class Claim(NamedTuple):
     unsure: int = 0
     reason: str = ""
 
+    @property
+    def told(self) -> "Claim":
+        """What is booked, without what may be."""
+        return Claim(self.low, self.high)
+
 
 NOTHING: Final = Claim()
 

@@ -38,6 +38,17 @@ def _by_largest_remainder(shares: list[int], rest: int, among: list[int], weight
         shares[index] += 1
 
 
+def beyond(total: int, weights: Sequence[int], known: Sequence[int]) -> list[int]:
+    """Return weights by which to divide `total` among those who have had what is `known` of them beside it.
+
+    As if all of it were divided by `weights`: who has had its part by then weighs nothing.
+    """
+    if not any(known):
+        return list(weights)
+    whole, weight = total + sum(known), max(1, sum(weights))
+    return [max(0, whole * each - had * weight) for each, had in zip(weights, known, strict=True)]
+
+
 def in_copies(shares: Sequence[int], copies: Sequence[int], bounds: Sequence[int]) -> list[int]:
     """Return whole numbers of what was counted in `copies`, as near to `shares` as that goes.
 

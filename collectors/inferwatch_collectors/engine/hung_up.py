@@ -1,9 +1,12 @@
 """Requests that were hung up on before any count was on the wire, and what the engine counted for them. Pure.
 
+Of a stream without counts the prompt is unknown, and of its completion the events that were seen are booked, as an
+estimate. Such a one gets its prompt, and of the completion what the engine counted beyond that.
+
 What they had in all is certain once the engine is at rest: what it has counted and nobody was booked for. That is held
 here as it shows, and then divided: prompt tokens by the size of the bodies, completion tokens by the time for which the
-requests were with the engine, for each of their answers; nobody gets more than is possible (see `claims`), nor more
-than it asked for. One request alone gets exactly what it had.
+requests were with the engine, for each of their answers, less what was booked of them; nobody gets more than is
+possible (see `claims`), nor more than it asked for. One request alone gets exactly what it had.
 
 * **When.** At rest, when the engine must have noticed that its clients have left. If there is no rest, after LONGEST_S
   by what has shown until then: less than all, since under load a part hides behind what open requests still get.
@@ -17,9 +20,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from inferwatch.record import ErrorType, LateCount, Outcome, RequestRecord
+from inferwatch.record import ErrorType, LateCount, Outcome, RequestRecord, lacks_count
 from inferwatch_collectors.engine.claims import ABORT_S, Claim
-from inferwatch_collectors.engine.dividing import divide, in_copies
+from inferwatch_collectors.engine.dividing import beyond, divide, in_copies
 
 # Some 150 bytes each in a memo that is written with each commit in which one more hangs up.
 MAX_HUNG_UP: Final = 500
@@ -49,8 +52,9 @@ class HungUp(msgspec.Struct, array_like=True):
     model: str = ""
     operation: str = ""
     outcome: Outcome = Outcome.CLIENT_ABORT
-    user: str = ""  # these two at the end: files of older versions do not have them
+    user: str = ""  # these at the end: files of older versions do not have them
     feature: str = ""
+    seen: int = 0  # tokens of its answers that are booked, as an estimate
 
 
 class Held(msgspec.Struct, array_like=True):
@@ -76,8 +80,7 @@ _decode: Final = msgspec.msgpack.Decoder(Held).decode
 def left_no_count(record: RequestRecord) -> bool:
     """Tell whether the engine may have worked on `record` and nothing on the wire said how much."""
     return (
-        record.prompt_tokens is None  # first: it is not so of most
-        and record.completion_tokens is None
+        lacks_count(record)  # first: it is not so of most
         and record.outcome not in (Outcome.OK, Outcome.REJECTED)
         and record.operation in _GENERATES
         and record.error not in _NEVER_BEGUN
@@ -129,6 +132,7 @@ class HungUps:
             outcome=record.outcome,
             user=record.user,
             feature=record.feature,
+            seen=record.completion_tokens or 0,
         )
         if len(self._held.waiting) < self._max_hung_up:
             self._held.waiting.append(hung_up)
@@ -161,9 +165,10 @@ class HungUps:
         """
         held = self._held
         among = [*held.waiting, held.others] if rest else held.waiting
+        weights = [[each.weights[index] for each in among] for index in (0, 1)]
+        weights[1] = beyond(held.tokens[1], weights[1], [each.seen for each in among])
         prompts, completions = (
-            divide(held.tokens[index], [each.weights[index] for each in among], [each.bounds[index] for each in among])
-            for index in (0, 1)
+            divide(held.tokens[index], weights[index], [each.bounds[index] for each in among]) for index in (0, 1)
         )
         copies = [each.copies for each in among]
         singles = in_copies(prompts, copies, [each.bounds[0] for each in among])
@@ -176,7 +181,7 @@ class HungUps:
             had = (prompt * each.copies, completion)
             if not rest:
                 self._forget(each, had)
-            if exact or prompt or completion:
+            if (exact and not each.seen) or prompt or completion:
                 given = [given[0] + had[0], given[1] + had[1]]
                 late.append(_late(each, prompt if compared[0] else None, completion if compared[1] else None))
         left = (held.tokens[0] - given[0], held.tokens[1] - given[1])
@@ -196,6 +201,7 @@ class HungUps:
                 others.bounds[0] + max(0, more.bounds[0] - had[0]),
                 others.bounds[1] + max(0, more.bounds[1] - had[1]),
             ),
+            seen=others.seen + more.seen,
         )
 
 
@@ -209,6 +215,8 @@ def _late(hung_up: HungUp, prompt: int | None, completion: int | None) -> LateCo
         outcome=hung_up.outcome,
         user=hung_up.user,
         feature=hung_up.feature,
-        prompt_tokens=prompt,
+        # Whose tokens were seen had a prompt: 0 is what the engine has not counted yet, or never does.
+        prompt_tokens=(prompt or None) if hung_up.seen else prompt,
         completion_tokens=completion,
+        estimated_tokens=hung_up.seen,
     )

@@ -175,15 +175,15 @@ class Tally:
         cell[_GPU] += share.gpu_nanodollars or 0
         cell[_ENERGY] += share.energy_uj or 0
 
-    def add_late(self, late: LateCount, wall_ns: int, key_id: int, *, of_row: bool) -> None:
-        """Count what a request had that was counted without; `of_row`: it is in the sums as one without."""
+    def add_late(self, late: LateCount, wall_ns: int, key_id: int, before: RequestRecord | None = None) -> None:
+        """Count what a request had that was counted without; `before`: as what it is in the sums, if it is."""
         cell = self._cell(wall_ns, key_id)
         cell[_PROMPT] += late.prompt_tokens or 0
         cell[_COMPLETION] += late.completion_tokens or 0
-        cell[_UNCOUNTED] -= of_row
+        cell[_UNCOUNTED] -= before is not None and before.completion_tokens is None
         if late.price_nanodollars is not None:
             cell[_PRICE] += late.price_nanodollars
-            cell[_UNPRICED] -= of_row
+            cell[_UNPRICED] -= before is not None and before.price_nanodollars is None
 
     def _cell(self, wall_ns: int, key_id: int) -> Cell:
         at = (wall_ns // MINUTE_NS, key_id)

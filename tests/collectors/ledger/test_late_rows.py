@@ -78,6 +78,36 @@ def test_into_the_row(path: Path, frames: Any) -> None:
     assert row == (11, 40, "engine_counters")
 
 
+ESTIMATED = HUNG_UP | {"token_source": TokenSource.CHUNK_ESTIMATE, "completion_tokens": 3}
+
+
+@pytest.mark.parametrize("price", [None, 30])
+def test_into_a_row_with_an_estimate(path: Path, frames: Any, price: int | None) -> None:
+    """A stream that was cut keeps what was seen of it: the count adds what is more, once, in row and roll-ups alike."""
+    record = frames.record(1, **ESTIMATED, price_nanodollars=price)
+    late = late_of(record, estimated_tokens=3, price_nanodollars=70)
+    with opened(path) as store:
+        store.commit([record], [])
+        store.commit([], [], late=[late, late])
+        store.commit([], [], late=[late])
+        (found,) = store.recent(1)
+    assert (found.prompt_tokens, found.completion_tokens) == (11, 43)
+    assert (found.token_source, found.price_nanodollars) == (TokenSource.ENGINE_COUNTERS, 70 + (price or 0))
+    expected = {
+        "requests": 1, "prompt_tokens": 11, "completion_tokens": 43, "price_nanodollars": 70 + (price or 0),
+        "duration_us": 500_000,
+    }  # fmt: skip
+    assert totals(path) == [expected] * len(LEVELS)
+
+
+def test_an_estimate_beside_the_engines_prompt_stands(path: Path, frames: Any) -> None:
+    """Of Anthropic's streams the prompt is known: they were not waiting for anything."""
+    record = frames.record(1, **ESTIMATED | {"prompt_tokens": 9})
+    with opened(path) as store:
+        store.commit([record], [], late=[late_of(record)])
+        assert store.recent(1) == [record]
+
+
 def test_into_the_roll_ups(path: Path, frames: Any) -> None:
     """Tokens and price are added where the request was counted, which is then neither uncounted nor unpriced."""
     record = frames.record(1, **HUNG_UP)
