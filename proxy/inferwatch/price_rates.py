@@ -16,7 +16,7 @@ NANO: Final = 1_000_000_000
 MILLION: Final = 1_000_000
 
 # Operations that answer without generating: no completion count is a count of 0.
-GENERATES_NOTHING: Final = frozenset({"embeddings"})
+GENERATES_NOTHING: Final = frozenset({"embeddings", "rerank", "score", "classify", "pooling"})
 
 # The operation of routes that are no work for a model.
 NO_OPERATION: Final = "other"

@@ -208,9 +208,10 @@ def test_nobody_sends_a_bill_for_what_was_refused_or_is_no_work_for_a_model(
     assert has_something_to_price(record(**changes)) is expected
 
 
-def test_an_embedding_without_a_completion_count_has_a_completion_of_zero(record: Record) -> None:
+@pytest.mark.parametrize("operation", ["embeddings", "rerank", "score", "classify", "pooling"])
+def test_what_generates_nothing_has_a_completion_of_zero(record: Record, operation: str) -> None:
     """Also at the prices of a chat model, where output is dear."""
     price = Rates.of(input=Decimal(1), cached_input=None, output=Decimal(2))
-    embedding = record(operation="embeddings", cached_tokens=None, completion_tokens=None, reasoning_tokens=None)
+    counted = record(operation=operation, cached_tokens=None, completion_tokens=None, reasoning_tokens=None)
 
-    assert price.cost_of(embedding) == 1_000_000
+    assert price.cost_of(counted) == 1_000_000
