@@ -1,8 +1,9 @@
 """Replies that read a prompt and generate nothing: embeddings, rerank, score, classify, pooling.
 
 The `usage` of most has `prompt_tokens`; some rerankers have only `total_tokens`, which is the same then. Cohere's shape
-has the count in `meta`. vLLM's embeddings as bytes have the JSON around them in the header `metadata`; Hugging Face's
-text-embeddings-inference has no usage in its bodies, and `x-compute-tokens` in its heads.
+has the count in `meta`, SGLang's in the `meta_info` of each of its answers. vLLM's embeddings as bytes have the JSON
+around them in the header `metadata`; Hugging Face's text-embeddings-inference has no usage in its bodies, and
+`x-compute-tokens` in its heads.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ from inferwatch_collectors.dialects.base import Observation
 from inferwatch_collectors.dialects.content import BAD_JSON, SETTINGS, Piece, from_user, load, messages, settings
 from inferwatch_collectors.dialects.lenient import load_object, objects_named, salvage
 from inferwatch_collectors.dialects.reading import CountingDialect, note_error, note_names, whole_reply
-from inferwatch_collectors.dialects.usage import Count, PromptDetails, Totals, Usage, count_in
+from inferwatch_collectors.dialects.usage import Count, PromptDetails, Totals, Usage, count_in, summed
 
 
 class PoolingUsage(msgspec.Struct, gc=False):
@@ -48,7 +49,24 @@ class _Meta(msgspec.Struct, gc=False):
         return None if units is None else Usage(units.input_tokens)
 
 
-class Reply(msgspec.Struct, gc=False):
+class _MetaInfo(msgspec.Struct, gc=False):
+    prompt_tokens: Count | None = None
+    cached_tokens: Count | None = None
+
+    def usage(self) -> Usage:
+        """Return the counts."""
+        return Usage(self.prompt_tokens, cached_tokens=self.cached_tokens)
+
+
+class _Told(msgspec.Struct, gc=False):
+    meta_info: _MetaInfo | None = None
+
+
+class _Array(msgspec.Struct, gc=False):
+    replies: list[_Told] | None = None
+
+
+class Reply(_Told, gc=False):
     """A plain reply without what it computed."""
 
     id: str | None = None
@@ -74,6 +92,7 @@ _INPUTS: Final = (
 )
 
 _decode: Final = msgspec.json.Decoder(Reply).decode
+_decode_array: Final = msgspec.json.Decoder(_Array).decode
 _decode_usage: Final = msgspec.json.Decoder(PoolingUsage).decode
 
 
@@ -100,8 +119,9 @@ class Pooling(CountingDialect):
             observation.own = Usage(tokens)
 
     def read_reply(self, observation: Observation, body: bytes) -> None:
-        """Take a reply; an array (text-embeddings-inference) has vectors or scores in it, and nothing else."""
+        """Take a reply; an array has vectors or scores in it (text-embeddings-inference), or replies (SGLang)."""
         if body.lstrip(b" \t\r\n").startswith(b"["):
+            _read_array(observation, body)
             return
         reply = whole_reply(observation, body, _decode, Reply)
         if reply is None:
@@ -113,12 +133,17 @@ class Pooling(CountingDialect):
             observation.final = reply.usage.usage()
         elif reply.meta is not None:
             observation.final = reply.meta.usage()
+        elif reply.meta_info is not None:
+            observation.final = reply.meta_info.usage()
 
     def read_reply_tail(self, observation: Observation, tail: bytes) -> None:
-        """Take the usage, or Cohere's `meta`, behind the vectors."""
+        """Take the usage, Cohere's `meta` or SGLang's of a lone reply, behind the vectors."""
         super().read_reply_tail(observation, tail)
         for raw in objects_named("meta", tail):
             observation.final = observation.final or salvage(load(raw), _Meta).usage()
+        if not tail.rstrip().endswith(b"]"):
+            for raw in objects_named("meta_info", tail):
+                observation.final = observation.final or salvage(load(raw), _MetaInfo).usage()
 
     def read_usage(self, raw: bytes) -> Usage | None:
         """Return the usage object in `raw` JSON, None if it is none."""
@@ -135,6 +160,15 @@ class Pooling(CountingDialect):
         if totals.prompt is not None or told is None:
             return totals
         return Totals(told.prompt_tokens, told.completion_tokens, told.cached, source=TokenSource.HEADERS)
+
+
+def _read_array(observation: Observation, body: bytes) -> None:
+    if b'"meta_info"' not in body:
+        return
+    array = whole_reply(observation, b'{"replies":%b}' % body, _decode_array, _Array)
+    replies = (array.replies if array is not None else None) or ()
+    told = [reply.meta_info.usage() for reply in replies if reply.meta_info is not None]
+    observation.final = summed(told) if told else None
 
 
 def _read_metadata(observation: Observation, metadata: bytes) -> None:

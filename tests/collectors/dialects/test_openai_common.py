@@ -342,3 +342,20 @@ def test_a_broken_usage_is_none() -> None:
     """What the relay cut out may be no object."""
     assert OPENAI_CHAT.read_usage(b'{"prompt_tokens":3,"com') is None
     assert OPENAI_CHAT.read_usage(b"null") is None
+
+
+@pytest.mark.parametrize(
+    ("reply", "prompt"),
+    [
+        (b'[{"meta_info":{"prompt_tokens":5}},{"score":NaN,"meta_info":{"prompt_tokens":6}}]', 11),
+        (b'[{"meta_info":{"prompt_tokens":5}},{"meta_info":{"prompt_tokens":-1}}]', 5),
+        (b'[{"meta_info":{}}]', None),
+        (b'["meta_info"]', None),
+        (b'[{"meta_info":', None),
+    ],
+)
+def test_an_array_of_counts_is_read_as_far_as_it_is_right(reply: bytes, prompt: int | None) -> None:
+    """One answer that is not as it should be takes no count from the others."""
+    seen = Observation(RequestFacts())
+    EMBEDDINGS.read_reply(seen, reply)
+    assert EMBEDDINGS.totals(seen, 1).prompt == prompt

@@ -56,6 +56,8 @@ COUNTED_ELSEWHERE: dict[str, tuple[int | None, int | None]] = {
     "tgi: the prompt's tokens in the body": (None, None),
     "sglang: plain, two prompts": (None, None),
     "triton: plain with tensors": (None, None),
+    "sglang rerank: each answer has its own count": (None, None),
+    "sglang classify: several": (None, None),
     "llama.cpp: a list of prompts": (None, None),
     "llama.cpp: a list of prompts, two answers to each": (None, None),
 }
