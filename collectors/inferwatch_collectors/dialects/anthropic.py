@@ -32,6 +32,12 @@ from inferwatch_collectors.dialects.reading import (
 from inferwatch_collectors.dialects.usage import Count, Totals, Usage, summed
 
 
+class OutputDetails(msgspec.Struct, gc=False):
+    """What part of the output was thought."""
+
+    thinking_tokens: Count | None = None
+
+
 class Parts(msgspec.Struct, gc=False):
     """The counts of one pass over the model."""
 
@@ -39,15 +45,18 @@ class Parts(msgspec.Struct, gc=False):
     cache_read_input_tokens: Count | None = None
     cache_creation_input_tokens: Count | None = None
     output_tokens: Count | None = None
+    output_tokens_details: OutputDetails | None = None
 
     def usage(self) -> Usage:
         """Return it with the cached tokens in the prompt, as everywhere else."""
         parts = (self.input_tokens, self.cache_read_input_tokens, self.cache_creation_input_tokens)
         told = [part for part in parts if part is not None]
+        details = self.output_tokens_details
         return Usage(
             prompt_tokens=sum(told) if told else None,
             completion_tokens=self.output_tokens,
             cached_tokens=self.cache_read_input_tokens,
+            reasoning_tokens=None if details is None else details.thinking_tokens,
         )
 
 

@@ -44,6 +44,7 @@ class Usage(msgspec.Struct, gc=False):
     cached_tokens: Count | None = None  # Together and others put it here
     reasoning_tokens: Count | None = None  # SGLang puts it here
     total_tokens: Count | None = None
+    prompt_cache_hit_tokens: Count | None = None  # DeepSeek puts it here
 
     @property
     def completion(self) -> int | None:
@@ -58,7 +59,9 @@ class Usage(msgspec.Struct, gc=False):
     def cached(self) -> int | None:
         """Tokens of the prompt that came from a cache."""
         details = self.prompt_tokens_details
-        return self.cached_tokens if details is None or details.cached_tokens is None else details.cached_tokens
+        if details is not None and details.cached_tokens is not None:
+            return details.cached_tokens
+        return self.prompt_cache_hit_tokens if self.cached_tokens is None else self.cached_tokens
 
     @property
     def reasoning(self) -> int | None:
