@@ -259,6 +259,11 @@ _RESPONSES_STREAMS = [
         Expected(None, 1, "chunk_estimate", (), "answer", outcome="stream_error")),
     Specimen("responses: plain", RESPONSES, JSON, {}, _plain(_INCOMPLETE),
         Expected(12, 8, "final_usage", ("max_output_tokens",), None, 4, 3)),
+    Specimen("responses: compaction of a conversation", RESPONSES + "/compact", JSON, {},
+        _plain({"id": "r", "object": "response.compaction", "created_at": 1, "output": [], "usage": {
+            "input_tokens": 139, "input_tokens_details": {"cached_tokens": 7}, "output_tokens": 43,
+            "output_tokens_details": {"reasoning_tokens": 6}, "total_tokens": 182}}),
+        Expected(139, 43, "final_usage", (), None, 7, 6)),
     Specimen("responses: in the background, nothing generated yet", RESPONSES, JSON, {"background": True},
         _plain(_response("queued")), Expected(None, None, "none")),
 ]  # fmt: skip

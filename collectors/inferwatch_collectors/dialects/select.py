@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 from inferwatch_collectors.dialects.anthropic import ANTHROPIC_MESSAGES
 from inferwatch_collectors.dialects.base import Dialect
 from inferwatch_collectors.dialects.by_shape import BARE_COMPLETIONS, GENERATE, INVOCATIONS
+from inferwatch_collectors.dialects.cohere import COHERE_CHAT
 from inferwatch_collectors.dialects.llamacpp import LLAMACPP_NATIVE
 from inferwatch_collectors.dialects.ollama import OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_GENERATE
 from inferwatch_collectors.dialects.openai_chat import OPENAI_CHAT
@@ -29,8 +30,10 @@ _READ: Final[dict[str, tuple[str, Dialect]]] = {
     "v1/completions": ("/v1/completions", OPENAI_COMPLETIONS),
     "completions": ("/v1/completions", BARE_COMPLETIONS),
     "responses": ("/v1/responses", OPENAI_RESPONSES),
+    "responses/compact": ("/v1/responses/compact", OPENAI_RESPONSES),
     "v1/messages": ("/v1/messages", ANTHROPIC_MESSAGES),
     "v1/chat/completions/batch": ("/v1/chat/completions/batch", OPENAI_CHAT),
+    "cohere/v2/chat": ("/cohere/v2/chat", COHERE_CHAT),
     "inference/v1/generate": ("/inference/v1/generate", OPENAI_COMPLETIONS),
     "": ("/", GENERATE),
     "generate": ("/generate", GENERATE),
@@ -70,14 +73,12 @@ _TIMED: Final[dict[str, tuple[str, Dialect]]] = {
         "/v1/chat/completions/render",
         "/v1/completions/render",
         "/v1/responses/input_tokens",
-        "/v1/responses/compact",
         "/v1/messages/count_tokens",
         "/v1/messages/batches",
         "/v1/realtime",
         "/v1/models",
         "/v1/load_lora_adapter",
         "/v1/unload_lora_adapter",
-        "/cohere/v2/chat",
         "/api/tags",
         "/api/show",
         "/api/ps",
