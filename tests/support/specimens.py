@@ -215,6 +215,12 @@ _OPENAI = [
             {"index": 0, "message": {"content": "4"}, "finish_reason": "stop"}],
             **_usage(32, 9, total_tokens=135, completion_tokens_details={"reasoning_tokens": 94})}),
         Expected(32, 103, "final_usage", ("stop",), None, None, 94)),
+    Specimen("trtllm completions: token ids in place of text", COMPLETIONS, SSE, _STREAM | {"detokenize": False},
+        _data(*({"id": "x", "object": "text_completion", "model": "m", "choices": [
+                    {"index": 0, "text": "", "token_ids": [token], "finish_reason": finish}], **_usage(3, count)}
+                for token, count, finish in ((5, 1, None), (6, 2, "length"))),
+              {"id": "x", "object": "text_completion", "model": "m", "choices": [], **_usage(3, 2)}, done=True),
+        Expected(3, 2, "final_usage", ("length",), "answer", gaps=1)),
     Specimen("no finish: the end of the body is not the end of an answer", CHAT, SSE, _STREAM,
         _data(_chat({"content": "a"})),
         Expected(None, 1, "chunk_estimate", (), "answer", outcome="stream_error")),

@@ -1,7 +1,11 @@
-"""OpenAI text completions: `choices[].text`, several prompts in one request, the prompt itself with `echo`."""
+"""OpenAI text completions: `choices[].text`, several prompts in one request, the prompt itself with `echo`.
+
+Engines that are not to make text of tokens stream `token_ids`: vLLM's `/inference/v1/generate` has nothing else,
+trtllm-serve (`"detokenize": false`) has them beside an empty text.
+"""
 
 from collections.abc import Iterable, Iterator
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -15,6 +19,7 @@ class TextChoice(WireChoice, gc=False):
     """A choice in a chunk."""
 
     text: str | None = None
+    token_ids: list[Any] | None = None
 
 
 class TextChunk(WireReply, gc=False):
@@ -34,8 +39,13 @@ _decode_body: Final = msgspec.json.Decoder(_Body, strict=False).decode
 
 
 def generated_classes(choice: TextChoice) -> int:
-    """Return ANSWER (text has but one class) if the chunk's choice brings text, else 0."""
-    return ANSWER if choice.text else 0
+    """Return ANSWER (text has but one class) if the chunk's choice brings text, or tokens in its place, else 0."""
+    return ANSWER if choice.text or (choice.token_ids and not _ends_alone(choice)) else 0
+
+
+def _ends_alone(choice: TextChoice) -> bool:
+    """Return whether all that a choice brings without text is the token that ends it, which is no output."""
+    return choice.finish_reason == "stop" and len(choice.token_ids or ()) == 1
 
 
 def generated_texts(choice: TextChoice) -> Iterable[tuple[int, str]]:

@@ -65,3 +65,26 @@ def test_text_of_a_wrong_type_is_no_token() -> None:
     """A number where text should be is dropped, the choice is not."""
     seen = observe(RequestFacts(), 5, "a")
     assert (seen.first_ns, seen.choices[0].events) == (20, 1)
+
+
+@pytest.mark.parametrize(
+    ("choice", "events"),
+    [
+        ({"token_ids": [5]}, 1),
+        ({"text": "", "token_ids": [5]}, 1),
+        ({"text": "a", "token_ids": [5]}, 1),
+        ({"token_ids": [5], "finish_reason": "length"}, 1),
+        ({"token_ids": [5, 6], "finish_reason": "stop"}, 1),
+        ({"token_ids": [6], "finish_reason": "stop"}, 0),  # the token that ends it
+        ({"token_ids": [], "finish_reason": "stop"}, 0),
+        ({"text": "", "token_ids": None}, 0),
+        ({"text": "a", "token_ids": 5}, 1),
+        ({"token_ids": 5}, 0),
+    ],
+)
+def test_tokens_in_place_of_text(choice: dict[str, Any], events: int) -> None:
+    """Where no text is made of them, their ids are the output; the one that ends an answer is none by itself."""
+    seen = Observation(RequestFacts())
+    OPENAI_COMPLETIONS.read_event(seen, 10, b"", json.dumps({"choices": [{"index": 0, **choice}]}).encode())
+    assert seen.choices[0].events == events
+    assert (seen.first_ns != UNKNOWN_NS) is bool(events)
