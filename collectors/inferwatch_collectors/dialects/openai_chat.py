@@ -51,17 +51,42 @@ class ChatChunk(WireReply, gc=False):
     choices: list[ChatChoice] | None = None
 
 
+_THINKING: Final = "thinking"
+
+
 def generated_classes(choice: ChatChoice) -> int:
     """Return the classes (bits) of generated output in a chunk's choice; 0 for a role, an empty text, a bare finish."""
     delta = choice.delta
     if delta is None:
         return 0
-    classes = ANSWER if delta.content or delta.refusal or delta.audio else 0
+    content = delta.content
+    classes = ANSWER if content or delta.refusal or delta.audio else 0
+    if type(content) is list:
+        classes = _classes_of_parts(content) | (ANSWER if delta.refusal or delta.audio else 0)
     if delta.reasoning or delta.reasoning_content:
         classes |= REASONING
     if delta.tool_calls or delta.function_call:
         classes |= _tool_class(delta)
     return classes
+
+
+def _classes_of_parts(parts: list[Any]) -> int:
+    """Return the classes of a content in parts: Mistral's parts of type `thinking` are reasoning."""
+    classes = 0
+    for part in parts:
+        if not isinstance(part, dict):
+            classes |= ANSWER
+        elif part.get("type") == _THINKING:
+            classes |= REASONING if part.get("thinking") else 0
+        elif part.get("text") != "":
+            classes |= ANSWER
+    return classes
+
+
+def _thoughts(content: str | list[Any] | None) -> Iterator[str]:
+    for part in content if isinstance(content, list) else ():
+        if isinstance(part, dict) and part.get("type") == _THINKING:
+            yield from texts(part.get("thinking"))
 
 
 def _tool_class(delta: Delta) -> int:
@@ -86,7 +111,7 @@ def generated_texts(choice: ChatChoice) -> Iterable[tuple[int, str]]:
 
 
 def _all_texts(delta: Delta) -> Iterator[tuple[int, str]]:
-    for text in texts(delta.reasoning or delta.reasoning_content):
+    for text in (*texts(delta.reasoning or delta.reasoning_content), *_thoughts(delta.content)):
         yield REASONING, text
     for text in (*texts(delta.content), *texts(delta.refusal)):
         yield ANSWER, text

@@ -323,3 +323,17 @@ def test_event_that_is_not_like_it_changes_nothing() -> None:
     assert state(seen) == before
     assert alike.take(5, chat(b"a", PROBE_TOKENS))
     assert (seen.events, choice.tokens) == (1, PROBE_TOKENS)
+
+
+def test_content_in_parts() -> None:
+    """What is thought and what is answered keep their classes."""
+
+    def parts(part: bytes, tokens: int) -> bytes:
+        return CHAT % (0, b'"content":[%b]' % part, b"null", b'"prompt_tokens":3,"completion_tokens":%d' % tokens)
+
+    thought = b'{"type":"thinking","thinking":[{"type":"text","text":"%b"}]}'
+    answer = b'{"type":"text","text":"%b"}'
+    reads = [parts(thought % text, number) for number, text in enumerate((b"a", b"b", b"c", b"", b"d"), 1)]
+    reads += [parts(answer % text, number) for number, text in enumerate((b"a", b"b", b"", b"c"), 6)]
+    same(reads)
+    assert read(reads, OPENAI_CHAT, RequestFacts(), alike=True).answer_ns == 5000

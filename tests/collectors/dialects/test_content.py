@@ -126,6 +126,16 @@ def test_a_streamed_answer() -> None:
     assert ears.holes == 1
 
 
+@pytest.mark.parametrize("framing", ["sse", "json"])
+def test_thinking_in_parts(framing: str) -> None:
+    """Mistral's content in parts says what was thought, as a string or in parts of its own, and what was answered."""
+    thought = [{"type": "thinking", "thinking": [{"type": "text", "text": "h"}]}, {"type": "thinking", "thinking": "m"}]
+    content = [*thought, {"type": "text", "text": "Hello"}, 7]
+    reply = {"choices": [{"index": 0, "message": {"content": content}}]}
+    body = sse(chunk(content=content)) if framing == "sse" else json.dumps(reply).encode()
+    assert hear(OPENAI_CHAT, framing, body).heard == [(0, REASONING, "h"), (0, REASONING, "m"), (0, ANSWER, "Hello")]
+
+
 def test_a_plain_answer() -> None:
     """A plain reply says the same as its stream would."""
     message = {"reasoning": "hm", "content": "Hello", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}

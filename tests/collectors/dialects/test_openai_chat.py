@@ -39,6 +39,12 @@ def chunk(delta: Any, index: int = 0, finish: str | None = None, **more: Any) ->
         ({"content": " "}, ANSWER),
         ({"role": "assistant", "content": "a"}, ANSWER),
         ({"content": [{"type": "text", "text": "a"}]}, ANSWER),
+        ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]}, REASONING),
+        ({"content": [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "a"}]}, REASONING | ANSWER),
+        ({"content": [{"type": "thinking", "thinking": "hm"}], "refusal": "no"}, REASONING | ANSWER),
+        ({"content": [{"type": "thinking", "thinking": []}, {"type": "text", "text": ""}]}, 0),
+        ({"content": []}, 0),
+        ({"content": ["a"]}, ANSWER),
         ({"refusal": "no"}, ANSWER),
         ({"audio": {"data": "UklG"}}, ANSWER),
         ({"reasoning": "hm"}, REASONING),
@@ -73,6 +79,15 @@ def test_reasoning_comes_before_the_answer() -> None:
     seen = observe(chunk({"role": "assistant", "content": ""}), chunk({"reasoning": "hm"}), chunk({"content": "a"}))
     assert (seen.first_ns, seen.first_class) == (20 * MS, TokenClass.REASONING)
     assert seen.answer_ns == 30 * MS
+
+
+def test_thinking_in_parts_comes_before_the_answer() -> None:
+    """Mistral's content is a list while it thinks: what the reader waits for is the first token of the answer."""
+    seen = observe(
+        chunk({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]}),
+        chunk({"content": "a"}),
+    )
+    assert (seen.first_ns, seen.first_class, seen.answer_ns) == (10 * MS, TokenClass.REASONING, 20 * MS)
 
 
 def test_both_classes_in_one_event() -> None:
