@@ -510,6 +510,14 @@ _OLLAMA = [
         Expected(None, 1, "chunk_estimate", (), "answer", outcome="stream_error")),
     Specimen("ollama chat: plain", "/api/chat", JSON, {"stream": False}, _plain(_said("ab") | _DONE),
         Expected(17, 3, "final_usage", ("stop",))),
+    Specimen("llama.cpp's /api/chat is that of chat completions", "/api/chat", JSON, {"stream": False},
+        _plain({"id": "c-1", "object": "chat.completion", "model": "m", "choices": [
+            {"index": 0, "message": {"content": "x"}, "finish_reason": "stop"}], **_usage(11, 3), "timings": _TIMINGS}),
+        Expected(11, 3, "final_usage", ("stop",))),
+    Specimen("llama.cpp's /api/chat, streamed", "/api/chat", SSE, _STREAM,
+        _data(_chat({"role": "assistant", "content": None}), _chat({"content": "a"}), _chat({"content": "b"}),
+              _chat({}, "stop", timings=_TIMINGS), done=True),
+        Expected(11, 3, "timings", ("stop",), "answer", 4, gaps=1)),
     Specimen("ollama embed", "/api/embed", JSON, {}, _plain({"model": "m", "embeddings": [[0.1]], "prompt_eval_count": 5}),
         Expected(5, None, "final_usage")),
 ]  # fmt: skip

@@ -1,8 +1,9 @@
 """Routes that several engines have, with formats of their own: the first reply's shape decides who reads it.
 
 `/generate` is TGI's, SGLang's and Triton's; `/completions` without a version is llama.cpp's own, or OpenAI's behind a
-base URL without one; `/invocations` (SageMaker) and `/vertex` take the bodies of several routes. The fields that decide
-are in every event of their format, so a stream of which the beginning is missing is known as well.
+base URL without one; `/api/chat` is Ollama's, and with llama.cpp the same as its chat completions; `/invocations`
+(SageMaker) and `/vertex` take the bodies of several routes. The fields that decide are in every event of their format,
+so a stream of which the beginning is missing is known as well.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from inferwatch_collectors.dialects.base import Dialect, Observation, RequestFac
 from inferwatch_collectors.dialects.content import BAD_JSON, SETTINGS, Piece, from_user, load, messages, settings
 from inferwatch_collectors.dialects.lenient import load_object
 from inferwatch_collectors.dialects.llamacpp import LLAMACPP_NATIVE
+from inferwatch_collectors.dialects.ollama import OLLAMA_CHAT
 from inferwatch_collectors.dialects.openai_chat import OPENAI_CHAT
 from inferwatch_collectors.dialects.openai_completions import OPENAI_COMPLETIONS
 from inferwatch_collectors.dialects.openai_responses import OPENAI_RESPONSES
@@ -30,6 +32,7 @@ _NATIVE: Final[tuple[tuple[frozenset[str], Dialect], ...]] = (
     (frozenset({"text_output"}), TRITON_GENERATE),
     (frozenset({"token", "generated_text", "error_type"}), TGI_NATIVE),
     (frozenset({"tokens_predicted", "tokens_evaluated", "prompt_progress"}), LLAMACPP_NATIVE),
+    (frozenset({"done"}), OLLAMA_CHAT),
 )
 
 # What the objects of OpenAI's APIs call themselves, by their beginning.
@@ -51,10 +54,14 @@ class ByShape(Dialect):
     reads: ClassVar[bool] = True
     reads_head: ClassVar[bool] = True
 
-    def __init__(self, operation: str, default: Dialect, *, request: Dialect) -> None:
-        """`request`: who reads it; its facts must be right for, or of no interest to, all of them."""
+    def __init__(self, operation: str, default: Dialect, *, request: Dialect, end: Dialect | None = None) -> None:
+        """`request`: who reads it; its facts must be right for, or of no interest to, all of them.
+
+        `end`: who reads ends of no known shape, and usages, if not `default`.
+        """
         self.operation = operation
         self._default = default
+        self._end = end or default
         self._request = request
 
     def facts(self, body: bytes, choices: int) -> RequestFacts:
@@ -67,7 +74,7 @@ class ByShape(Dialect):
         yield from from_user(loaded, ("inputs", "text", "text_input", "prompt", "input", "suffix"))
         yield from messages(loaded.get("messages"))
         yield from settings(loaded, SETTINGS)
-        for key in ("parameters", "sampling_params"):
+        for key in ("parameters", "sampling_params", "options"):
             if isinstance(inner := loaded.get(key), dict):
                 yield from settings(inner, ("stop",))
 
@@ -92,11 +99,13 @@ class ByShape(Dialect):
         """Take the end of a plain reply that was not read."""
         if observation.reader is None:
             observation.reader = next((dialect for fields, dialect in _NATIVE if _any_named(fields, tail)), None)
+        if observation.reader is None and self._end is not self._default:
+            observation.reader = self._end
         self._known(observation).read_reply_tail(observation, tail)
 
     def read_usage(self, raw: bytes) -> Usage | None:
         """Return the usage object in `raw` JSON, None if it is none."""
-        return self._default.read_usage(raw)
+        return self._end.read_usage(raw)
 
     def totals(self, observation: Observation, choices: int) -> Totals:
         """Return the counts."""
@@ -150,5 +159,7 @@ def _openai_or_anthropic(shape: Mapping[str, Any]) -> Dialect | None:
 
 
 GENERATE: Final = ByShape("text_completion", TGI_NATIVE, request=SGLANG_NATIVE)
+# Ollama's records all say whether they are the last, so what does not is none of its.
+API_CHAT: Final = ByShape("chat", OLLAMA_CHAT, request=OLLAMA_CHAT, end=OPENAI_CHAT)
 BARE_COMPLETIONS: Final = ByShape("text_completion", OPENAI_COMPLETIONS, request=OPENAI_COMPLETIONS)
 INVOCATIONS: Final = ByShape("generate_content", OPENAI_CHAT, request=OPENAI_COMPLETIONS)

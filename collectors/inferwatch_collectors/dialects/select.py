@@ -10,10 +10,10 @@ from typing import Final, NamedTuple
 
 from inferwatch_collectors.dialects.anthropic import ANTHROPIC_MESSAGES
 from inferwatch_collectors.dialects.base import Dialect
-from inferwatch_collectors.dialects.by_shape import BARE_COMPLETIONS, GENERATE, INVOCATIONS
+from inferwatch_collectors.dialects.by_shape import API_CHAT, BARE_COMPLETIONS, GENERATE, INVOCATIONS
 from inferwatch_collectors.dialects.cohere import COHERE_CHAT
 from inferwatch_collectors.dialects.llamacpp import LLAMACPP_NATIVE
-from inferwatch_collectors.dialects.ollama import OLLAMA_CHAT, OLLAMA_EMBED, OLLAMA_GENERATE
+from inferwatch_collectors.dialects.ollama import OLLAMA_EMBED, OLLAMA_GENERATE
 from inferwatch_collectors.dialects.openai_chat import OPENAI_CHAT
 from inferwatch_collectors.dialects.openai_completions import OPENAI_COMPLETIONS
 from inferwatch_collectors.dialects.openai_responses import OPENAI_RESPONSES
@@ -44,7 +44,7 @@ _READ: Final[dict[str, tuple[str, Dialect]]] = {
     "completion": ("/completion", LLAMACPP_NATIVE),
     "infill": ("/infill", LLAMACPP_NATIVE),
     "api/generate": ("/api/generate", OLLAMA_GENERATE),
-    "api/chat": ("/api/chat", OLLAMA_CHAT),
+    "api/chat": ("/api/chat", API_CHAT),
     "api/embed": ("/api/embed", OLLAMA_EMBED),
     "api/embeddings": ("/api/embeddings", OLLAMA_EMBED),
     "embeddings": ("/v1/embeddings", EMBEDDINGS),

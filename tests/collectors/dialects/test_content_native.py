@@ -122,8 +122,11 @@ def test_sglang_s_pieces_are_heard_as_they_are() -> None:
         ("/infill", {"input_prefix": "a", "input_suffix": "b"}, [(USER, "a"), (USER, "b")]),
         (
             "/api/chat",
-            {"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "hi"}]},
-            [(SYSTEM, "s"), (USER, "hi")],
+            {
+                "messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "hi"}],
+                "options": {"stop": "x"},
+            },
+            [(SYSTEM, "s"), (USER, "hi"), (SETTING, "x")],
         ),
         ("/api/generate", {"system": "s", "prompt": "hi"}, [(SYSTEM, "s"), (USER, "hi")]),
         ("/api/embed", {"input": ["a", "b"]}, [(USER, "a"), (USER, "b")]),
