@@ -215,6 +215,17 @@ _OPENAI = [
             {"index": 0, "message": {"content": "4"}, "finish_reason": "stop"}],
             **_usage(32, 9, total_tokens=135, completion_tokens_details={"reasoning_tokens": 94})}),
         Expected(32, 103, "final_usage", ("stop",), None, None, 94)),
+    Specimen("trtllm completions: a list of prompts that breaks off behind the first", COMPLETIONS, SSE,
+        _STREAM | {"prompt": ["a", "b"], "n": 2},
+        _data(*({"id": "x", "object": "text_completion", "model": "m", "choices": choices, **_usage(*counts)}
+                for choices, counts in (
+                    ([{"index": 0, "text": "a", "finish_reason": "stop"}], (3, 1)),
+                    ([{"index": 1, "text": "b", "finish_reason": "stop"}], (3, 1)),
+                    ([], (3, 2)),
+                    ([{"index": 2, "text": "c", "finish_reason": "stop"}], (50, 7)),
+                    ([{"index": 3, "text": "d", "finish_reason": None}], (50, 60)),
+                ))),
+        Expected(53, 69, "continuous_usage", ("stop", "stop", "stop"), "answer", outcome="stream_error")),
     Specimen("trtllm completions: token ids in place of text", COMPLETIONS, SSE, _STREAM | {"detokenize": False},
         _data(*({"id": "x", "object": "text_completion", "model": "m", "choices": [
                     {"index": 0, "text": "", "token_ids": [token], "finish_reason": finish}], **_usage(3, count)}

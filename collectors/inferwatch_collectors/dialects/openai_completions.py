@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from inferwatch_collectors.dialects.base import ANSWER, RequestFacts
+from inferwatch_collectors.dialects.base import ANSWER, Observation, RequestFacts
 from inferwatch_collectors.dialects.content import BAD_JSON, SETTINGS, Piece, Source, load, settings, texts
 from inferwatch_collectors.dialects.openai_common import OpenAIStreams, WireChoice, WireReply
-from inferwatch_collectors.dialects.usage import ONE_PROMPT, FinalPerPrompt, UsageRule
+from inferwatch_collectors.dialects.usage import ONE_PROMPT, FinalPerPrompt, Totals, UsageRule
 
 
 class TextChoice(WireChoice, gc=False):
@@ -82,6 +82,22 @@ class OpenAICompletions(OpenAIStreams):
             echo_only=bool(asked.echo) and asked.max_tokens == 0,
             prompts=1 if one_prompt else choices // n,
         )
+
+    def totals(self, observation: Observation, choices: int) -> Totals:
+        """Return the counts; of a list of prompts that was cut when some had ended, those of the others too."""
+        totals = super().totals(observation, choices)
+        per_prompt = observation.facts.choices_per_prompt
+        whole = observation.final is None or observation.done or observation.lossy
+        if whole or observation.facts.prompts <= 1 or per_prompt is None:
+            return totals
+        seen = observation.choices
+        going_on = {index // per_prompt for index, choice in seen.items() if not choice.finish}
+        usages = {
+            index: choice.usage
+            for index, choice in seen.items()
+            if choice.usage is not None and index // per_prompt in going_on
+        }
+        return totals.plus(self.rule.running(usages, per_prompt)) if usages else totals
 
 
 OPENAI_COMPLETIONS: Final = OpenAICompletions()

@@ -93,6 +93,16 @@ class Totals(NamedTuple):
     reasoning: int | None = None
     source: TokenSource = TokenSource.NONE
 
+    def plus(self, other: "Totals") -> "Totals":
+        """Return both together, from where `other` is."""
+        return Totals(
+            prompt=_sum((self.prompt, other.prompt)),
+            completion=_sum((self.completion, other.completion)),
+            cached=_sum((self.cached, other.cached)),
+            reasoning=_sum((self.reasoning, other.reasoning)),
+            source=other.source,
+        )
+
 
 class UsageRule(Protocol):
     """How the usage objects of one reply become totals."""

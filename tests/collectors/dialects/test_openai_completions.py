@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from inferwatch.record import TokenClass
+from inferwatch.record import TokenClass, TokenSource
 from inferwatch_collectors.dialects.base import UNKNOWN_NS, Observation, RequestFacts
 from inferwatch_collectors.dialects.openai_completions import OPENAI_COMPLETIONS
 from inferwatch_collectors.dialects.usage import ONE_PROMPT
@@ -88,3 +88,32 @@ def test_tokens_in_place_of_text(choice: dict[str, Any], events: int) -> None:
     OPENAI_COMPLETIONS.read_event(seen, 10, b"", json.dumps({"choices": [{"index": 0, **choice}]}).encode())
     assert seen.choices[0].events == events
     assert (seen.first_ns != UNKNOWN_NS) is bool(events)
+
+
+def usage(prompt: int, completion: int) -> dict[str, int]:
+    return {"prompt_tokens": prompt, "completion_tokens": completion}
+
+
+@pytest.mark.parametrize(
+    ("changes", "booked"),
+    [
+        ({}, (53, 68, TokenSource.CONTINUOUS_USAGE)),
+        ({"lossy": True}, (3, 1, TokenSource.FINAL_USAGE)),  # the second's end may have been missed
+        ({"done": True}, (3, 1, TokenSource.FINAL_USAGE)),
+        ({"facts": RequestFacts(ONE_PROMPT)}, (3, 1, TokenSource.FINAL_USAGE)),
+        ({"facts": RequestFacts(None, prompts=2)}, (3, 1, TokenSource.FINAL_USAGE)),
+    ],
+)
+def test_a_list_of_prompts_that_breaks_off(changes: dict[str, Any], booked: tuple[int, int, TokenSource]) -> None:
+    """Of trtllm-serve's, one has ended and has its usage, the other's counts were running: together they are all."""
+    seen = Observation(RequestFacts(1, prompts=2, choices=2))
+    for event in (
+        {"choices": [{"index": 0, "text": "a", "finish_reason": "stop"}], "usage": usage(3, 1)},
+        {"choices": [], "usage": usage(3, 1)},
+        {"choices": [{"index": 1, "text": "b", "finish_reason": None}], "usage": usage(50, 67)},
+    ):
+        OPENAI_COMPLETIONS.read_event(seen, 1, b"", json.dumps(event).encode())
+    for name, value in changes.items():
+        setattr(seen, name, value)
+    totals = OPENAI_COMPLETIONS.totals(seen, 2)
+    assert (totals.prompt, totals.completion, totals.source) == booked
