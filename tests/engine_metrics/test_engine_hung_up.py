@@ -398,16 +398,16 @@ EVENTS = st.lists(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # the fixture is a pure function
 @given(events=EVENTS)
 def test_booked_and_given_are_what_was_counted(record: Make, events: Iterable[tuple[str, int, int]]) -> None:
-    """Whatever the order of openings, steps, ends, scrapes and restarts: at rest, all completion tokens are in a record,
-    in a late count, or (of who was hung up on under load) in `cut`; none is called bypass, and the ratio is right.
+    """Whatever the order of openings, steps, ends, scrapes and restarts: at rest, all tokens are in a record, in a late count, or (of who was hung up on under load) in `cut`; none is called bypass, and the ratio is right.
     Of some that hang up a few tokens were seen, and are booked."""
     world = World()
-    serial = booked = 0
+    serial = booked = prompts = 0
     names: dict[int, tuple[str, int]] = {}
     made: dict[str, int] = {}
+    copies: dict[str, int] = {}
 
     def end(slot: int, *, hung_up: bool, seen: int = 0) -> None:
-        nonlocal booked
+        nonlocal booked, prompts
         name, n = names.pop(slot)
         seen = min(seen, made[name])
         if hung_up:
@@ -416,6 +416,7 @@ def test_booked_and_given_are_what_was_counted(record: Make, events: Iterable[tu
             world.close(record(name, **known, n=n, max_tokens=3_000))
         else:
             booked += made[name]
+            prompts += 10 * n
             world.close(record(name, n=n, choices=n, completion_tokens=made[name]))
 
     for kind, slot, amount in events:
@@ -423,7 +424,7 @@ def test_booked_and_given_are_what_was_counted(record: Make, events: Iterable[tu
             serial += 1
             names[slot] = (f"r{serial}", amount)
             world.open.add(f"r{serial}")
-            made[f"r{serial}"] = 0
+            made[f"r{serial}"], copies[f"r{serial}"] = 0, amount
             world.counts(10 * amount, 0)
         elif kind == "step" and slot in names:
             made[names[slot][0]] += amount
@@ -443,6 +444,8 @@ def test_booked_and_given_are_what_was_counted(record: Make, events: Iterable[tu
     late = sum(each.completion_tokens or 0 for each in world.late.values())
     assert booked + late + world.unbooked.get(("completion", "cut"), 0) == world.completion - 500
     assert ("completion", "bypass") not in world.unbooked
+    late = sum((each.prompt_tokens or 0) * copies[name] for name, each in world.late.items())
+    assert prompts + late + world.unbooked.get(("prompt", "cut"), 0) == world.prompt - 1_000
     assert ("prompt", "bypass") not in world.unbooked
     assert all((each.completion_tokens or 0) <= 3_000 for each in world.late.values())
     assert not world.capture.wants_rest
