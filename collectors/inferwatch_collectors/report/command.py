@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace, loaded: Config) -> int:
             return _drift(arguments, loaded)
         if arguments.export:
             return _export(arguments, ledger, query)
-        text = _report(arguments.format or "table", ledger, query, loaded)
+        text = _report(arguments.format or "table", arguments.level, ledger, query, loaded)
         if arguments.out is None:
             sys.stdout.write(text)
         else:
@@ -82,9 +82,11 @@ def _drift(arguments: argparse.Namespace, loaded: Config) -> int:
     return EXIT_OK
 
 
-def _report(name: str, ledger: Path, query: Query, loaded: Config) -> str:
+def _report(name: str, level: str | None, ledger: Path, query: Query, loaded: Config) -> str:
     if name not in FORMATS:
         raise QueryError(f"format: {name} is for --export")
+    if level is not None:
+        raise QueryError("level: is of --export usage")
     with progress.shown("report: reading the ledger"), reading(ledger) as connection:
         found = usage(connection, query)
     lists = pricing.read(loaded.prices)
@@ -95,13 +97,12 @@ def _export(arguments: argparse.Namespace, ledger: Path, query: Query) -> int:
     name = arguments.format or "csv"
     if name not in export.EXPORT_FORMATS:
         raise QueryError(f"format: an export is one of {', '.join(export.EXPORT_FORMATS)}")
+    _refuse_useless(arguments)
     with reading(ledger, snapshot=False) as connection:
         if arguments.export == "requests":
-            source = export.requests(connection, query.start_s, query.end_s)
+            source = export.requests(connection, query)
         else:
-            source = export.usage(
-                connection, export.level_named(arguments.level or DAY.name), query.start_s, query.end_s
-            )
+            source = export.usage(connection, export.level_named(arguments.level or DAY.name), query)
         rows = 0
 
         def pages() -> Iterator[list[export.Row]]:
@@ -116,6 +117,13 @@ def _export(arguments: argparse.Namespace, ledger: Path, query: Query) -> int:
     if arguments.out is not None:
         sys.stderr.write(f"inferwatch: {count} rows written to {arguments.out}\n")
     return EXIT_OK
+
+
+def _refuse_useless(arguments: argparse.Namespace) -> None:
+    useless = ("by", "top") if arguments.export == "usage" else ("by", "top", "level")
+    for flag in useless:
+        if getattr(arguments, flag) is not None:
+            raise QueryError(f"export: --{flag} selects nothing of its rows; --from, --to and --tenant do")
 
 
 def _failed(message: str, code: int) -> int:

@@ -6,6 +6,7 @@ whole.
 """
 
 import csv
+import datetime as dt
 import json
 import os
 import sqlite3
@@ -21,6 +22,7 @@ import msgspec
 from inferwatch.record import RequestRecord
 from inferwatch_collectors.ledger.packing import Shapes
 from inferwatch_collectors.ledger.usage import KEY_COLUMNS, LEVELS, NS_PER_S, SUMS, Level
+from inferwatch_collectors.report.query import Query, QueryError
 from inferwatch_collectors.report.reading import ReadError
 from inferwatch_collectors.report.rendering import inert
 
@@ -36,7 +38,8 @@ _SHARE: Final = {"gpu_nanodollars": int, "energy_uj": int}
 _REQUESTS: Final = """
     SELECT requests.seq, requests.wall_ns, requests.record, shares.gpu_nanodollars, shares.energy_uj
     FROM requests LEFT JOIN shares ON shares.seq = requests.seq
-    WHERE requests.wall_ns >= ? AND requests.wall_ns < ? AND (requests.wall_ns, requests.seq) > (?, ?)
+    WHERE requests.wall_ns >= ? AND requests.wall_ns < ? AND (? IS NULL OR requests.tenant = ?)
+        AND (requests.wall_ns, requests.seq) > (?, ?)
     ORDER BY requests.wall_ns, requests.seq LIMIT ?
 """
 
@@ -55,17 +58,25 @@ class Source(typing.NamedTuple):
     pages: Iterator[list[Row]]
 
 
-def requests(connection: sqlite3.Connection, start_s: int, end_s: int) -> Source:
+def requests(connection: sqlite3.Connection, query: Query) -> Source:
     """Return the requests that arrived in the span, oldest first, each with its share of the machine."""
     hints = typing.get_type_hints(RequestRecord)
     columns = {name: _plain_type(hints[name]) for name in RequestRecord.__struct_fields__} | _SHARE
-    return Source(columns, _request_pages(connection, start_s * NS_PER_S, end_s * NS_PER_S))
+    return Source(columns, _request_pages(connection, query))
 
 
-def usage(connection: sqlite3.Connection, level: Level, start_s: int, end_s: int) -> Source:
-    """Return the sums of one level: those whose span begins within the one asked for."""
+def usage(connection: sqlite3.Connection, level: Level, query: Query) -> Source:
+    """Return the sums of one level: those whose span begins within the one asked for.
+
+    Raises:
+        QueryError: none begins there.
+    """
+    if -(-query.start_s // level.seconds) * level.seconds >= query.end_s:
+        span = f"{_minute(query.start_s)} until before {_minute(query.end_s)}"
+        finer = ", ".join(each.name for each in LEVELS if each.seconds < level.seconds)
+        raise QueryError(f"level: no {level.name} begins from {span}; finer: {finer}")
     columns = {"start_s": int, **dict.fromkeys(KEY_COLUMNS, str), **dict.fromkeys(SUMS, int)}
-    return Source(columns, _usage_pages(connection, level, start_s, end_s))
+    return Source(columns, _usage_pages(connection, level, query))
 
 
 def level_named(name: str) -> Level:
@@ -98,10 +109,15 @@ def write(source: Source, format: str, out: Path | None) -> int:  # noqa: A002 -
     return count
 
 
-def _request_pages(connection: sqlite3.Connection, start_ns: int, end_ns: int) -> Iterator[list[Row]]:
+def _minute(at_s: int) -> str:
+    return f"{dt.datetime.fromtimestamp(at_s, dt.UTC):%Y-%m-%dT%H:%M}"
+
+
+def _request_pages(connection: sqlite3.Connection, query: Query) -> Iterator[list[Row]]:
     shapes = Shapes.read(connection)
+    start_ns, end_ns = query.start_s * NS_PER_S, query.end_s * NS_PER_S
     at = (start_ns - 1, 0)
-    while rows := _fetched(connection, _REQUESTS, (start_ns, end_ns, *at, PAGE_ROWS)):
+    while rows := _fetched(connection, _REQUESTS, (start_ns, end_ns, query.tenant, query.tenant, *at, PAGE_ROWS)):
         at = (rows[-1][1], rows[-1][0])
         yield [
             (*msgspec.to_builtins(msgspec.structs.astuple(shapes.unpack(record))), *share)
@@ -109,19 +125,21 @@ def _request_pages(connection: sqlite3.Connection, start_ns: int, end_ns: int) -
         ]
 
 
-def _usage_pages(connection: sqlite3.Connection, level: Level, start_s: int, end_s: int) -> Iterator[list[Row]]:
+def _usage_pages(connection: sqlite3.Connection, level: Level, query: Query) -> Iterator[list[Row]]:
     names = ", ".join((*KEY_COLUMNS, *SUMS))
-    query = (
+    statement = (
         f"SELECT start_s, key, {names} FROM {level.table} JOIN usage_keys USING (key) "  # noqa: S608 - names of our own
-        "WHERE start_s >= ? AND start_s < ? AND (start_s, key) > (?, ?) ORDER BY start_s, key LIMIT ?"
+        "WHERE start_s >= ? AND start_s < ? AND (? IS NULL OR tenant = ?) AND (start_s, key) > (?, ?) "
+        "ORDER BY start_s, key LIMIT ?"
     )
-    at = (start_s - 1, 0)
-    while rows := _fetched(connection, query, (start_s, end_s, *at, PAGE_ROWS)):
+    span = (query.start_s, query.end_s, query.tenant, query.tenant)
+    at = (query.start_s - 1, 0)
+    while rows := _fetched(connection, statement, (*span, *at, PAGE_ROWS)):
         at = rows[-1][:2]
         yield [(row[0], *row[2:]) for row in rows]
 
 
-def _fetched(connection: sqlite3.Connection, query: str, values: Sequence[int]) -> list[tuple[Any, ...]]:
+def _fetched(connection: sqlite3.Connection, query: str, values: Sequence[int | str | None]) -> list[tuple[Any, ...]]:
     try:
         return connection.execute(query, values).fetchall()
     except sqlite3.Error as error:

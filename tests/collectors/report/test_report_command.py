@@ -56,6 +56,14 @@ def test_exports(state: list[str], tmp_path: Path, capsys: Any, name: str) -> No
     assert capsys.readouterr().err == f"inferwatch: 5 rows written to {out}\n"
 
 
+@pytest.mark.parametrize("what", ["requests", "usage"])
+def test_an_export_of_one_tenant(state: list[str], capsys: Any, what: str) -> None:
+    """Has no row of another."""
+    flags = ["--export", what, "--tenant", "beta", "--format", "json"]
+    assert cli.main(["report", *state, *SPAN, *flags]) == 0
+    assert {row["tenant"] for row in json.loads(capsys.readouterr().out)} == {"beta"}
+
+
 def test_an_export_to_the_terminal(state: list[str], capsys: Any) -> None:
     """Without a format and a file an export is CSV on stdout, nothing beside it."""
     assert cli.main(["report", *state, *SPAN, "--export", "usage", "--level", "hour"]) == 0
@@ -71,6 +79,19 @@ def test_an_export_to_the_terminal(state: list[str], capsys: Any) -> None:
         (["--format", "parquet"], 2, "report: format: parquet is for --export"),
         (["--export", "requests", "--format", "markdown"], 2, "report: format: an export is one of csv, json, parquet"),
         (["--export", "requests", "--format", "parquet"], 1, "report: parquet is not for a terminal"),
+        (["--level", "hour"], 2, "report: level: is of --export usage"),
+        (
+            ["--export", "requests", "--by", "model"],
+            2,
+            "report: export: --by selects nothing of its rows; --from, --to",
+        ),
+        (["--export", "usage", "--top", "3"], 2, "report: export: --top selects nothing of its rows; --from, --to and"),
+        (["--export", "requests", "--level", "day"], 2, "report: export: --level selects nothing of its rows; --from"),
+        (
+            ["--export", "usage", "--from", "2026-03-01T11:00", "--to", "2026-03-01T13:00"],
+            2,
+            "report: level: no day begins from 2026-03-01T11:00 until before 2026-03-01T13:00; finer: minute, hour",
+        ),
         (["--out", "/nowhere/page"], 1, "report: /nowhere/page: No such file or directory"),
     ],
 )

@@ -13,17 +13,21 @@ from inferwatch.record import RequestRecord
 from inferwatch_collectors.ledger.usage import DAY, SUMS, USER_DAY
 from inferwatch_collectors.report import export
 from inferwatch_collectors.report.export import ExportError, Source
+from inferwatch_collectors.report.query import Query, QueryError
 from inferwatch_collectors.report.reading import reading
 
 START_S, END_S = 1_772_300_000, 1_773_000_000
 
 
-def written(shop: Any, name: str, out: Path, what: str = "requests") -> int:
+SPAN = Query(start_s=START_S, end_s=END_S)
+
+
+def written(shop: Any, name: str, out: Path, what: str = "requests", query: Query = SPAN) -> int:
     with reading(shop.path, snapshot=False) as connection:
         if what == "requests":
-            source = export.requests(connection, START_S, END_S)
+            source = export.requests(connection, query)
         else:
-            source = export.usage(connection, export.level_named(what), START_S, END_S)
+            source = export.usage(connection, export.level_named(what), query)
         return export.write(source, name, out)
 
 
@@ -96,6 +100,31 @@ def test_the_span_is_kept(shop: Any, tmp_path: Path) -> None:
     assert written(shop, "csv", tmp_path / "out.csv") == 2
 
 
+@pytest.mark.parametrize("what", ["requests", "minute", "day", "user_day"])
+def test_rows_of_one_tenant(shop: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """None of another's, over all pages."""
+    monkeypatch.setattr(export, "PAGE_ROWS", 1)
+    shop.sample()
+    out = tmp_path / "out.json"
+    written(shop, "json", out, what, Query(start_s=START_S, end_s=END_S, tenant="acme"))
+    rows = json.loads(out.read_text())
+    assert {row["tenant"] for row in rows} == {"acme"}
+    assert sum(row.get("requests", 1) for row in rows) == 3
+
+
+def test_a_span_in_which_no_sum_begins(shop: Any, tmp_path: Path) -> None:
+    """Is refused: no rows would look like no use. With a beginning in it, it is none to refuse."""
+    shop.sample()
+    noon = 1_772_366_400
+    message = "level: no day begins from 2026-03-01T11:00 until before 2026-03-01T13:00; finer: minute, hour"
+    with pytest.raises(QueryError, match=message):
+        written(shop, "csv", tmp_path / "out.csv", "day", Query(start_s=noon - 3_600, end_s=noon + 3_600))
+    midnight = noon + 43_200
+    assert written(shop, "csv", tmp_path / "out.csv", "day", Query(start_s=midnight, end_s=midnight + 60)) > 0
+    with pytest.raises(QueryError):
+        written(shop, "csv", tmp_path / "out.csv", "day", Query(start_s=midnight - 60, end_s=midnight))
+
+
 def test_sums(shop: Any, tmp_path: Path) -> None:
     """Cells of one level with their key; days are without users, users' days with them."""
     shop.sample()
@@ -129,7 +158,7 @@ def test_the_collector_goes_on_meanwhile(shop: Any, tmp_path: Path) -> None:
     """An export under way neither holds up a commit nor sees half of it."""
     shop.fill(*(shop.record() for _ in range(4)))
     with reading(shop.path, snapshot=False) as connection, shop.store() as store:
-        source = export.requests(connection, START_S, END_S)
+        source = export.requests(connection, SPAN)
         first = next(source.pages)
         store.commit([shop.record()], [])
         assert len(first) + sum(len(page) for page in source.pages) == 5
