@@ -1,8 +1,7 @@
 """The ledger's rows for other programs: requests one by one, or the sums of one level; CSV, JSON or Parquet.
 
 Rows are read a page at a time, each page in a snapshot of its own: memory is bounded by a page, and the collector's
-write-ahead log is not kept from being folded back while a long export runs. A file appears under its name when it is
-whole.
+write-ahead log is not kept from being folded back while a long export runs.
 """
 
 import csv
@@ -22,6 +21,7 @@ import msgspec
 from inferwatch.record import RequestRecord
 from inferwatch_collectors.ledger.packing import Shapes
 from inferwatch_collectors.ledger.usage import KEY_COLUMNS, LEVELS, NS_PER_S, SUMS, Level
+from inferwatch_collectors.report.outfile import whole
 from inferwatch_collectors.report.query import Query, QueryError
 from inferwatch_collectors.report.reading import ReadError
 from inferwatch_collectors.report.rendering import inert
@@ -94,19 +94,16 @@ def write(source: Source, format: str, out: Path | None) -> int:  # noqa: A002 -
         if format == "parquet":
             raise ExportError("parquet is not for a terminal: give --out FILE")
         return _write_text(source, format, sys.stdout)
-    part = out.with_name(out.name + ".part")
+    if format == "parquet" and out.is_fifo():
+        raise ExportError(f"parquet is not for a pipe: {out}")
     try:
-        if format == "parquet":
-            count = _write_parquet(source, part)
-        else:
-            with part.open("w", encoding="utf-8", newline="") as file:
-                count = _write_text(source, format, file)
-        part.replace(out)
+        with whole(out) as path:
+            if format == "parquet":
+                return _write_parquet(source, path)
+            with path.open("w", encoding="utf-8", newline="") as file:
+                return _write_text(source, format, file)
     except OSError as error:
         raise ExportError(f"{out}: {error.strerror or error}") from None
-    finally:
-        part.unlink(missing_ok=True)
-    return count
 
 
 def _minute(at_s: int) -> str:

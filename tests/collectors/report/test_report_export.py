@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,16 @@ def test_parquet_is_not_for_a_terminal() -> None:
     """It needs a file."""
     with pytest.raises(ExportError, match="--out FILE"):
         export.write(Source({}, iter([])), "parquet", None)
+
+
+def test_parquet_is_not_for_a_pipe(shop: Any, tmp_path: Path) -> None:
+    """It is written with jumps; one line says so, and the pipe is still there."""
+    shop.sample()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ExportError, match="parquet is not for a pipe"):
+        written(shop, "parquet", pipe)
+    assert pipe.is_fifo()
 
 
 @pytest.mark.parametrize("what", ["requests", "user_day"])
