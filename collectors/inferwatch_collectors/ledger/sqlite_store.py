@@ -194,17 +194,18 @@ class SqliteStore:
 
     def retain(self, wall_ns: int) -> int:
         """Delete up to RETENTION_STEP_ROWS of the oldest rows over either limit."""
+        # SQLite's integers end; nothing is older than the epoch.
+        before_ns = max(0, wall_ns - self._retention_ns)
         with self._guarded() as connection:
             with self._transaction(connection):
                 cells = self._usage.retain(wall_ns, self._keep_ns, RETENTION_STEP_ROWS)
-                before_ns = wall_ns - self._retention_ns
                 votes = feedback_rows.retain(connection, before_ns, self._max_rows, RETENTION_STEP_ROWS)
                 cells = max(cells, votes)
             first, last = connection.execute("SELECT min(seq), max(seq) FROM requests").fetchone()
             if first is None:
                 return cells
             surplus_end = min(last + 1 - self._max_rows, first + RETENTION_STEP_ROWS)
-            aged = (wall_ns - self._retention_ns, RETENTION_STEP_ROWS)
+            aged = (before_ns, RETENTION_STEP_ROWS)
             with self._transaction(connection):
                 connection.execute(f"DELETE FROM shares WHERE seq IN ({AGED})", aged)  # noqa: S608 - ours
                 gone = connection.execute(f"DELETE FROM requests WHERE seq IN ({AGED})", aged).rowcount  # noqa: S608

@@ -124,7 +124,7 @@ class UsageTables:
         gone = 0
         for level in LEVELS:
             if keep_ns[level.name]:
-                before_s = (wall_ns - keep_ns[level.name]) // NS_PER_S - level.seconds
+                before_s = max(-1, (wall_ns - keep_ns[level.name]) // NS_PER_S - level.seconds)
                 deleted = self._connection.execute(_DELETE[level], (before_s, limit)).rowcount
                 gone = max(gone, deleted)
                 if level is USER_DAY and 0 < deleted < limit:  # the last step: keys that only it had go too

@@ -1,12 +1,15 @@
 """The observing side: who asks, what is kept, and what is said."""
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
 from inferwatch.settings.base import Count
+
+# A hundred years: nanoseconds of more do not fit into SQLite's integers for ever.
+MAX_DAYS: Final = 36_500
 
 
 class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -43,12 +46,17 @@ class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """The durable record of requests."""
 
     retention_days: Annotated[
-        Count, Meta(description="Finished requests, and sums by the minute, are kept this long.")
+        int, Meta(ge=1, le=MAX_DAYS, description="Finished requests, and sums by the minute, are kept this long.")
     ] = 35
     hour_retention_days: Annotated[
-        int, Meta(ge=0, description="Sums by the hour, and those of users; 0: for ever. The default is 13 months.")
+        int,
+        Meta(
+            ge=0,
+            le=MAX_DAYS,
+            description="Sums by the hour, and those of users; 0: for ever. The default is 13 months.",
+        ),
     ] = 400
-    day_retention_days: Annotated[int, Meta(ge=0, description="Sums by the day; 0: for ever.")] = 0
+    day_retention_days: Annotated[int, Meta(ge=0, le=MAX_DAYS, description="Sums by the day; 0: for ever.")] = 0
     max_rows: Annotated[Count, Meta(description="And no more than this many of them.")] = 5_000_000
 
 

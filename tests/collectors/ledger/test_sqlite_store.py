@@ -137,6 +137,16 @@ def test_no_more_rows_than_allowed(path: Path, frames: Any) -> None:
         assert [record.wall_ns % 100 for record in store.recent(99)] == list(range(24, 14, -1))
 
 
+@pytest.mark.parametrize("days", [999_999, 10**12])
+def test_a_retention_of_ages_keeps_everything(path: Path, frames: Any, days: int) -> None:
+    """It begins before what SQLite can count, which is no fault of the ledger's."""
+    keep_ns = days * 86_400 * 10**9
+    with opened(path, retention_ns=keep_ns, hour_retention_ns=keep_ns, day_retention_ns=keep_ns) as store:
+        store.commit([frames.record(1, wall_ns=10)], [])
+        assert store.retain(1_800_000_000 * 10**9) == 0
+        assert len(store.recent(9)) == 1
+
+
 def test_nothing_to_delete_in_an_empty_ledger(path: Path) -> None:
     """Retention of nothing is nothing."""
     with opened(path) as store:
