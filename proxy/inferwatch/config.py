@@ -10,13 +10,13 @@ import re
 import ssl
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Final
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
 from inferwatch.settings import (
     access,
+    addresses,
     budgets,
     canary,
     cost,
@@ -245,7 +245,7 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
     for name in path:
         child = tree.setdefault(name, {})
         if not isinstance(child, dict):
-            raise ConfigError(f"{name}: expected a section, got `{child}`")
+            raise ConfigError(f"{name}: expected a section, got a value")
         tree = child
     tree[last] = value
 
@@ -299,7 +299,8 @@ def _check(config: Config) -> None:
             raise ConfigError(f"{key}: holds a null byte")
     parse_address("listen", config.listen)
     parse_address("admin", config.admin)
-    _check_upstream(config.upstream.url)
+    if fault := addresses.upstream_fault(config.upstream.url):
+        raise ConfigError(fault)
     if bool(config.tls.cert_file) != bool(config.tls.key_file):
         raise ConfigError("tls.key_file: `tls.cert_file` and `tls.key_file` go together")
     for key in ("tls.cert_file", "tls.key_file", "upstream.tls_ca_file", "identity.key_file", "privacy.key_file"):
@@ -348,19 +349,6 @@ def _texts(value: object, key: str) -> Iterator[tuple[str, str]]:
     elif isinstance(value, list | tuple):
         for index, child in enumerate(value):
             yield from _texts(child, f"{key}[{index}]")
-
-
-def _check_upstream(url: str) -> None:
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        usable = parts.scheme in ("http", "https") and bool(host) and parts.path in ("", "/") and parts.port != 0
-        usable = usable and not parts.query and not parts.fragment
-        usable = usable and not any(char.isspace() or not char.isprintable() for char in url)
-    except ValueError:
-        usable = False
-    if not usable:
-        raise ConfigError(f"upstream.url: expected `http://host:port` without a path, got `{_without_password(url)}`")
 
 
 def _check_tls(config: Config) -> None:

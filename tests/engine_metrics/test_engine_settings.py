@@ -26,10 +26,11 @@ def test_no_address(url: str) -> None:
         load(environ={"INFERWATCH__ENGINE_METRICS__URL": url})
 
 
-def test_a_secret_in_the_address() -> None:
+@pytest.mark.parametrize("url", ["http://me:secret@engine/metrics", "http://me:1/secret #@engine", "me:secret@engine"])
+def test_a_secret_in_the_address(url: str) -> None:
     """A password would be shown by /config: it is refused, and not quoted."""
     with pytest.raises(ConfigError) as caught:
-        load(environ={"INFERWATCH__ENGINE_METRICS__URL": "http://me:secret@engine/metrics"})
+        load(environ={"INFERWATCH__ENGINE_METRICS__URL": url})
     assert "secret" not in str(caught.value)
 
 

@@ -47,4 +47,5 @@ def fault(section: EngineMetrics) -> str:
         return "engine_metrics.url: it is no URL"
     if "@" in parts.netloc:  # it would be shown by /config, and in the log
         return "engine_metrics.url: it holds a user name or a password"
-    return "" if usable else f"engine_metrics.url: expected `http://host:port/path`, got `{url}`"
+    shown = "" if "@" in url else f", got `{url}`"
+    return "" if usable else f"engine_metrics.url: expected `http://host:port/path`{shown}"
