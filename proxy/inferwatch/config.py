@@ -297,9 +297,10 @@ def _check(config: Config) -> None:
     for key, text in _texts(tree, ""):
         if "\0" in text:
             raise ConfigError(f"{key}: holds a null byte")
-    parse_address("listen", config.listen)
-    parse_address("admin", config.admin)
-    if fault := addresses.upstream_fault(config.upstream.url):
+    listen, admin = parse_address("listen", config.listen), parse_address("admin", config.admin)
+    fault = addresses.upstream_fault(config.upstream.url)
+    fault = fault or addresses.clash(listen, admin, (config.upstream.host, config.upstream.port))
+    if fault:
         raise ConfigError(fault)
     if bool(config.tls.cert_file) != bool(config.tls.key_file):
         raise ConfigError("tls.key_file: `tls.cert_file` and `tls.key_file` go together")

@@ -82,6 +82,10 @@ FILE_MISTAKES = {
         "upstream.url: expected `http://host:port` without a path, got `http://my engine:8000`"
     ),
     "invalid-upstream-password": UPSTREAM_PASSWORD,
+    "invalid-upstream-is-us": (
+        "upstream.url: port 8080 here is that of `listen`: requests would go round; name the engine's"
+    ),
+    "invalid-admin-is-listen": "admin: port 9480 is that of `listen`; the data port and the admin port are two",
     "invalid-upstream-engine": f"upstream.engine: invalid enum value 'trition', expected {ENGINES}",
     "invalid-timeout-zero": "upstream.connect_timeout_s: expected `float` > 0.0",
     "invalid-timeout-with-unit": "upstream.connect_timeout_s: expected `float`, got `str`",
