@@ -58,9 +58,13 @@ def _config_flags(parser: argparse.ArgumentParser, only: Sequence[str] = tuple(_
         parser.add_argument(flag, dest=key, metavar=metavar, help=text)
 
 
+def _config_path(arguments: argparse.Namespace) -> str | None:
+    return arguments.config or os.environ.get(CONFIG_VARIABLE)
+
+
 def _load(arguments: argparse.Namespace) -> Config:
     flags = {key: getattr(arguments, key, None) for key, _, _ in _FLAGS.values()}
-    loaded = config.load(arguments.config or os.environ.get(CONFIG_VARIABLE), flags=flags)
+    loaded = config.load(_config_path(arguments), flags=flags)
     if loaded.prices.compare or loaded.prices.catalogue_file:
         from inferwatch_collectors.cost import catalogue  # noqa: PLC0415
 
@@ -141,22 +145,9 @@ def _healthcheck_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _healthcheck(arguments: argparse.Namespace) -> int:
-    import http.client  # noqa: PLC0415
+    from inferwatch import healthcheck  # noqa: PLC0415
 
-    host, port = config.reachable_address("admin", _load(arguments).admin)
-    connection = http.client.HTTPConnection(host, port, timeout=arguments.timeout_s)
-    try:
-        connection.request("GET", "/healthz")
-        status = connection.getresponse().status
-    except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: a host that no name can be
-        sys.stderr.write(f"inferwatch: no answer on the admin port {host}:{port}: {error}\n")
-        return EXIT_RUNTIME
-    finally:
-        connection.close()
-    if status != http.client.OK:
-        sys.stderr.write(f"inferwatch: not healthy: /healthz answered {status}\n")
-        return EXIT_RUNTIME
-    return EXIT_OK
+    return healthcheck.run(arguments, _config_path(arguments))
 
 
 def _simulate_flags(parser: argparse.ArgumentParser) -> None:

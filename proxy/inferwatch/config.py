@@ -190,6 +190,11 @@ def reachable_address(key: str, text: str) -> tuple[str, int]:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port
 
 
+def address_text(host: str, port: int) -> str:
+    """Return `host:port`, IPv6 in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def redacted(config: Config) -> dict[str, Any]:
     """Return the configuration for people to read. Keys live in files, so only a password in a URL needs hiding."""
     tree: dict[str, Any] = msgspec.to_builtins(config)

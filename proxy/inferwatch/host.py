@@ -1,5 +1,6 @@
 """What `serve` needs of the machine: listening sockets, a folder of its own, and a secret. Each fault names its key."""
 
+import contextlib
 import fcntl
 import hashlib
 import os
@@ -16,6 +17,9 @@ SECRET_BYTES: Final = 32
 
 # As many as the systemd unit allows; beyond the streams that any host of GPUs serves.
 MAX_OPEN_FILES: Final = 65_536
+
+# In the state folder: where the admin port of the running Inferwatch is.
+ADMIN_NOTE: Final = "admin.address"
 
 # sun_path has 108 bytes with the closing zero.
 MAX_SOCKET_PATH_BYTES: Final = 107
@@ -92,6 +96,33 @@ def state_dir(loaded: Config) -> Path:
     except OSError as error:
         raise ConfigError(f"state_dir: {folder}: {error.strerror or error}") from None
     return folder
+
+
+def note_admin(state: Path, admin: tuple[str, int]) -> None:
+    """Note in the state folder where the admin port is, for health checks. A disk that is full is no reason to stop."""
+    note = state / ADMIN_NOTE
+    try:
+        fresh = note.with_suffix(".new")
+        fresh.write_text(config.address_text(*admin) + "\n", encoding="ascii")
+        fresh.replace(note)
+    except OSError:
+        forget_admin(state)
+
+
+def forget_admin(state: Path) -> None:
+    """Nobody listens there any more."""
+    with contextlib.suppress(OSError):
+        (state / ADMIN_NOTE).unlink(missing_ok=True)
+
+
+def noted_admin(state: Path) -> str:
+    """Return where the admin port is of the Inferwatch that has this state folder, "" if that is not noted."""
+    try:
+        text = (state / ADMIN_NOTE).read_text(encoding="ascii").strip()
+        _ = config.parse_address("admin", text)
+    except (OSError, ValueError):  # ConfigError is one
+        return ""
+    return text
 
 
 def socket_dir(state: Path) -> Path:

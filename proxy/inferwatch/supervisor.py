@@ -50,6 +50,7 @@ class Supervisor:
         self._listeners = host.bind("listen", loaded.listen, loaded.workers)
         self._data_address: tuple[str, int] = self._listeners[0].getsockname()[:2]
         self._admin = host.bind("admin", loaded.admin, 1)[0]
+        host.note_admin(self._state_dir, self._admin.getsockname()[:2])
         self._standin = StandIn(self._admin, self._data_path_alive)
         self._reloaded_ok = True
         self._reloaded_unix = time.time()
@@ -93,6 +94,7 @@ class Supervisor:
             tell.cancel()
             await asyncio.wait(children)
         await self._standin.stop()
+        host.forget_admin(self._state_dir)
         with contextlib.suppress(OSError):  # it is memory, and nobody needs it any more
             board.clear(self._board)
         return 0
@@ -113,20 +115,18 @@ class Supervisor:
             await child.ready.wait()
         memory.settle()
         scheme = "https" if self._config.tls.cert_file else "http"
-        name, port = self._listeners[0].getsockname()[:2]
         admin_host, admin_port = self._admin.getsockname()[:2]
+        admin = config.address_text(admin_host, admin_port)
         log.info(
-            "inferwatch %s ready: %s://%s:%d -> %s, admin http://%s:%d",
+            "inferwatch %s ready: %s://%s -> %s, admin http://%s",
             __version__,
             scheme,
-            name,
-            port,
+            config.address_text(*self._data_address),
             config.redacted(self._config)["upstream"]["url"],
-            admin_host,
-            admin_port,
+            admin,
         )
         if not self._config.access.is_guarded and not ipaddress.ip_address(admin_host).is_loopback:
-            log.warning("admin_port_is_open address=%s:%d see=access.token_file", admin_host, admin_port)
+            log.warning("admin_port_is_open address=%s see=access.token_file", admin)
 
     async def _tell_changes(self) -> None:
         """Keep the collector informed, and the admin port answered while it is away."""

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import re
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -23,8 +20,9 @@ TESTDATA = ROOT / "tests/testdata/config"
 
 
 @pytest.fixture(autouse=True)
-def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No INFERWATCH__ variable of the developer's reaches these tests; help is not wrapped."""
+def _bare_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No INFERWATCH__ variable and no state folder of the developer's reaches these tests; help is not wrapped."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     for name in list(__import__("os").environ):
         if name.startswith(config.ENV_PREFIX):
             monkeypatch.delenv(name)
@@ -44,31 +42,6 @@ def exit_of(*words: str) -> int:
         return cli.main(list(words))
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else -1
-
-
-class Health(http.server.BaseHTTPRequestHandler):
-    """Answers every path with the status that the server carries."""
-
-    def do_GET(self) -> None:
-        self.server.asked.append(self.path)  # type: ignore[attr-defined]
-        self.send_response(self.server.status)  # type: ignore[attr-defined]
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, *args: object) -> None:
-        """Keep quiet."""
-
-
-@pytest.fixture(name="admin")
-def _admin() -> Iterator[http.server.HTTPServer]:
-    with http.server.HTTPServer(("127.0.0.1", 0), Health) as server:
-        server.status = 200  # type: ignore[attr-defined]
-        server.asked = []  # type: ignore[attr-defined]
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_help_lists_every_command_and_what_it_is_for(capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,7 +143,7 @@ def test_an_error_names_the_thing_and_where_help_is(
     assert capsys.readouterr().err == f"inferwatch: {error}\n"
 
 
-@pytest.mark.parametrize("name", ["serve", "check-config", "healthcheck"])
+@pytest.mark.parametrize("name", ["serve", "check-config"])
 @pytest.mark.parametrize(
     ("flags", "error"),
     [
@@ -244,13 +217,6 @@ def test_check_config_shows_no_password() -> None:
     assert "secret" not in done.stderr
 
 
-def test_healthcheck_is_0_when_healthz_says_200(admin: http.server.HTTPServer) -> None:
-    """It asks /healthz on the admin port of the configuration."""
-    assert exit_of("healthcheck", "--admin", f"127.0.0.1:{admin.server_port}") == cli.EXIT_OK
-
-    assert admin.asked == ["/healthz"]  # type: ignore[attr-defined]
-
-
 @pytest.mark.parametrize("words", [["check-config"], ["healthcheck"]])
 def test_the_environment_names_the_file_and_the_flag_wins(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -267,12 +233,6 @@ def test_the_environment_names_the_file_and_the_flag_wins(
     assert "got `neither`" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", ""])
-def test_healthcheck_of_all_interfaces_asks_this_host(admin: http.server.HTTPServer, host: str) -> None:
-    """A wildcard is no address to connect to."""
-    assert exit_of("healthcheck", "--admin", f"{host}:{admin.server_port}") == cli.EXIT_OK
-
-
 @pytest.mark.parametrize("words", [["healthcheck"], ["report", "--drift"], ["top", "--once"]])
 def test_a_host_that_no_name_can_be(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     """Is one line; Python raises a ValueError, with what was to be sent in it."""
@@ -280,26 +240,6 @@ def test_a_host_that_no_name_can_be(words: list[str], capsys: pytest.CaptureFixt
     told = capsys.readouterr().err
     assert "a..b:9480" in told
     assert told.count("\n") == 1
-
-
-def test_healthcheck_is_1_when_the_data_path_is_dead(
-    admin: http.server.HTTPServer, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Not a usage error: the container runtime should restart it."""
-    admin.status = 503  # type: ignore[attr-defined]
-
-    assert exit_of("healthcheck", "--admin", f"127.0.0.1:{admin.server_port}") == cli.EXIT_RUNTIME
-
-    assert capsys.readouterr().err == "inferwatch: not healthy: /healthz answered 503\n"
-
-
-def test_healthcheck_is_1_when_nobody_answers(capsys: pytest.CaptureFixture[str]) -> None:
-    """A port on which nobody listens is named, with the reason, in one line."""
-    assert exit_of("healthcheck", "--admin", "127.0.0.1:1", "--timeout-s", "1") == cli.EXIT_RUNTIME
-
-    error = capsys.readouterr().err
-    assert error.startswith("inferwatch: no answer on the admin port 127.0.0.1:1: ")
-    assert error.count("\n") == 1
 
 
 def test_a_command_that_is_interrupted_is_exit_1(monkeypatch: pytest.MonkeyPatch) -> None:

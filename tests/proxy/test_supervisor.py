@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import socket
 import stat
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -347,6 +349,31 @@ async def test_a_bad_file_is_told_to_who_asked_and_the_old_one_stays(
     await server.admin_says("/metrics", lambda reply: b"inferwatch_config_last_reload_successful 1" in reply.body)
     server.signal(signal.SIGTERM)
     assert await server.exit_code() == 0
+
+
+async def test_a_bad_file_does_not_fail_the_health_check(serve: MakeServe, tmp_path: Path) -> None:
+    """A container's runtime would restart what serves; nor does an `admin` that waits for a restart."""
+    file = tmp_path / "inferwatch.yml"
+    file.touch()
+    server = serve("--config", str(file), collector="real")
+    await server.start()
+    words = [sys.executable, "-m", "inferwatch", "healthcheck", "--config", str(file), "--state-dir"]
+    for text in ("", "upstream: {url: nonsense}\n", "limits: [", "admin: 127.0.0.1:1\n"):
+        file.write_text(text, encoding="utf-8")
+        check = await asyncio.create_subprocess_exec(*words, str(server.state_dir))
+        assert await check.wait() == 0
+    server.signal(signal.SIGTERM)
+    assert await server.exit_code() == 0
+    assert not (server.state_dir / host.ADMIN_NOTE).exists()
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6 here")
+async def test_the_ready_line_has_ipv6_in_brackets(serve: MakeServe) -> None:
+    """What it says can be opened."""
+    server = serve("--listen", "[::1]:0", "--admin", "[::1]:0")
+    await server.start()
+    line = await server.logged(" ready: ")
+    assert re.search(r"http://\[::1\]:\d+ -> .*, admin http://\[::1\]:\d+$", line)
 
 
 async def test_a_token_is_changed_without_a_restart(serve: MakeServe, tmp_path: Path) -> None:
