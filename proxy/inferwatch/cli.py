@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from inferwatch import __version__, admin_token, config, progress, redis_address
+from inferwatch import __version__, admin_token, config, output, progress, redis_address
 from inferwatch.config import Config, ConfigError
 from inferwatch.flags import EXIT_OK, EXIT_RUNTIME, EXIT_USAGE, OneLineParser, positive
 from inferwatch.tenants import MIN_SECRET_BYTES, read_table
@@ -339,13 +339,20 @@ def main(argv: list[str] | None = None) -> int:
     if extra:  # said by the command's own parser: its help has the flags
         OneLineParser(prog=f"inferwatch {arguments.command}").error(f"unrecognized arguments: {' '.join(extra)}")
     try:
-        return COMMANDS[arguments.command].run(arguments)
+        code = COMMANDS[arguments.command].run(arguments)
+        output.finish()
     except ConfigError as error:
         sys.stderr.write(f"inferwatch: {error}\n")
         return EXIT_USAGE
+    except OSError as error:
+        if not output.refused(error):
+            raise
+        output.give_up(error)
+        return EXIT_RUNTIME
     except KeyboardInterrupt:
         logging.getLogger(__name__).info("interrupted")
         return EXIT_RUNTIME
+    return code
 
 
 if __name__ == "__main__":

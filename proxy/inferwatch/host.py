@@ -71,13 +71,20 @@ def bind(key: str, address: str, count: int) -> list[socket.socket]:
 
 
 def state_path(loaded: Config) -> Path:
-    """Return where the state folder is, whether it exists or not."""
+    """Return where the state folder is, whether it exists or not.
+
+    Raises:
+        ConfigError: it is in the home directory of somebody who has none.
+    """
     port = config.parse_address("listen", loaded.listen)[1]
     chosen = loaded.state_dir or os.environ.get("STATE_DIRECTORY", "")
     if not chosen:
-        home = os.environ.get("XDG_STATE_HOME") or str(Path("~/.local/state").expanduser())
+        home = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
         chosen = str(Path(home) / "inferwatch" / str(port))
-    return Path(chosen).expanduser()
+    try:
+        return Path(chosen).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"state_dir: {chosen}: there is no such home directory; name a folder") from None
 
 
 def state_dir(loaded: Config) -> Path:

@@ -2,11 +2,12 @@
 
 import argparse
 import re
+import sys
 
 import msgspec
 
 from inferwatch.config import ConfigError, reworded
-from inferwatch.flags import positive
+from inferwatch.flags import EXIT_OK, EXIT_RUNTIME, positive
 from inferwatch.yaml_file import read_file
 from inferwatch_simulator.config import SimulatorConfig
 from inferwatch_simulator.scenarios import SCENARIOS
@@ -26,7 +27,7 @@ def configure_simulate(parser: argparse.ArgumentParser) -> None:
 
 
 def simulate(arguments: argparse.Namespace) -> int:
-    """Serve until stopped.
+    """Serve until stopped. Returns the exit code.
 
     Raises:
         ConfigError: a setting is none, or the file cannot be read.
@@ -41,8 +42,12 @@ def simulate(arguments: argparse.Namespace) -> int:
         settings = msgspec.convert(tree, SimulatorConfig, strict=False)
     except (msgspec.ValidationError, ValueError) as error:
         raise ConfigError(f"simulate: {reworded(str(error))}") from None
-    server.run(settings)
-    return 0
+    try:
+        server.run(settings)
+    except server.CannotListenError as error:
+        sys.stderr.write(f"inferwatch: simulate: {error}\n")
+        return EXIT_RUNTIME
+    return EXIT_OK
 
 
 def configure_demo(parser: argparse.ArgumentParser) -> None:

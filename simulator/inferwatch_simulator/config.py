@@ -1,8 +1,12 @@
 """What the simulated engine is told at start: its speed, its limits, and the vLLM flags that change its replies."""
 
+import math
+
 import msgspec
 
 VLLM_VERSION = "0.32.0"  # the release whose bytes the persona reproduces; told by /version and system_fingerprint
+
+MAX_PORT = 65_535
 
 
 class SimulatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -55,6 +59,11 @@ class SimulatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
             raise ValueError(f"engine: {self.engine!r} is not simulated, expected one of {', '.join(ENGINES)}")
+        for name in (*_POSITIVE, *_NOT_NEGATIVE, "sse_keep_alive_interval_s"):
+            if not math.isfinite(getattr(self, name) or 0):
+                raise ValueError(f"{name}: {getattr(self, name)} is no number")
+        if self.port > MAX_PORT:
+            raise ValueError(f"port: {self.port} must not be above {MAX_PORT}")
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}: {getattr(self, name)} must be above 0")

@@ -6,8 +6,10 @@ connection is lost, also while a request waits or is not streamed, and the handl
 
 import asyncio
 import email.utils
+import os
 import secrets
 import signal
+import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple, Self
@@ -41,6 +43,10 @@ _BACKLOG = 2048  # connections that arrive together, as uvicorn's
 _log = structlog.get_logger("inferwatch.simulator")
 
 _Handler = Callable[[web.BaseRequest, faults.FaultPlan], Awaitable[web.StreamResponse]]
+
+
+class CannotListenError(Exception):
+    """There is no such address here, or it is taken; one line."""
 
 
 class RunningSimulator:
@@ -94,7 +100,11 @@ async def start(config: SimulatorConfig, engine: Callable[[SimulatorConfig], Eng
 
 
 def run(config: SimulatorConfig, engine: Callable[[SimulatorConfig], Engine] = Engine) -> None:
-    """Serve until SIGINT or SIGTERM."""
+    """Serve until SIGINT or SIGTERM.
+
+    Raises:
+        CannotListenError: the port is taken, or the host is none of this machine's.
+    """
     uvloop.run(_serve(config, engine))
 
 
@@ -103,9 +113,21 @@ async def _serve(config: SimulatorConfig, engine: Callable[[SimulatorConfig], En
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(signum, stop.set)
-    async with await start(config, engine) as simulator:
+    try:
+        simulator = await start(config, engine)
+    except (OSError, UnicodeError) as error:  # UnicodeError: a host that no name can be
+        raise CannotListenError(f"cannot listen on {config.host}:{config.port}: {_reason(error)}") from None
+    async with simulator:
         _log.info("simulator_listening", url=simulator.url, model=config.model, engine=config.engine)
         await stop.wait()
+
+
+def _reason(error: OSError | UnicodeError) -> str:
+    if isinstance(error, UnicodeError):
+        return "that is no host's name"
+    if isinstance(error, socket.gaierror) or not error.errno:
+        return error.strerror or str(error)
+    return os.strerror(error.errno)  # asyncio's own words repeat the address
 
 
 class _Route(NamedTuple):

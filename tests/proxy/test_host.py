@@ -5,6 +5,7 @@ import resource
 import pytest
 
 from inferwatch import host
+from inferwatch.config import Config, ConfigError
 
 
 def test_open_files_are_raised_as_far_as_they_may(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,3 +39,17 @@ def test_limits_are_never_lowered(
     monkeypatch.setattr(resource, "setrlimit", lambda _, pair: taken.append(pair))
     host.allow_open_files()
     assert taken == ([] if wanted is None else [wanted])
+
+
+@pytest.mark.parametrize("state_dir", ["", "~/state", "~nosuchuser/state"])
+def test_a_home_directory_that_is_none(state_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container's user may have no entry in passwd, and no HOME: one line says what is missing."""
+
+    def homeless(_: str) -> None:
+        raise KeyError
+
+    for name in ("HOME", "STATE_DIRECTORY", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", homeless)
+    with pytest.raises(ConfigError, match=r"^state_dir: ~.*: there is no such home directory; name a folder$"):
+        host.state_path(Config(state_dir=state_dir))

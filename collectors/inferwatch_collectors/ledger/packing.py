@@ -14,6 +14,9 @@ from inferwatch.record import RequestRecord
 
 FIELDS: Final = RequestRecord.__struct_fields__
 
+# What `unpack` and `value` raise of a row that is not as it was written.
+DAMAGED: Final = (msgspec.MsgspecError, ValueError, LookupError, TypeError, RecursionError)
+
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode_values: Final = msgspec.msgpack.Decoder(list[Any]).decode
 _decode_named: Final = msgspec.msgpack.Decoder(RequestRecord).decode

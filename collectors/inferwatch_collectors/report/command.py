@@ -58,11 +58,11 @@ def run(arguments: argparse.Namespace, loaded: Config) -> int:
         return _failed(f"report: {error}", EXIT_USAGE)
     except (ReadError, ExportError, DriftError) as error:
         return _failed(f"report: {error}", EXIT_RUNTIME)
-    except BrokenPipeError:
-        sys.stderr.close()  # or Python complains of stdout at its end
-        return EXIT_RUNTIME
     except OSError as error:
-        return _failed(f"report: {error.filename or arguments.out}: {error.strerror}", EXIT_RUNTIME)
+        where = error.filename or arguments.out
+        if where is None:
+            raise  # of stdout
+        return _failed(f"report: {where}: {error.strerror}", EXIT_RUNTIME)
     return EXIT_OK
 
 

@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol, TextIO
 import msgspec
 
 from inferwatch.record import RequestRecord
-from inferwatch_collectors.ledger.packing import Shapes
+from inferwatch_collectors.ledger.packing import DAMAGED, Shapes
 from inferwatch_collectors.ledger.usage import KEY_COLUMNS, LEVELS, NS_PER_S, SUMS, Level
 from inferwatch_collectors.report.outfile import whole
 from inferwatch_collectors.report.query import Query, QueryError
@@ -117,9 +117,16 @@ def _request_pages(connection: sqlite3.Connection, query: Query) -> Iterator[lis
     while rows := _fetched(connection, _REQUESTS, (start_ns, end_ns, query.tenant, query.tenant, *at, PAGE_ROWS)):
         at = (rows[-1][1], rows[-1][0])
         yield [
-            (*msgspec.to_builtins(msgspec.structs.astuple(shapes.unpack(record))), *share)
-            for _, _, record, *share in rows
+            (*msgspec.to_builtins(msgspec.structs.astuple(_record(shapes, seq, blob))), *share)
+            for seq, _, blob, *share in rows
         ]
+
+
+def _record(shapes: Shapes, seq: int, blob: bytes) -> RequestRecord:
+    try:
+        return shapes.unpack(blob)
+    except DAMAGED:
+        raise ReadError(f"the ledger: row {seq} of its requests is damaged") from None
 
 
 def _usage_pages(connection: sqlite3.Connection, level: Level, query: Query) -> Iterator[list[Row]]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from inferwatch_collectors.ledger.packing import Shapes
+from inferwatch_collectors.ledger.packing import DAMAGED, Shapes
 from inferwatch_collectors.ledger.schema import MIGRATIONS
 from inferwatch_collectors.ledger.usage import DAY, IDLE, LEVELS, NS_PER_S, SUMS, USER_DAY
 from inferwatch_collectors.report.figures import Opinion
@@ -131,7 +131,7 @@ def _opinions(connection: sqlite3.Connection, query: Query) -> tuple[Opinion, ..
         found[model, variant] = figures
     shapes = Shapes.read(connection)
     for model, blob, *figures in early:
-        variant = "" if blob is None else str(shapes.value(blob, "engine_model") or "")
+        variant = "" if blob is None else _variant(shapes, blob)
         have = found.get((model, variant), [0.0] * len(figures))
         found[model, variant] = [old + new for old, new in zip(have, figures, strict=True)]
     opinions = (
@@ -146,6 +146,13 @@ def _opinions(connection: sqlite3.Connection, query: Query) -> tuple[Opinion, ..
         for (model, variant), (votes, up, down, scored, score) in found.items()
     )
     return tuple(sorted(opinions, key=lambda each: (-each.votes, each.model, each.variant)))
+
+
+def _variant(shapes: Shapes, blob: bytes) -> str:
+    try:
+        return str(shapes.value(blob, "engine_model") or "")
+    except DAMAGED:
+        raise ReadError("the ledger: a row of its requests is damaged") from None
 
 
 def _source(segments: Sequence[Segment], tenant: str | None) -> tuple[str, list[int | str]]:

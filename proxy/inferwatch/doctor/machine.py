@@ -101,7 +101,11 @@ async def state(patient: Patient) -> list[Finding]:
 
 
 def _state(patient: Patient) -> list[Finding]:
-    folder = host.state_path(patient.config)
+    try:
+        folder = host.state_path(patient.config)
+    except ConfigError as error:
+        remedy = "name a folder: `--state-dir`, or `state_dir` in the file"
+        return [Finding(check="state folder", level=Level.FAULT, what=str(error), remedy=remedy)]
     place = folder
     while not place.exists() and place != place.parent:
         place = place.parent  # it is made at the start

@@ -1,9 +1,12 @@
 """`inferwatch report`: what people and scripts get of it."""
 
+import contextlib
 import http.server
 import json
 import socket
 import sqlite3
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -125,6 +128,38 @@ def test_a_file_that_is_no_ledger(tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "ledger.sqlite3").write_bytes(b"no database at all" * 100)
     assert cli.main(["report", "--state-dir", str(tmp_path)]) == 1
     assert "file is not a database" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("blob", ["x'0102'", "x''", "x'93'", "x'929901'", "'text'", "x'81a161'"])
+def test_a_damaged_row(state: list[str], shop: Any, tmp_path: Path, capsys: Any, blob: str) -> None:
+    """Names the row, in one line, and nothing of what is in it; no half of an export is left."""
+    with contextlib.closing(sqlite3.connect(shop.path)) as file, file:
+        file.execute(f"UPDATE requests SET record = {blob} WHERE seq = 2")
+    out = tmp_path / "rows.csv"
+    assert cli.main(["report", *state, *SPAN, "--export", "requests", "--out", str(out)]) == 1
+    assert capsys.readouterr().err == "inferwatch: report: the ledger: row 2 of its requests is damaged\n"
+    assert not out.exists()
+
+
+def test_a_damaged_row_that_was_voted_on(state: list[str], shop: Any, capsys: Any) -> None:
+    """The report of votes needs it; the same line."""
+    with contextlib.closing(sqlite3.connect(shop.path)) as file, file:
+        file.execute("UPDATE requests SET record = x'0102'")
+        file.execute(
+            "INSERT INTO feedback (request_id, wall_ns, tenant, model, variant, thumb, score, label, comment) "
+            "SELECT request_id, wall_ns, tenant, model, NULL, 'up', NULL, '', '' FROM requests LIMIT 1"
+        )
+    assert cli.main(["report", *state, *SPAN]) == 1
+    assert capsys.readouterr().err == "inferwatch: report: the ledger: a row of its requests is damaged\n"
+
+
+@pytest.mark.parametrize("flags", [[], ["--export", "requests"]])
+def test_a_terminal_that_takes_nothing(state: list[str], flags: list[str]) -> None:
+    """One line names stdout."""
+    with Path("/dev/full").open("wb") as full:
+        words = [sys.executable, "-m", "inferwatch", "report", *state, *SPAN, *flags]
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (1, b"inferwatch: stdout: No space left on device\n")
 
 
 def test_drift_is_asked_of_the_running_collector(state: list[str], capsys: Any) -> None:
