@@ -105,10 +105,9 @@ def _cut(start_s: int, end_s: int, levels: list[Level]) -> Iterator[Segment]:
 
 def _moment(name: str, text: str, *, upper: bool) -> dt.datetime:
     try:
-        is_day = len(text) == len("2026-01-01")
         moment = dt.datetime.fromisoformat(text)
         moment = moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment.astimezone(dt.UTC)
-        moment += dt.timedelta(days=1 if upper and is_day else 0)
+        moment += dt.timedelta(days=1 if upper and _is_day(text) else 0)
     except (ValueError, OverflowError):
         raise QueryError(f"{name}: expected a day or a minute such as 2026-03-01 or 2026-03-01T10:30") from None
     if moment < _EARLIEST:
@@ -116,6 +115,15 @@ def _moment(name: str, text: str, *, upper: bool) -> dt.datetime:
     if moment.timestamp() % MINUTE.seconds:
         raise QueryError(f"{name}: expected a whole minute")
     return moment
+
+
+def _is_day(text: str) -> bool:
+    """Tell whether it has no time in it; 20260301 and 2026-W09-7 are days, too."""
+    try:
+        _ = dt.date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _dimensions(text: str) -> tuple[str, ...]:

@@ -56,6 +56,16 @@ async def test_bad_requests(shop: Any, parameters: dict[str, str], message: str)
     service.close()
 
 
+async def test_a_day_is_included_however_it_is_written(sampled: Any, basis: PriceBasis) -> None:
+    """20260303 is 2026-03-03."""
+    service = UsageService(sampled.path, lambda: basis)
+    answers = [
+        await service.answer({"from": "2026-03-01", "to": to}, sampled.now_s) for to in ("2026-03-03", "20260303")
+    ]
+    assert answers[0] == answers[1]
+    service.close()
+
+
 @pytest.mark.parametrize("path", [None, Path("nowhere.sqlite3")])
 async def test_without_a_ledger(path: Path | None) -> None:
     """503: there is nothing to report from."""
