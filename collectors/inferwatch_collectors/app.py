@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import signal
 import socket
 import time
@@ -28,6 +27,7 @@ from inferwatch.config import Config, ConfigError, parse_address
 from inferwatch.control import Channel
 from inferwatch.memory import settle
 from inferwatch.record import LateCount, RequestRecord
+from inferwatch.secret_file import variable
 from inferwatch.tasks import TaskSet
 from inferwatch_collectors import dead_relays, through_restart
 from inferwatch_collectors import metrics as m
@@ -201,7 +201,6 @@ class Collector:
     def _canary(self) -> Probing:
         settings, canary = self._settings, self._config.canary
         url = data_url(settings.data_host, settings.data_port, tls=bool(self._config.tls.cert_file))
-        key = os.environ.get(canary.key_env, "") if canary.key_env else ""
         present = Present(
             store=self._parts.store,
             engine_watch=self._engine,
@@ -209,7 +208,7 @@ class Collector:
             draining=lambda: self._draining,
             has_port=bool(settings.data_port),
         )
-        asker = Asker(canary, url, secret=self._parts.secret, key=key)
+        asker = Asker(canary, url, secret=self._parts.secret, key=variable(canary.key_env))
         return Probing(self._parts.canary, asker, present, self._parts.recorder.observer_error)
 
     async def _shut_down(self, committing: asyncio.Task[None]) -> None:

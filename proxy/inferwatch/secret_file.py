@@ -1,8 +1,10 @@
-"""Files that hold a secret: the one place that reads tokens, keys and addresses with a password in them.
+"""Files and variables that hold a secret: the one place that reads tokens, keys and addresses with a password in them.
 
 What a fault says names the key of the configuration, and never the path: somebody may have put the secret itself there.
 """
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -45,6 +47,14 @@ def bearer(key: str, path: str) -> dict[str, str]:
     if not token or not token.isascii() or not token.isprintable():
         raise ConfigError(f"{key}: the file holds no token")
     return {"Authorization": f"Bearer {token}"}
+
+
+def variable(name: str, environ: Mapping[str, str] | None = None) -> str:
+    """Return what an environment variable holds; "" if there is none, or no name.
+
+    Without blanks around it: what Kubernetes makes of a secret often ends with the line break of the file that it was.
+    """
+    return (os.environ if environ is None else environ).get(name, "").strip() if name else ""
 
 
 def _start(key: str, path: str, max_bytes: int) -> bytes:

@@ -296,3 +296,13 @@ async def test_unreadable_says_why() -> None:
     with pytest.raises(UnreadableError, match="connect"):
         await asker.ask("m", "x", "")
     await asker.close()
+
+
+@pytest.mark.parametrize(
+    ("key", "told"), [("", ["key_missing key=canary.key_env variable=ENGINE_KEY"]), ("sesame", [])]
+)
+def test_a_key_that_is_not_there(key: str, told: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    """Is told, by the name of its variable."""
+    settings = Canary(enabled=True, key_env="ENGINE_KEY")
+    Asker(settings, "http://127.0.0.1:1", secret=SECRET, key=key)
+    assert caplog.messages == told

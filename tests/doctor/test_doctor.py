@@ -8,6 +8,7 @@ import os
 import resource
 import socket
 import ssl
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -688,7 +689,7 @@ async def test_each_model_of_the_canary_is_asked_with_its_key(
     await runner.setup()
     port = free_port()
     await web.TCPSite(runner, "127.0.0.1", port).start()
-    monkeypatch.setenv("OUR_KEY", "secret")
+    monkeypatch.setenv("OUR_KEY", "secret\n")
     keys = CANARY | {"upstream.url": f"http://127.0.0.1:{port}", "canary.models": ["a", "b"]}
     keys |= {"canary.key_env": "OUR_KEY", "canary.priority": 5, "canary.prompts": ["Once"]}
     try:
@@ -710,6 +711,46 @@ async def test_a_canary_that_has_nobody_to_ask(patient: Any, serve: Serve, free_
     away = CANARY | {"upstream.url": f"http://127.0.0.1:{free_port()}"}
     assert await canary.logprobs(await patient(away)) == []
     await only(canary.logprobs, await patient(away | {"canary.models": ["m"]}), FAULT, "traffic does not wait")
+
+
+async def test_keys_that_are_not_set(patient: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the configuration names and nobody set; not what is off."""
+    monkeypatch.delenv("OUR_KEY", raising=False)
+    named = {"canary.key_env": "OUR_KEY"}
+    assert await files.keys(await patient(named)) == []
+    await only(files.keys, await patient(CANARY | named), WARNING, "canary.key_env", "`OUR_KEY`", "`serve`")
+    embeds = EMBEDS | {"drift.embeddings.url": "own", "drift.embeddings.key_env": "OUR_KEY"}
+    await only(files.keys, await patient(embeds), WARNING, "drift.embeddings.key_env", "`OUR_KEY`")
+    monkeypatch.setenv("OUR_KEY", "secret")
+    assert await files.keys(await patient(CANARY | named)) == []
+
+
+@pytest.mark.parametrize("value", [None, "", "\n"])
+def test_the_key_for_an_examination_must_be_there(
+    value: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who names a variable wants it used: exit code 2, in one line."""
+    monkeypatch.delenv("OUR_KEY", raising=False)
+    if value is not None:
+        monkeypatch.setenv("OUR_KEY", value)
+    assert cli.main(["doctor", "--api-key-env", "OUR_KEY"]) == 2
+    told = "inferwatch: --api-key-env: there is no environment variable `OUR_KEY`, or it is empty\n"
+    assert tuple(capsys.readouterr()) == ("", told)
+
+
+async def test_the_key_for_an_examination_ends_before_its_line_break(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Kubernetes hands over what `echo` wrote into a secret; no header can carry it."""
+    url = await serve(VLLM)
+    monkeypatch.setenv("OUR_KEY", "secret\n")
+    words = ["doctor", "--api-key-env", "OUR_KEY", "--upstream", url, "--no-request", "--state-dir", str(tmp_path)]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "inferwatch", *words, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    assert b"ValueError" not in out
+    assert b"upstream: " in out
 
 
 # --- the whole

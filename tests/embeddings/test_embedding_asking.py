@@ -55,7 +55,7 @@ async def test_the_token_of_a_file_or_of_a_variable(
         file.write_text(token + "\n", "utf-8")
         await mine.embed(["one"])
     await mine.close()
-    monkeypatch.setenv("EMBEDDER_KEY", "third")
+    monkeypatch.setenv("EMBEDDER_KEY", "third\n")
     mine = asker(endpoint.url, key_env="EMBEDDER_KEY")
     await mine.embed(["one"])
     await mine.close()
@@ -63,6 +63,13 @@ async def test_the_token_of_a_file_or_of_a_variable(
     assert endpoint.asked[0]["path"] == "/behind/v1/embeddings"
     file.unlink()
     assert await reason(asker(endpoint.url, token_file=str(file))) == "token"
+
+
+def test_a_variable_that_is_not_set(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Is told, by its name."""
+    monkeypatch.delenv("EMBEDDER_KEY", raising=False)
+    asker("http://127.0.0.1:1", key_env="EMBEDDER_KEY")
+    assert caplog.messages == ["key_missing key=drift.embeddings.key_env variable=EMBEDDER_KEY"]
 
 
 @pytest.mark.parametrize("url", [OWN, "ours"])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from inferwatch.config import ConfigError
-from inferwatch.secret_file import MAX_BYTES, bearer, first_line, whole
+from inferwatch.secret_file import MAX_BYTES, bearer, first_line, variable, whole
 
 
 def test_the_first_line(tmp_path: Path) -> None:
@@ -52,3 +52,9 @@ def test_a_path_that_is_none(path: str, said: str) -> None:
         with pytest.raises(ConfigError) as raised:
             read()
         assert str(raised.value) == f"a.key: {said}"
+
+
+def test_a_variable() -> None:
+    """A line break at its end is none of the key's; without a name there is none."""
+    assert variable("KEY", {"KEY": " sesame\r\n"}) == "sesame"
+    assert variable("KEY", {}) == variable("", {"": "sesame"}) == ""

@@ -3,6 +3,7 @@ charged like anybody, and once.
 """
 
 import asyncio
+import logging
 from typing import Any, Final
 
 import aiohttp
@@ -12,6 +13,8 @@ from inferwatch import __version__, canary
 from inferwatch.config import reachable_address
 from inferwatch.settings.canary import Canary
 from inferwatch_collectors.canary.logprobs import UnreadableError, read
+
+_log: Final = logging.getLogger(__name__)
 
 PATHS: Final = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 
@@ -58,6 +61,8 @@ class Asker:
         self._headers = {canary.HEADER: canary.proof(secret), "user-agent": f"inferwatch-canary/{__version__}"}
         if key:
             self._headers["authorization"] = f"Bearer {key}"
+        elif settings.enabled and settings.key_env:
+            _log.warning("key_missing key=canary.key_env variable=%s", settings.key_env)
         self._session: aiohttp.ClientSession | None = None
 
     async def ask(self, model: str, prompt: str, engine: str) -> dict[str, float]:

@@ -3,7 +3,7 @@ as a tenant of our own, so that it is counted and charged, once.
 """
 
 import asyncio
-import os
+import logging
 from typing import Final
 
 import aiohttp
@@ -11,9 +11,11 @@ import msgspec
 
 from inferwatch import __version__, canary
 from inferwatch.config import ConfigError
-from inferwatch.secret_file import bearer
+from inferwatch.secret_file import bearer, variable
 from inferwatch.settings.embeddings import OWN, Embeddings
 from inferwatch_collectors.embeddings.sketch import MAX_DIMENSIONS, MIN_DIMENSIONS
+
+_log: Final = logging.getLogger(__name__)
 
 PATH: Final = "/v1/embeddings"
 
@@ -111,8 +113,10 @@ class Endpoint:
             base = own_url
             self._headers[canary.HEADER] = canary.proof(secret, canary.EMBEDDINGS_TENANT)
         self._url = base + PATH if base else ""
-        if settings.key_env and (key := os.environ.get(settings.key_env, "")):
+        if key := variable(settings.key_env):
             self._headers["authorization"] = f"Bearer {key}"
+        elif settings.key_env:
+            _log.warning("key_missing key=drift.embeddings.key_env variable=%s", settings.key_env)
         self._session: aiohttp.ClientSession | None = None
 
     async def embed(self, texts: list[str]) -> Embedded:

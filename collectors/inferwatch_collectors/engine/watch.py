@@ -1,13 +1,13 @@
 """The one engine that is watched at present: made from the configuration, made anew when that changes."""
 
 import asyncio
-import os
 from collections.abc import Callable
 from typing import Protocol
 
 from inferwatch.config import Config
 from inferwatch.engines import AUTO
 from inferwatch.record import LateCount, RequestRecord
+from inferwatch.secret_file import variable
 from inferwatch.tasks import TaskSet
 from inferwatch_collectors.engine.monitor import EngineMonitor, Traffic
 from inferwatch_collectors.engine.said import EngineSaid, Listener, Said
@@ -121,8 +121,7 @@ class EngineWatch:
             self._said = self._asking = None
         listener = self._changes if config.drift.enabled else None
         if config.canary.enabled or listener is not None:
-            key = os.environ.get(config.canary.key_env, "") if config.canary.key_env else ""
-            self._said = EngineSaid(config, key, listener)
+            self._said = EngineSaid(config, variable(config.canary.key_env), listener)
             self._asking = self._tasks.start(self._said.run(), "engine_said")
 
     def _watch(self, plan: _Plan) -> None:

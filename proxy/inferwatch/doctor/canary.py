@@ -1,12 +1,12 @@
 """The canary: whether the engine gives what its probe asks for."""
 
 import asyncio
-import os
 from typing import Final
 
 from inferwatch.doctor import engine
 from inferwatch.doctor.finding import Finding, Level
 from inferwatch.doctor.patient import Patient, Reply
+from inferwatch.secret_file import variable
 from inferwatch.settings.canary import Canary
 
 # Of what the engine says to a request that it refuses.
@@ -49,8 +49,7 @@ async def logprobs(patient: Patient) -> list[Finding]:
 
 def _key(patient: Patient) -> str:
     """Return the key that the probe has, which need not be that of `--api-key-env`."""
-    variable = patient.config.canary.key_env
-    return os.environ.get(variable, "") if variable else ""
+    return variable(patient.config.canary.key_env)
 
 
 async def _ask(patient: Patient, model: str, engine_name: str) -> Finding:

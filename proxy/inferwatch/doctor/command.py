@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import os
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -13,6 +12,7 @@ from inferwatch.config import Config, ConfigError
 from inferwatch.doctor import canary, engine, files, machine, services
 from inferwatch.doctor.finding import Finding, Level, as_json, as_text, worst
 from inferwatch.doctor.patient import Options, Patient
+from inferwatch.secret_file import variable
 
 # In the order in which they are shown: what must work first. A check is one line here and a function.
 CHECKS: Final[tuple[Callable[[Patient], Awaitable[list[Finding]]], ...]] = (
@@ -26,6 +26,7 @@ CHECKS: Final[tuple[Callable[[Patient], Awaitable[list[Finding]]], ...]] = (
     machine.clock,
     machine.gpu,
     files.tenants,
+    files.keys,
     files.certificate,
     files.prices,
     services.redis,
@@ -49,8 +50,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace, load: Callable[[], Config]) -> int:
-    """Examine and print. Returns 0 if nothing is a fault, else 1; a wrong configuration is a fault like others."""
-    key = os.environ.get(arguments.api_key_env, "") if arguments.api_key_env else ""
+    """Examine and print. Returns 0 if nothing is a fault, else 1; a wrong configuration is a fault like others.
+
+    Raises:
+        ConfigError: `--api-key-env` names no variable that has a key.
+    """
+    key = variable(arguments.api_key_env or "")
+    if arguments.api_key_env and not key:
+        raise ConfigError(f"--api-key-env: there is no environment variable `{arguments.api_key_env}`, or it is empty")
     options = Options(request=not arguments.no_request, api_key=key, prometheus=arguments.prometheus)
     try:
         config = load()

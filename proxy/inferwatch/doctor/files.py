@@ -1,4 +1,4 @@
-"""Files that the configuration names: keys of tenants, certificates, price lists."""
+"""Files and variables that the configuration names: keys, certificates, price lists."""
 
 import asyncio
 import contextlib
@@ -10,6 +10,7 @@ from typing import Final
 
 from inferwatch.doctor.finding import Finding, Level
 from inferwatch.doctor.patient import Patient
+from inferwatch.secret_file import variable
 from inferwatch.tenants import MIN_SECRET_BYTES, read_table
 
 # Issuers renew at 30 days before the end; later than this nobody will.
@@ -39,6 +40,25 @@ def _tenants(patient: Patient) -> list[Finding]:
             remedy = f"chmod o-r {tenant.keys_file}"
             found.append(Finding(check="tenants", level=Level.WARNING, what=what, remedy=remedy))
     return found
+
+
+async def keys(patient: Patient) -> list[Finding]:
+    """Whether the variables are set that hold keys of the engine and of embeddings."""
+    canary, embeddings = patient.config.canary, patient.config.drift.embeddings
+    named = {
+        "canary.key_env": canary.key_env if canary.enabled else "",
+        "drift.embeddings.key_env": embeddings.key_env if embeddings.is_used else "",
+    }
+    return [
+        Finding(
+            check="keys",
+            level=Level.WARNING,
+            what=f"{key}: there is no environment variable `{name}` here, or it is empty",
+            remedy="set it where `serve` is started, and here",
+        )
+        for key, name in named.items()
+        if name and not variable(name)
+    ]
 
 
 async def certificate(patient: Patient) -> list[Finding]:

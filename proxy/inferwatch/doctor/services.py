@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import os
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -16,7 +15,7 @@ from inferwatch.config import ConfigError, parse_address
 from inferwatch.doctor import machine
 from inferwatch.doctor.finding import Finding, Level
 from inferwatch.doctor.patient import TIMEOUT_S, Patient, TlsFiles
-from inferwatch.secret_file import bearer
+from inferwatch.secret_file import bearer, variable
 from inferwatch.settings.embeddings import OWN
 
 # A series of ours that every scrape brings.
@@ -150,7 +149,7 @@ async def embeddings(patient: Patient) -> list[Finding]:
         except ConfigError as error:
             remedy = "write the token there, so that the user that runs Inferwatch can read it"
             return [Finding(check="embeddings", level=Level.FAULT, what=str(error), remedy=remedy)]
-        if wanted.key_env and (key := os.environ.get(wanted.key_env, "")):
+        if key := variable(wanted.key_env):
             headers = {"Authorization": f"Bearer {key}"}
         reply = await patient.post_json(f"{where.rstrip('/')}{PATH}", headers, body)
     error_text = reply.error or ("" if reply.status == 200 else f"answers {reply.status}")
