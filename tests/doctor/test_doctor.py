@@ -255,6 +255,38 @@ async def test_a_port_that_an_inferwatch_has(patient: Any, serve: Serve) -> None
     assert any("Inferwatch 9.9 runs" in finding.what for finding in found)
 
 
+@pytest.mark.parametrize(
+    ("told", "level", "words"),
+    [
+        ("0.0.0.0:{port}", NONE, ["Inferwatch 9.9 runs"]),
+        (
+            "127.0.0.1:1",
+            FAULT,
+            ["Address already in use, and not by the Inferwatch that runs", "127.0.0.1:1", "--listen"],
+        ),
+        ("127.0.0.1:0", NOTE, ["does not say whether by it", "--token-file"]),
+        (7, NOTE, ["does not say whether by it", "--token-file"]),
+        (None, NOTE, ["does not say whether by it", "--token-file"]),
+    ],
+)
+async def test_a_data_port_that_is_taken_while_an_inferwatch_runs(
+    patient: Any, serve: Serve, told: object, level: Level, words: list[str]
+) -> None:
+    """By it, if it listens there."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        listen = told.format(port=port) if isinstance(told, str) else told
+        pages = {"/version": {"version": "9.9"}} | ({} if told is None else {"/config": {"listen": listen}})
+        url = await serve(pages)
+        examined = await patient({"admin": url.removeprefix("http://"), "listen": f"127.0.0.1:{port}"})
+        (found,) = [each for each in await machine.ports(examined) if each.what.startswith("listen ")]
+    assert found.level is level
+    for word in words:
+        assert word in f"{found.what} {found.remedy}"
+
+
 async def test_a_state_folder_that_cannot_be_made(patient: Any, tmp_path: Path) -> None:
     """A file is in the way."""
     (tmp_path / "file").touch()

@@ -38,8 +38,10 @@ async def ports(patient: Patient) -> list[Finding]:
         error = _bind_error(where, port)
         if not error:
             found.append(Finding(check="ports", level=Level.OK, what=f"{key} {address} is free"))
-        elif running:
+        elif running and key == "admin":
             found.append(Finding(check="ports", level=Level.OK, what=f"{key} {address}: Inferwatch {running} runs"))
+        elif running:
+            found.append(_held(address, error, running, await _listens(patient)))
         else:
             remedy = f"stop what has the port (`ss -ltnp 'sport = :{port}'`), or choose another with `--{key}`"
             found.append(Finding(check="ports", level=Level.FAULT, what=f"{key} {address}: {error}", remedy=remedy))
@@ -48,6 +50,32 @@ async def ports(patient: Patient) -> list[Finding]:
         remedy = "let Prometheus run here, or set `admin: 0.0.0.0:9480` with a token (`access.token_file`)"
         found.append(Finding(check="ports", level=Level.NOTE, what=what, remedy=remedy))
     return found
+
+
+async def _listens(patient: Patient) -> str:
+    """Return where the Inferwatch on our admin port has its data port, "" if it does not say."""
+    reply = await patient.admin("/config")
+    loaded = reply.json if reply.status == 200 else None
+    address = loaded.get("listen") if isinstance(loaded, dict) else None
+    return address if isinstance(address, str) else ""
+
+
+def _held(address: str, error: str, running: str, its: str) -> Finding:
+    """Return whether the data port is held by the Inferwatch that runs, which has its own at `its`."""
+    port = parse_address("listen", address)[1]
+    try:
+        its_port = parse_address("listen", its)[1]
+    except ConfigError:
+        its_port = 0
+    if not its_port:
+        what = f"listen {address} is in use, and the Inferwatch that runs does not say whether by it"
+        remedy = f"give its token (`--token-file`), or see who has the port: `ss -ltnp 'sport = :{port}'`"
+        return Finding(check="ports", level=Level.NOTE, what=what, remedy=remedy)
+    if its_port == port:
+        return Finding(check="ports", level=Level.OK, what=f"listen {address}: Inferwatch {running} runs")
+    what = f"listen {address}: {error}, and not by the Inferwatch that runs, which listens on {its}"
+    remedy = f"stop what has the port (`ss -ltnp 'sport = :{port}'`), or choose another with `--listen`"
+    return Finding(check="ports", level=Level.FAULT, what=what, remedy=remedy)
 
 
 async def access(patient: Patient) -> list[Finding]:
