@@ -146,6 +146,7 @@ def load(
         from inferwatch.yaml_file import read_file  # noqa: PLC0415 - most starts need no YAML, which takes 40 ms
 
         tree = read_file(path)
+        _drop_empty(tree, Config())
     known = dict(keys())
     for name, value in sorted((os.environ if environ is None else environ).items()):
         if name.startswith(ENV_PREFIX):
@@ -253,6 +254,18 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
             raise ConfigError(f"{name}: expected a section, got a value")
         tree = child
     tree[last] = value
+
+
+def _drop_empty(tree: dict[Any, Any], defaults: msgspec.Struct) -> None:
+    """Take a section whose keys are all commented out, which YAML has as null, for one that is not there."""
+    for name in [name for name in tree if isinstance(name, str)]:
+        default = getattr(defaults, name, None)
+        if not isinstance(default, msgspec.Struct):
+            continue
+        if tree[name] is None:
+            del tree[name]
+        elif isinstance(tree[name], dict):
+            _drop_empty(tree[name], default)
 
 
 def _split_lists(tree: dict[str, Any]) -> None:

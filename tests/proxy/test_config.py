@@ -50,7 +50,7 @@ FILE_MISTAKES = {
     "invalid-unknown-key": "object contains unknown field `listen_on`",
     "invalid-unknown-section-key": "upstream: object contains unknown field `timeouts`",
     "invalid-section-is-a-value": "upstream: expected `object`, got `str`",
-    "invalid-section-is-empty": "upstream: expected `object`, got `null`",
+    "invalid-key-is-empty": "listen: expected `str`, got `null`",
     "invalid-repeated-key": (
         '--config FILE: not YAML: `listen` is written twice in "<unicode string>", line 3, column 1: '
         "listen: 127.0.0.1:8081 ^"
@@ -273,6 +273,17 @@ def test_a_file_nested_beyond_reason_is_refused(tmp_path: Path, brackets: int) -
 def test_an_empty_file_means_the_defaults(tmp_path: Path, text: str) -> None:
     """A file without keys changes nothing."""
     assert Config() == config.load(str(written(tmp_path, text)), environ={})
+
+
+@pytest.mark.parametrize(
+    "text", ["limits:\n", "limits:\n  # max_headers: 3\n", "budgets: {redis: , rules: []}\n", "drift: {embeddings: }\n"]
+)
+def test_a_section_whose_keys_are_commented_out(tmp_path: Path, text: str) -> None:
+    """Is one that is not there; the environment may add to it."""
+    path = str(written(tmp_path, text))
+
+    assert Config() == config.load(path, environ={})
+    assert config.load(path, environ={"INFERWATCH__LIMITS__MAX_HEADERS": "3"}).limits.max_headers == 3
 
 
 def test_without_anything_given_the_defaults_are_good() -> None:
