@@ -18,7 +18,7 @@ from prometheus_client import Metric as PrometheusFamily
 from prometheus_client import ProcessCollector
 
 from inferwatch import __version__, canary
-from inferwatch_collectors import exposition
+from inferwatch_collectors import exposition, malformed
 from inferwatch_collectors.access import Access
 from inferwatch_collectors.canary.watch import CanaryWatch
 from inferwatch_collectors.doorkeeper import Doorkeeper
@@ -48,6 +48,8 @@ RETRY_LATER: Final = frozenset({429, 503})
 
 # The supervisor reads one file and tells its children.
 RELOAD_TIMEOUT_S: Final = 10.0
+
+DRIFT_FORMATS: Final = ("json", "text")
 
 INDEX: Final = """Inferwatch admin port
   GET  /           the live page, to browsers
@@ -136,6 +138,7 @@ class Admin:
         Raises:
             OSError: it cannot be listened on.
         """
+        malformed.tell_in_one_line()
         # Of the routes that read a body, votes have the longest.
         app = web.Application(middlewares=[self._doorkeeper.check], client_max_size=MAX_BODY_BYTES)
         app.add_routes(
@@ -222,9 +225,12 @@ class Admin:
             return web.Response(status=503, text="there is no drift to report of\n")
         probed = None if self._service.canary is None else self._service.canary.report()
         report = joined(self._service.drift.report(), probed)
+        name = request.query.get("format", "json")
+        if name not in DRIFT_FORMATS:
+            return web.Response(status=400, text=f"format: expected one of {', '.join(DRIFT_FORMATS)}\n")
         if "tenant" in request.query:
             report = of_tenant(report, request.query["tenant"])
-        if request.query.get("format") == "text":
+        if name == "text":
             return web.Response(text=as_text(report))
         return _json(200, report)
 

@@ -122,7 +122,7 @@ class Collector:
         file = Path(settings.state_dir) / FILE_NAME if ledger.durable else None
         self._pricing = self._parts.recorder.pricing
         self._usage = UsageService(
-            file, lambda: PriceBasis(self._pricing.lists.book or None, self._pricing.lists.compared)
+            file, lambda: PriceBasis(self._pricing.lists.book or None, self._pricing.lists.compared), ledger.fault
         )
         self._access = Access(settings.access)
         for reason in REFUSALS:

@@ -148,6 +148,7 @@ def load(
         tree = read_file(path)
         _drop_empty(tree, Config())
     known = dict(keys())
+    variables: dict[str, str] = {}
     for name, value in sorted((os.environ if environ is None else environ).items()):
         if name.startswith(ENV_PREFIX):
             key = name.removeprefix(ENV_PREFIX).lower().replace("__", ".")
@@ -156,14 +157,18 @@ def load(
             if not in_environment(key, known[key]):
                 raise ConfigError(f"environment {name}: `{key}` is a list of sections, write it in the file")
             _put(tree, key, value)
+            variables[key] = name
     for key, value in (flags or {}).items():
         if value is not None:
             _put(tree, key, value)
+            variables.pop(key, None)
     _split_lists(tree)
     try:
         config = msgspec.convert(tree, Config, strict=False)
     except msgspec.ValidationError as error:
-        raise ConfigError(reworded(str(error))) from None
+        told = reworded(str(error))
+        variable = variables.get(re.split(r"[:\[]", told)[0])
+        raise ConfigError(f"{told} (environment {variable})" if variable else told) from None
     _check(config)
     return config
 

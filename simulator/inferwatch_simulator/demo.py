@@ -18,6 +18,7 @@ from typing import Any, Final
 
 import aiohttp
 
+from inferwatch.flags import EXIT_RUNTIME
 from inferwatch.progress import SLOW_S
 from inferwatch_simulator import load, screen
 from inferwatch_simulator.config import SimulatorConfig
@@ -107,13 +108,21 @@ async def _post(session: aiohttp.ClientSession, url: str, body: Any) -> bool:
 
 
 async def _only_traffic(options: Options, stop: asyncio.Event | None = None) -> int:
-    """Send traffic to a server that somebody else runs; it may come up later than this, and go away in between."""
+    """Send traffic to a server that somebody else runs; it may come up later than this, and go away in between.
+
+    It is waited for as long as traffic is to be sent, which is for ever unless that was said.
+    """
     stop = stop or _stopped_by_signals()
     url = (options.against or "").rstrip("/")
     async with aiohttp.ClientSession() as session:
-        with _told_if_slow(f"waiting for {url}"):
-            while not stop.is_set() and not await _answers(session, f"{url}/v1/models"):
-                await asyncio.sleep(REFRESH_S)
+        try:
+            with _told_if_slow(f"waiting for {url}"):
+                async with asyncio.timeout(options.seconds):
+                    while not stop.is_set() and not await _answers(session, f"{url}/v1/models"):
+                        await asyncio.sleep(REFRESH_S)
+        except TimeoutError:
+            sys.stderr.write(f"inferwatch: demo: no answer from {url} within {options.seconds:g} s\n")
+            return EXIT_RUNTIME
     if options.seconds is not None:
         asyncio.get_running_loop().call_later(options.seconds, stop.set)
     if not stop.is_set():

@@ -307,6 +307,12 @@ async def test_drift(port: Port) -> None:
     assert await port.post("/drift/pin?model=m&tenant=t") == (409, "no such model and tenant is followed\n")
 
 
+async def test_drift_in_no_other_form(port: Port) -> None:
+    """400, as `/usage` says it."""
+    status, body, _ = await port.get("/drift?format=xml")
+    assert (status, body) == (400, b"format: expected one of json, text\n")
+
+
 async def test_feedback(port: Port) -> None:
     """With the token, a vote of a bounded size; the rest is in `feedback.service`."""
     vote = json.dumps({"request_id": "r1", "thumb": "up"})

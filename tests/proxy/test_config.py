@@ -165,10 +165,13 @@ ENVIRONMENT_MISTAKES = [
             "write it in the file"
         ),
     ),
-    ({"INFERWATCH__WORKERS": ""}, "workers: expected `int`, got `str`"),
-    ({"INFERWATCH__WORKERS": "two"}, "workers: expected `int`, got `str`"),
-    ({"INFERWATCH__USAGE__ASK": "yes"}, "usage.ask: expected `bool`, got `str`"),
-    ({"INFERWATCH__DRAIN__TIMEOUT_S": "-3"}, "drain.timeout_s: expected `float` > 0.0"),
+    ({"INFERWATCH__WORKERS": ""}, "workers: expected `int`, got `str` (environment INFERWATCH__WORKERS)"),
+    ({"INFERWATCH__WORKERS": "two"}, "workers: expected `int`, got `str` (environment INFERWATCH__WORKERS)"),
+    ({"INFERWATCH__USAGE__ASK": "yes"}, "usage.ask: expected `bool`, got `str` (environment INFERWATCH__USAGE__ASK)"),
+    (
+        {"INFERWATCH__DRAIN__TIMEOUT_S": "-3"},
+        "drain.timeout_s: expected `float` > 0.0 (environment INFERWATCH__DRAIN__TIMEOUT_S)",
+    ),
     ({"INFERWATCH__IDENTITY__TRUSTED_PEERS": "::1, x"}, "identity.trusted_peers: `x` is not a network"),
 ]
 
@@ -317,6 +320,13 @@ def test_flags_win_over_environment_over_file_over_defaults(tmp_path: Path) -> N
     assert (loaded.workers, loaded.upstream.engine) == (4, "vllm")
     assert (loaded.admin, loaded.upstream.idle_timeout_s) == ("127.0.0.1:1001", 11.0)
     assert Config().upstream.connect_timeout_s == loaded.upstream.connect_timeout_s
+
+
+def test_a_wrong_value_is_the_environments_only_if_it_is_in_force() -> None:
+    """A flag in its place is named by its key alone."""
+    environ = {"INFERWATCH__WORKERS": "two"}
+    assert error_of(environ=environ, flags={"workers": "none"}) == "workers: expected `int`, got `str`"
+    assert config.load(environ=environ, flags={"workers": "2"}).workers == 2
 
 
 def test_the_process_environment_is_read_when_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:

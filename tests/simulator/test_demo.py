@@ -26,7 +26,7 @@ async def test_it_waits_for_the_server_sends_and_says_what_came_of_it(tmp_path: 
     engine_port = stack.free_ports(1)[0]
     command = [sys.executable, "-m", "inferwatch"]
     traffic = await asyncio.create_subprocess_exec(
-        *command, "demo", "--against", f"http://127.0.0.1:{engine_port}/", "--seconds", "3", "--rate", "20", "--scenario", "steady",
+        *command, "demo", "--against", f"http://127.0.0.1:{engine_port}/", "--seconds", "8", "--rate", "20", "--scenario", "steady",
         stdout=subprocess.PIPE,
     )  # fmt: skip
     engine = await asyncio.create_subprocess_exec(
@@ -85,6 +85,13 @@ async def test_it_can_be_stopped_while_it_waits() -> None:
 
     options = demo.Options(against=f"http://127.0.0.1:{stack.free_ports(1)[0]}")
     assert await demo._only_traffic(options, stop) == 0
+
+
+async def test_it_does_not_wait_for_ever(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody came within the seconds that traffic was to be sent for: one line, and 1."""
+    url = f"http://127.0.0.1:{stack.free_ports(1)[0]}"
+    assert await demo._only_traffic(demo.Options(against=url, seconds=0.2), asyncio.Event()) == 1
+    assert capsys.readouterr().err == f"inferwatch: demo: no answer from {url} within 0.2 s\n"
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://[::1]:9"])

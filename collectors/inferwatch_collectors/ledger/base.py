@@ -41,6 +41,11 @@ class Ledger(Protocol):
     """Takes finished requests together with the counters that include them."""
 
     @property
+    def fault(self) -> str:
+        """Why it was begun in memory, "" if it was not."""
+        ...
+
+    @property
     def durable(self) -> bool:
         """True when what was committed outlives this process."""
 

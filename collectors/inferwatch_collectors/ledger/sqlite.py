@@ -32,7 +32,8 @@ T = TypeVar("T")
 class SqliteLedger:
     """See `ledger.base.Ledger`."""
 
-    def __init__(self, executor: ThreadPoolExecutor, store: SqliteStore) -> None:
+    def __init__(self, executor: ThreadPoolExecutor, store: SqliteStore, fault: str = "") -> None:
+        self.fault = fault
         self._executor = executor
         self._store = store
 
@@ -61,21 +62,23 @@ class SqliteLedger:
             "day_retention_ns": int(day_retention_days * DAY_NS),
         }
 
-        def make() -> SqliteStore:
+        def make() -> tuple[SqliteStore, str]:
+            fault = "there is no state folder"
             if state_dir is not None:
                 path = str(state_dir / FILE_NAME)
                 try:
-                    return SqliteStore(path, max_rows=max_rows, max_bytes=max_bytes, **keep)
+                    return SqliteStore(path, max_rows=max_rows, max_bytes=max_bytes, **keep), ""
                 except LedgerError as error:
+                    fault = str(error)
                     _log.error("ledger_not_durable path=%s reason=%s", path, error)
-            return SqliteStore(IN_MEMORY, max_rows=min(max_rows, IN_MEMORY_ROWS), **keep)
+            return SqliteStore(IN_MEMORY, max_rows=min(max_rows, IN_MEMORY_ROWS), **keep), fault
 
         try:
-            store = await asyncio.get_running_loop().run_in_executor(executor, make)
+            store, fault = await asyncio.get_running_loop().run_in_executor(executor, make)
         except BaseException:
             executor.shutdown(wait=False)
             raise
-        return cls(executor, store)
+        return cls(executor, store, fault)
 
     @property
     def durable(self) -> bool:

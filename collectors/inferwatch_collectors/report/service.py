@@ -31,9 +31,10 @@ class Answer(NamedTuple):
 class UsageService:
     """Answers `/usage` from the ledger's file."""
 
-    def __init__(self, ledger: Path | None, basis: Callable[[], PriceBasis]) -> None:
-        """`ledger` is None if there is no file: then nothing outlives the process, and there is nothing to report."""
+    def __init__(self, ledger: Path | None, basis: Callable[[], PriceBasis], fault: str = "") -> None:
+        """`ledger` is None if there is no file, for the reason `fault`: then there is nothing to report from."""
         self._ledger = ledger
+        self._fault = fault
         self._basis = basis
         self._under_way = 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="report")
@@ -49,7 +50,7 @@ class UsageService:
         except QueryError as error:
             return Answer(400, f"{error}\n")
         if self._ledger is None:
-            return Answer(503, "the ledger is in memory only: there is no state folder that can be used\n")
+            return Answer(503, f"the ledger is in memory only: {self._fault}\n")
         if self._under_way >= MAX_REPORTS:
             return Answer(503, f"{MAX_REPORTS} reports are under way\n")
         self._under_way += 1

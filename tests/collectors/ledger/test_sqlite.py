@@ -1,6 +1,8 @@
 """The ledger as the event loop sees it."""
 
 import asyncio
+import contextlib
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -70,4 +72,27 @@ async def test_what_is_committed_is_there_for_the_next(tmp_path: Path, frames: A
     assert await ledger.recent(9) == [frames.record(1)]
     assert await ledger.load_metrics() == [("a", b"", b"1")]
     assert (tmp_path / FILE_NAME).exists()
+    await ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("found", "fault"),
+    [
+        ("directory", "ledger.sqlite3: Is a directory"),
+        ("newer", "ledger.sqlite3: schema 99 is from a newer version"),
+        ("folder", "there is no state folder"),
+        ("nothing", ""),
+    ],
+)
+async def test_why_it_is_in_memory(tmp_path: Path, found: str, fault: str) -> None:
+    """Who asks for a report is told what is in the way."""
+    file = tmp_path / "ledger.sqlite3"
+    if found == "directory":
+        file.mkdir()
+    elif found == "newer":
+        with contextlib.closing(sqlite3.connect(file)) as connection:
+            connection.execute("PRAGMA user_version = 99")
+    ledger = await SqliteLedger.open(None if found == "folder" else tmp_path)
+    assert fault in ledger.fault
+    assert (ledger.fault == "") is ledger.durable
     await ledger.close()

@@ -74,6 +74,14 @@ async def test_without_a_ledger(path: Path | None) -> None:
     service.close()
 
 
+async def test_why_there_is_no_ledger() -> None:
+    """Is said in the words of who could not open it."""
+    service = UsageService(None, PriceBasis, "/state/ledger.sqlite3: Is a directory")
+    told = "the ledger is in memory only: /state/ledger.sqlite3: Is a directory\n"
+    assert (await service.answer({}, 1.8e9)).text == told
+    service.close()
+
+
 async def test_no_more_than_a_few(sampled: Any, basis: PriceBasis, monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes while enough are under way is refused at once; afterwards there is room again."""
     gate = threading.Event()
