@@ -584,6 +584,44 @@ _POOLING = [
         _plain({"input_tokens": 11}), Expected(None, None, "none")),
 ]  # fmt: skip
 
+_COHERE_USAGE = {
+    "billed_units": {"input_tokens": 400.0, "output_tokens": 40.0},
+    "tokens": {"input_tokens": 500.0, "output_tokens": 43.0}, "cached_tokens": 16.0,
+}  # fmt: skip
+
+_COHERE = [
+    Specimen("cohere chat: counts are floats, billed ones others", "/cohere/v2/chat", JSON, {},
+        _plain({"id": "x", "finish_reason": "MAX_TOKENS", "usage": _COHERE_USAGE,
+                "message": {"role": "assistant", "content": [{"type": "text", "text": "hi"}]}}),
+        Expected(500, 43, "final_usage", ("max_tokens",), cached=16)),
+    Specimen("cohere chat: a stream that thinks, plans and calls", "/cohere/v2/chat", SSE, {"stream": True},
+        _data({"type": "message-start", "id": "x", "delta": {"message": {"role": "assistant"}}},
+              {"type": "content-start", "delta": {"message": {"content": {"type": "thinking", "thinking": ""}}}},
+              {"type": "content-delta", "delta": {"message": {"content": {"thinking": "hm"}}}},
+              {"type": "tool-plan-delta", "delta": {"message": {"tool_plan": "look"}}},
+              {"type": "tool-call-start", "delta": {"message": {"tool_calls": {"function": {"name": "f", "arguments": ""}}}}},
+              {"type": "message-end", "delta": {"finish_reason": "TOOL_CALL", "usage": _COHERE_USAGE}}, done=True),
+        Expected(500, 43, "final_usage", ("tool_call",), "reasoning", cached=16, gaps=2)),
+]  # fmt: skip
+
+_OTHER_COUNTS = [
+    Specimen("deepseek: cached tokens by a name of its own", "/v1/chat/completions", JSON, {},
+        _plain({"choices": [{"index": 0, "message": {"content": "a"}, "finish_reason": "stop"}],
+                "usage": {"prompt_tokens": 1000, "completion_tokens": 2, "total_tokens": 1002,
+                          "prompt_cache_hit_tokens": 960, "prompt_cache_miss_tokens": 40}}),
+        Expected(1000, 2, "final_usage", ("stop",), cached=960)),
+    Specimen("xai: reasoning beside the completion", "/v1/chat/completions", JSON, {},
+        _plain({"choices": [{"index": 0, "message": {"content": "a"}, "finish_reason": "stop"}],
+                "usage": {"prompt_tokens": 32, "completion_tokens": 9, "total_tokens": 135,
+                          "completion_tokens_details": {"reasoning_tokens": 94}}}),
+        Expected(32, 103, "final_usage", ("stop",), reasoning=94)),
+    Specimen("messages: thinking is told apart", "/v1/messages", JSON, {},
+        _plain({"type": "message", "role": "assistant", "content": [{"type": "text", "text": "a"}],
+                "stop_reason": "end_turn", "usage": {"input_tokens": 7, "output_tokens": 12,
+                                                      "output_tokens_details": {"thinking_tokens": 9}}}),
+        Expected(7, 12, "final_usage", ("end_turn",), reasoning=9)),
+]  # fmt: skip
+
 SPECIMENS: tuple[Specimen, ...] = (
-    *_OPENAI, *_RESPONSES_STREAMS, *_MESSAGES, *_TGI, *_SGLANG, *_TRITON, *_LLAMACPP, *_OLLAMA, *_POOLING,
+    *_COHERE, *_OTHER_COUNTS, *_OPENAI, *_RESPONSES_STREAMS, *_MESSAGES, *_TGI, *_SGLANG, *_TRITON, *_LLAMACPP, *_OLLAMA, *_POOLING,
 )  # fmt: skip

@@ -29,7 +29,8 @@ _WORD: Final = re.compile(r"[a-z][a-z_-]{0,31}|v\d[a-z0-9]{0,7}|")
 _COUNTS: Final = frozenset({
     # OpenAI's, Anthropic's, Cohere's and SGLang's usage
     "prompt_tokens", "completion_tokens", "total_tokens", "input_tokens", "output_tokens", "cached_tokens",
-    "reasoning_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "seconds",
+    "reasoning_tokens", "thinking_tokens", "cache_read_input_tokens", "cache_creation_input_tokens", "seconds",
+    "prompt_cache_hit_tokens",
     # TGI's, Triton's, llama.cpp's, Ollama's
     "generated_tokens", "input_length", "num_input_tokens", "num_output_tokens", "input_token_count",
     "output_token_count", "tokens_predicted", "tokens_evaluated", "cache_n", "prompt_n", "prompt_ms", "predicted_n",
@@ -57,6 +58,9 @@ _VALUE: Final = re.compile(
     r"|response\.(?:output_text|refusal|audio(?:\.transcript)?|reasoning(?:_summary)?(?:_text)?|mcp_call\.arguments"
     r"|(?:function|mcp)_call_arguments|custom_tool_call_input|code_interpreter_call_code)\.delta"
     r"|transcript\.text\.(?:delta|done)"
+    # Cohere's
+    r"|message-(?:start|end)|content-(?:start|delta|end)|tool-plan-delta|tool-call-(?:start|delta|end)"
+    r"|COMPLETE|MAX_TOKENS|TOOL_CALL|STOP_SEQUENCE|ERROR"
     # by which an engine refuses inside a 200
     r"|overloaded|validation|template_error|rate_limit_exceeded|insufficient_quota|request_too_large"
     r"|(?:overloaded|rate_limit|invalid_request|authentication|permission|not_found)_error"
@@ -69,7 +73,7 @@ _PARTS: Final = frozenset({
     "text_output", "token", "details", "best_of_sequences", "prefill", "special", "usage", "prompt_tokens_details",
     "completion_tokens_details", "input_tokens_details", "output_tokens_details", "iterations", "x_groq", "timings",
     "metrics", "meta", "meta_info", "tokens", "billed_units", "incomplete_details", "error", "stop",
-    "prompt_progress", "done",
+    "prompt_progress", "done", "tool_plan",
 })  # fmt: skip
 # A tool's: unless it is a text, its members and its numbers are of nobody's list.
 _TOOLS: Final = "arguments"
