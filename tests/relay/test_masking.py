@@ -26,6 +26,7 @@ def opened(path: str, headers: dict[str, str]) -> Open:
         ("/v1/chat/completions", "/v1/chat/completions"),
         ("/v2/models/llama-3.1/generate", "/v2/models/-/generate"),
         ("/v1/chat/completions/ann%40example.com", "/v1/chat/completions/-"),
+        ("/v1/responses/ann@example.com\n", "/v1/responses/-"),
         ("/v1beta/models/x:generateContent", "/v1beta/models/-"),
         ("/", "/"),
     ],

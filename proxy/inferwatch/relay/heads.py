@@ -6,6 +6,7 @@ must not be able to tell that we are here.
 
 from collections.abc import Iterable, Mapping
 from typing import Final
+from urllib.parse import unquote
 
 Header = tuple[bytes, bytes]
 
@@ -262,8 +263,14 @@ def origin_form(target: bytes) -> bytes:
 
 
 def path_of(target: bytes) -> str:
-    """Return the path of a request target, without the query string."""
+    """Return the path of a request target as engines route by it: without query and fragment, its escapes decoded.
+
+    For decisions only: the target is passed on as it came. `/v1/chat/complet%69ons` generates like its plain spelling.
+    """
     path = target.partition(b"?")[0]
     if not path.startswith(b"/"):
         path = origin_form(path)
-    return path.decode("utf-8", "replace")  # no lone surrogates: they cannot be written anywhere
+    if b"#" in path:
+        path = path.partition(b"#")[0]
+    text = path.decode("utf-8", "replace")  # no lone surrogates: they cannot be written anywhere
+    return unquote(text) if "%" in text else text
