@@ -255,11 +255,9 @@ def origin_form(target: bytes) -> bytes:
     scheme, separator, rest = target.partition(b"://")
     if not separator or not scheme.isalpha():
         return b"/" + target
-    slash = rest.find(b"/")
-    if slash < 0:
-        query = rest.find(b"?")
-        return b"/" if query < 0 else b"/" + rest[query:]
-    return rest[slash:]
+    authority = len(rest.partition(b"?")[0].partition(b"/")[0])
+    tail = rest[authority:]
+    return tail if tail.startswith(b"/") else b"/" + tail
 
 
 def path_of(target: bytes) -> str:
