@@ -32,7 +32,8 @@ MakeServe = Callable[..., Serve]
 
 
 async def test_requests_go_through_and_sigterm_is_exit_0(serve: MakeServe, engine: Engine) -> None:
-    """Started, used and stopped: the answer is the engine's, each request is booked once, stderr has no error."""
+    """Started, used and stopped: the answer is the engine's, each request is booked once, stderr has no error, and a
+    time on each line."""
     server = serve(collector="real")
     await server.start()
 
@@ -46,6 +47,9 @@ async def test_requests_go_through_and_sigterm_is_exit_0(serve: MakeServe, engin
     ]
     assert [(record["outcome"], record["status"]) for record in server.records()] == [("ok", 200)]
     assert [line for line in server.log if "ERROR" in line or "Traceback" in line] == []
+    told = [line for line in server.log if " INFO " in line]
+    assert any("inferwatch.relay" in line for line in told)
+    assert [line for line in told if not re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} INFO ", line)] == []
     assert await server.refuses()
 
 

@@ -12,5 +12,5 @@ if __name__ == "__main__":
     parser.add_argument("--control-fd", type=int, required=True)
     parser.add_argument("--listen-fd", type=int, required=True)
     arguments = parser.parse_args()
-    logging.basicConfig(format="%(levelname)s %(name)s %(message)s", level=logging.INFO)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.INFO)
     uvloop.run(main(arguments.control_fd, arguments.listen_fd))
