@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 from typing import Final
 
-from inferwatch.engines import PROFILES, Asked, Profile
+from inferwatch.engines import CHAT, COMPLETIONS, INVOCATIONS, PROFILES, Asked, Profile
 
 _ASKED: Final = {
     Asked.NOTHING: "nothing",
     Asked.USAGE: "`stream_options.include_usage`",
     Asked.CONTINUOUS: "`stream_options.include_usage` and `continuous_usage_stats`",
 }
+_ASKED_ON: Final = {CHAT: "chat", COMPLETIONS: "completions", INVOCATIONS: "`/invocations`"}
 
 
 def engines_page() -> str:
@@ -41,7 +42,8 @@ def _section(profile: Profile) -> Iterator[str]:
     yield from ("", f"## {profile.title}", "")
     yield f"- Known by: {profile.known_by}. Facts from: {profile.seen}."
     yield f"- Read: {profile.apis}."
-    yield f"- Asked for on streams of chat and completions: {_ASKED[profile.asked]}."
+    *routes, last = map(_ASKED_ON.__getitem__, profile.asked_on)
+    yield f"- Asked for on streams of {', '.join(routes) + ' and ' if routes else ''}{last}: {_ASKED[profile.asked]}."
     if profile.asked_details:
         yield "- Asked for on its own streams: `parameters.details`."
     yield f"- Cached tokens: {profile.cached}. Reasoning: {profile.reasoning}."

@@ -14,6 +14,10 @@ import msgspec
 
 AUTO: Final = "auto"
 
+CHAT: Final = "/chat/completions"
+COMPLETIONS: Final = "/completions"
+INVOCATIONS: Final = "/invocations"  # SageMaker's, for the bodies of several routes
+
 
 class Asked(enum.StrEnum):
     """What the relay asks for on its own account, and takes out of the reply again."""
@@ -37,7 +41,11 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         seen: what the facts here come from: the version that was run, read or recorded.
         apis: the APIs of it that are read.
-        asked: on OpenAI's chat and completions.
+        asked: on streams of the routes in `asked_on`.
+        asked_on: ends of their paths.
+        lax_options: in `stream_options` it takes pydantic's lax booleans: 0 and "no" are false.
+        bare_options: an object of `stream_options` without `include_usage` asks it for nothing.
+        continuous_alone: it takes `continuous_usage_stats` without `include_usage`.
         asked_details: `parameters.details` on TGI's own streams.
         fingerprint: without usage its finish events carry `system_fingerprint`, which must be put back.
         start: a command that starts it on `url` with all that we can use; "" for what somebody else runs.
@@ -55,6 +63,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     known_by: str
     apis: str
     asked: Asked = Asked.NOTHING
+    asked_on: tuple[str, ...] = (CHAT, COMPLETIONS)
+    lax_options: bool = False
+    bare_options: bool = False
+    continuous_alone: bool = False
     asked_details: bool = False
     fingerprint: bool = False
     cached: Cached = Cached.SUBSET
@@ -80,6 +92,9 @@ VLLM: Final = Profile(
     known_by='`/version` is `{"version": …}`, and `/v1/models` is not `owned_by` another engine',
     apis="chat, completions, responses, messages, embeddings, pooling, score, rerank, classify, transcriptions",
     asked=Asked.CONTINUOUS,
+    asked_on=(CHAT, COMPLETIONS, INVOCATIONS),
+    lax_options=True,
+    bare_options=True,  # in 0.32; in old versions it asked for usage
     fingerprint=True,
     cached=Cached.SUBSET,
     errors='`{"error": {…}}`; in a stream the same as an event, then `[DONE]`, at 200',
@@ -120,6 +135,10 @@ SGLANG: Final = Profile(
     known_by="`/v1/models` is `owned_by` `sglang`",
     apis="`/generate`, chat, completions, responses, messages, embeddings, rerank, score, classify, `/api/chat`",
     asked=Asked.CONTINUOUS,
+    asked_on=(CHAT, COMPLETIONS, INVOCATIONS),
+    lax_options=True,
+    bare_options=True,
+    continuous_alone=True,
     errors='flat `{"object": "error", …}`; in a stream `{"error": {…}}`; an abort with a status is one as well',
     end="`[DONE]`, after chunks with `sglext`",
     exact="all counts, also of streams that are cut",
@@ -137,6 +156,7 @@ TRTLLM: Final = Profile(
     known_by="`/v1/models` is `owned_by` `tensorrt_llm`",
     apis="chat, completions, responses",
     asked=Asked.CONTINUOUS,
+    lax_options=True,
     errors='`{"error": {…}}` or flat, as vLLM once',
     end="`[DONE]`; a list of prompts ends with one usage for each, which are added",
     exact="all counts, also of streams that are cut",

@@ -27,7 +27,7 @@ def objects(draw: st.DrawFn) -> bytes:
     ascii_only = draw(st.booleans())
     separators = draw(st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", " :\t")]))
     inner = separators[0].join(
-        json.dumps(key, ensure_ascii=False)
+        json.dumps(key, ensure_ascii=ascii_only)
         + separators[1]
         + json.dumps(value, ensure_ascii=ascii_only, separators=separators)
         for key, value in members
@@ -170,6 +170,17 @@ def test_backslashes_at_the_end_of_a_piece(tail: bytes) -> None:
         assert scanner.members[b"b"].value == b"1"
 
 
-def test_key_with_escapes_is_not_recognised() -> None:
-    r"""`"stre\u0061m"` is `stream` to a parser, but not to us: whoever edits must check against a parser's view."""
-    assert scan([b'{"stre\\u0061m":1}'], "stream").members == {}
+def test_key_with_escapes_is_the_key_that_it_spells() -> None:
+    r"""`"stre\u0061m"` is `stream` to a parser, in any pieces, also while its value is open."""
+    body = b'{"stre\\u0061m":1,"\\"":2,"\\ud83d":3}'
+    for cut in range(len(body)):
+        scanner = scan([body[:cut], body[cut:]], "stream", '"')
+        assert {key: member.value for key, member in scanner.members.items()} == {b"stream": b"1", b'"': b"2"}
+        assert (scanner.broken, scanner.count) == (False, 3)
+    assert scan([b'{"stre\\u0061m":'], "stream").open_value == (b"stream", 15)
+
+
+@pytest.mark.parametrize("key", [b"\\x", b"\\u00", b"\xff\\n"])
+def test_key_that_no_parser_takes_is_given_up(key: bytes) -> None:
+    """The engine says what is wrong with it."""
+    assert scan([b'{"%b":1}' % key], "stream").broken

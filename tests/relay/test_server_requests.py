@@ -1,6 +1,7 @@
 """server: what the engine gets of a request. Transcripts: client | relay | engine."""
 
 import asyncio
+import gzip
 import json
 import re
 
@@ -599,7 +600,7 @@ async def test_stream_is_asked_for_usage(vllm: Rig, path: str) -> None:
         ("/v1/completions", '{"stream":false}', []),
         ("/v1/embeddings", '{"stream":true}', []),
         ("/v1/completions", '{"stream":true', []),
-        ("/v1/completions", '{"stream":true}', ["Content-Encoding: gzip"]),
+        ("/invocations", '{"stream":true}', []),
         (
             "/v1/completions",
             '{"stream":true,"stream_options":{"include_usage":true,"continuous_usage_stats":true}}',
@@ -613,6 +614,34 @@ async def test_anything_else_is_not_edited(vllm: Rig, path: str, body: str, line
     assert got.body == body.encode()
     assert got.one("accept-encoding") == b"gzip"
     assert not vllm.tap.opens[0].asked_usage
+
+
+@pytest.mark.parametrize("coding", ["identity", "utf-8", "gzip", "x, br"])
+@pytest.mark.parametrize("limit", [10, 1000])
+async def test_json_is_read_whatever_its_coding_says(start: Start, coding: str, limit: int) -> None:
+    """Engines on uvicorn do not look at it; at hand or passed on as it comes."""
+    rig = await start(limits={"buffer_request_bytes": limit}, upstream={"engine": "vllm"})
+    body = '{"model":"m","stream":true}'
+    rig.engine.answer(ok())
+    client = await rig.connect()
+    data = post(body, "/v1/completions", f"Content-Encoding: {coding}")
+    client.send(data[:-5])
+    await asyncio.sleep(0.02)
+    assert (await client.ask(data[-5:])).status == 200
+    (got,) = rig.engine.requests
+    assert got.json == {"model": "m", "stream": True, "stream_options": BOTH}
+    assert got.one("content-encoding") == coding.encode()
+    assert (rig.tap.opens[0].model, rig.tap.opens[0].asked_usage) == ("m", True)
+
+
+@pytest.mark.parametrize("limit", [10, 1000])
+async def test_a_compressed_body_passes_as_it_is(start: Start, limit: int) -> None:
+    """Nothing of it is known, and nothing spliced into it."""
+    rig = await start(limits={"buffer_request_bytes": limit}, upstream={"engine": "vllm"})
+    body = gzip.compress(b'{"model":"m","stream":true}')
+    got = await relayed(rig, post(body, "/v1/completions", "Content-Encoding: gzip"))
+    assert got.body == body
+    assert (rig.tap.opens[0].model, rig.tap.opens[0].asked_usage) == ("", False)
 
 
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "Application/JSON", "text/plain"])

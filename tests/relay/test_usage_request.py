@@ -7,11 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferwatch.engines import PROFILES, TGI, Asked
+from inferwatch.engines import PROFILES, SGLANG, TGI, TRTLLM, UNKNOWN, VLLM, Profile
 from inferwatch.relay import usage_request
+from inferwatch.relay.lax_values import is_true
 from inferwatch.relay.usage_filter import Hide
 from inferwatch.relay.usage_request import MAX_CHOICES, MAX_TOKENS, StreamedEdit
 
+CHAT = "/v1/chat/completions"
 BOTH = {"include_usage": True, "continuous_usage_stats": True}
 
 VALUES = st.recursive(
@@ -56,12 +58,12 @@ def edited(body: bytes) -> tuple[bytes, Hide | None]:
     read = usage_request.read(body)
     if read is None or not read[0].stream:
         return body, None
-    edit = usage_request.edit(body, read[1])
+    edit = usage_request.edit(body, read[1], VLLM)
     return (body, None) if edit is None else (edit.apply(body), edit.hide)
 
 
 def streamed(pieces: list[bytes], *, ask: bool = True) -> tuple[bytes, StreamedEdit]:
-    edit = StreamedEdit(asked=Asked.CONTINUOUS if ask else Asked.NOTHING)
+    edit = StreamedEdit(VLLM if ask else UNKNOWN, CHAT)
     return b"".join([edit.feed(piece) for piece in pieces]) + edit.finish(), edit
 
 
@@ -82,7 +84,7 @@ def test_result_is_the_clients_object_but_for_stream_options(body: bytes) -> Non
     asked = before.pop("stream_options", None) or {}
     assert after == before
     assert options == {**asked, **BOTH}
-    assert (hide is Hide.CONTINUOUS) == (asked.get("include_usage") is True)
+    assert (hide is Hide.CONTINUOUS) == is_true(asked.get("include_usage"))
 
 
 @given(bodies())
@@ -103,7 +105,7 @@ def test_a_streamed_body_gets_the_same_edit(body: bytes, data: st.DataObject) ->
     if "stream_options" in request and request["stream_options"] is None and (sent, edit.hide) == (body, None):
         assert hide is None or list(request).index("stream_options") < list(request).index("stream")
         return
-    if hide is None and not usage_request._is_true(request["stream"]) and "stream_options" in request:
+    if hide is None and not is_true(request["stream"]) and "stream_options" in request:
         assert edit.hide is None
         assert {**json.loads(sent), "stream_options": 0} == {**request, "stream_options": 0}
         return
@@ -160,6 +162,14 @@ def test_what_is_not_a_stream_is_not_edited(value: str) -> None:
         ('{"include_usage":null}', BOTH, Hide.ALL),
         ('{"include_usage":false,"continuous_usage_stats":true}', BOTH, Hide.ALL),
         ('{"include_usage":true,"x":[1,{"y":"\\u00e9"}]}', {**BOTH, "x": [1, {"y": "é"}]}, Hide.CONTINUOUS),
+        ("{}", BOTH, Hide.ALL),
+        ('{"include_obfuscation":false}', {**BOTH, "include_obfuscation": False}, Hide.ALL),
+        ('{"continuous_usage_stats":true}', BOTH, Hide.ALL),
+        ('{"include_usage":0}', BOTH, Hide.ALL),
+        ('{"include_usage":"No"}', BOTH, Hide.ALL),
+        ('{"include_usage":0.0,"continuous_usage_stats":"off"}', BOTH, Hide.ALL),
+        ('{"include_usage":1}', BOTH, Hide.CONTINUOUS),
+        ('{"include_usage":"true","continuous_usage_stats":0}', BOTH, Hide.CONTINUOUS),
     ],
 )
 def test_wish_of_the_client_decides_what_is_hidden(options: str | None, sent: dict[str, Any], hide: Hide) -> None:
@@ -174,11 +184,10 @@ def test_wish_of_the_client_decides_what_is_hidden(options: str | None, sent: di
     "options",
     [
         '{"include_usage":true,"continuous_usage_stats":true}',
-        "{}",
-        '{"continuous_usage_stats":true}',
-        '{"include_obfuscation":true}',
-        '{"include_usage":"true"}',
-        '{"include_usage":1}',
+        '{"include_usage":1,"continuous_usage_stats":"yes"}',
+        '{"include_usage":2}',
+        '{"include_usage":"maybe"}',
+        '{"include_usage":[]}',
         '{"include_usage":true,"continuous_usage_stats":"x"}',
         "[]",
         '"x"',
@@ -187,7 +196,7 @@ def test_wish_of_the_client_decides_what_is_hidden(options: str | None, sent: di
     ],
 )
 def test_options_we_do_not_understand_are_left_alone(options: str) -> None:
-    """Also those that ask for everything already, and those without include_usage, whose meaning has changed."""
+    """Also those that ask for everything already."""
     body = b'{"stream":true,"stream_options":' + options.encode() + b"}"
     assert edited(body) == (body, None)
     assert streamed([body])[0] == body
@@ -213,15 +222,13 @@ def test_odd_values_beside_include_usage_survive_or_are_left_alone(extra: str) -
         b'{"stream":false,"stream":true}',
         b'{"stream":true,"stream":false}',
         b'{"stream":true,"stream_options":{"include_usage":true,"include_usage":false}}',
+        b'{"stream":true,"stream_options":{"include_us\\u0061ge":false}}',
     ],
 )
 def test_escaped_and_repeated_keys_never_make_it_ask_twice(body: bytes) -> None:
-    """The last of repeated keys counts for every parser; an escaped one is the same key for the engine, not for us."""
+    """The last of repeated keys counts for every parser, and an escaped one is the same key."""
     in_pieces, edit = streamed([body])
-    results = [edited(body)]
-    if b'null,"stre\\u0061m' not in body:  # in pieces, the first of the two has gone out before the second is seen
-        results.append((in_pieces, edit.hide))
-    for sent, hide in results:
+    for sent, hide in (edited(body), (in_pieces, edit.hide)):
         after = json.loads(sent)
         if sent != body:
             assert after["stream_options"] == BOTH
@@ -299,7 +306,11 @@ def test_model_is_a_string_or_unknown(model: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"x", b'{"a":1', b"\xff{}", b'{"a":NaN}', b"[" * 100_000, b'{"a":' * 100_000]
+    "body",
+    [
+        *(b"", b"[]", b"x", b'{"a":1', b"\xff{}", b'{"a":nan}', b"[" * 100_000, b'{"a":' * 100_000, b'{"a":"\n"}'),
+        *('"x"'.encode("utf-16"), "[1]".encode("utf-32"), '{"a":'.encode("utf-16")),
+    ],
 )
 def test_what_is_no_json_object_has_no_facts(body: bytes) -> None:
     """Also nested so deep that a parser gives up."""
@@ -312,11 +323,12 @@ def test_what_is_no_json_object_has_no_facts(body: bytes) -> None:
     [
         ('{"stream":false,"stream_options":null}', None),
         ('{"stream_options":null}', None),
-        ('{"stream":true,"stream_options":{}}', None),
+        ('{"stream":true,"stream_options":[]}', None),
+        ('{"stream":true,"stream_options":{}}', Hide.ALL),
         ('{"stream":true,"stream_options":null}', Hide.ALL),
         ('{"stream":true,"stream_options":null,"stream_options":{"include_usage":true}}', Hide.CONTINUOUS),
         ('{"stream":true,"stream_options":{"include_usage":true},"stream_options":null}', Hide.ALL),
-        ('{"stream":true,"stream_options":null,"stream_options":{}}', None),
+        ('{"stream":true,"stream_options":null,"stream_options":[]}', None),
     ],
 )
 def test_what_the_engine_takes_of_a_streamed_body_it_still_takes(body: str, hide: Hide | None, size: int) -> None:
@@ -347,7 +359,7 @@ def test_facts_of_a_streamed_body() -> None:
 
 def test_streamed_body_is_not_held_back() -> None:
     """All but the last brace goes out at once, whatever the length."""
-    edit = StreamedEdit(asked=Asked.CONTINUOUS)
+    edit = StreamedEdit(VLLM, CHAT)
     sent = edit.feed(b'{"stream":true,"messages":"')
     for _ in range(100):
         piece = b"x" * 10_000
@@ -359,7 +371,7 @@ def test_streamed_body_is_not_held_back() -> None:
 
 def test_endless_blanks_behind_the_object_take_no_memory() -> None:
     """Behind the closing brace nothing must pile up while we wait for the end."""
-    edit = StreamedEdit(asked=Asked.CONTINUOUS)
+    edit = StreamedEdit(VLLM, CHAT)
     edit.feed(b'{"stream":true}')
     for _ in range(1000):
         edit.feed(b" " * 1000)
@@ -368,7 +380,7 @@ def test_endless_blanks_behind_the_object_take_no_memory() -> None:
 
 def test_endless_stream_options_take_no_memory() -> None:
     """A value that is too long to be options goes on its way."""
-    edit = StreamedEdit(asked=Asked.CONTINUOUS)
+    edit = StreamedEdit(VLLM, CHAT)
     edit.feed(b'{"stream":true,"stream_options":"')
     for _ in range(1000):
         edit.feed(b"x" * 1000)
@@ -423,6 +435,9 @@ def test_routes_that_stream_unasked(path: str, body: str, stream: bool) -> None:
         ("vllm", "/v1/chat/completions", '"stream_options":{"include_usage":true,"continuous_usage_stats":true}'),
         ("sglang", "/v1/completions", '"stream_options":{"include_usage":true,"continuous_usage_stats":true}'),
         ("tgi", "/v1/chat/completions", '"stream_options":{"include_usage":true}'),
+        ("tgi", "/invocations", None),
+        ("trtllm", "/invocations", None),
+        ("vllm", "/invocations", None),  # neither a chat nor a completion
         ("tgi", "/generate_stream", '"parameters":{"details":true}'),
         ("tgi", "/", '"parameters":{"details":true}'),
         ("vllm", "/generate_stream", None),
@@ -445,6 +460,115 @@ def test_an_engine_is_asked_for_what_its_profile_allows(engine: str, path: str, 
         assert edit.apply(body) == b'{"stream":true,%b}' % asked.encode()
 
 
+@pytest.mark.parametrize("profile", [VLLM, SGLANG])
+@pytest.mark.parametrize("key", ["messages", "prompt"])
+def test_what_generates_on_sagemakers_route_is_asked_for_usage(profile: Profile, key: str) -> None:
+    """At hand or in pieces; the other bodies that it takes have no stream."""
+    body = b'{"%b":"x","stream":true}' % key.encode()
+    wanted = b'{"%b":"x","stream":true,"stream_options":%b}' % (
+        key.encode(),
+        json.dumps(BOTH, separators=(",", ":")).encode(),
+    )
+    edit = usage_request.asking(profile, "/invocations", body, None)
+    assert edit is not None
+    assert (edit.apply(body), edit.hide) == (wanted, Hide.ALL)
+    pieces = StreamedEdit(profile, "/invocations")
+    assert (pieces.feed(body) + pieces.finish(), pieces.hide) == (wanted, Hide.ALL)
+    other = StreamedEdit(profile, "/invocations")
+    assert (other.feed(b'{"stream":true}') + other.finish(), other.hide) == (b'{"stream":true}', None)
+
+
+@pytest.mark.parametrize(
+    ("body", "sent"),
+    [
+        (b'{"model":"m","stream":true,"x":NaN}', b'{"model":"m","stream":true,"x":NaN,"stream_options":%b}'),
+        (
+            b'{"model":"m","stream":true,"x":[-Infinity]} ',
+            b'{"model":"m","stream":true,"x":[-Infinity],"stream_options":%b} ',
+        ),
+        (
+            b'{"model":"m","stream":true,"x":"\\ud83d"}',
+            b'{"model":"m","stream":true,"x":"\\ud83d","stream_options":%b}',
+        ),
+        (
+            b'{"model":"m","stream_options":{},"stream":true,"x":NaN}',
+            b'{"model":"m","stream_options":%b,"stream":true,"x":NaN}',
+        ),
+        (
+            b'{"model":"m","stream_options":null,"stream":true,"x":"\xed\xa0\xbd"}',
+            b'{"model":"m","stream_options":%b,"stream":true,"x":"\xed\xa0\xbd"}',
+        ),
+        (
+            b'\xef\xbb\xbf{"model":"m","stream":true,"x":NaN}',
+            b'\xef\xbb\xbf{"model":"m","stream":true,"x":NaN,"stream_options":%b}',
+        ),
+    ],
+)
+def test_what_only_pythons_parser_takes_is_read_and_asked_for(body: bytes, sent: bytes) -> None:
+    """As an engine in Python does; every byte but ours is the client's."""
+    read = usage_request.read(body)
+    assert read is not None
+    assert (read[0].model, read[0].stream) == ("m", True)
+    edit = usage_request.asking(VLLM, CHAT, body, read[1])
+    assert edit is not None
+    assert edit.apply(body) == sent % b'{"include_usage":true,"continuous_usage_stats":true}'
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("path", [CHAT, "/generate_stream"])
+def test_facts_of_what_is_not_utf_8(encoding: str, path: str) -> None:
+    """Engines in Python take it; nothing can be spliced into it."""
+    text = '{"model":"m","stream":true,"n":2,"max_tokens":7,"parameters":{"max_new_tokens":9},"prompt":["a","b"]}'
+    body = text.encode(encoding)
+    read = usage_request.read(body)
+    assert read is not None
+    assert read[0] == usage_request.Facts("m", True, 4, 2, 9)
+    for profile in (VLLM, TGI):
+        assert usage_request.asking(profile, path, body, read[1]) is None
+
+
+@given(bodies())
+def test_both_parsers_read_the_same(body: bytes) -> None:
+    """A member that ours refuses changes nothing about the others."""
+    plain = usage_request.read(body)
+    odd = body.replace(b"{", b'{"odd":NaN,', 1)
+    assert plain is not None
+    read = usage_request.read(odd)
+    assert read is not None
+    assert read[0] == plain[0]
+    edit, other = (usage_request.edit(text, found[1], VLLM) for text, found in ((body, plain), (odd, read)))
+    assert (edit is None) == (other is None)
+    if edit is not None and other is not None:
+        assert other.apply(odd) == edit.apply(body).replace(b"{", b'{"odd":NaN,', 1)
+
+
+def test_a_models_name_can_be_written_down() -> None:
+    """A lone surrogate could not."""
+    read = usage_request.read(b'{"model":"m\\ud83d"}')
+    assert read is not None
+    assert read[0].model == "m?"
+
+
+@pytest.mark.parametrize(
+    ("profile", "options", "hide"),
+    [
+        (SGLANG, "{}", Hide.ALL),
+        (SGLANG, '{"include_usage":"f"}', Hide.ALL),
+        (SGLANG, '{"continuous_usage_stats":true}', None),  # it is given the counts, and the client wants them
+        (SGLANG, '{"include_usage":false,"continuous_usage_stats":1}', None),
+        (TRTLLM, "{}", None),  # asks for everything
+        (TRTLLM, '{"include_usage":0}', Hide.ALL),
+        (TGI, "{}", None),
+        (TGI, '{"include_usage":0}', None),  # refused
+    ],
+)
+def test_what_options_mean_is_the_engines_to_say(profile: Profile, options: str, hide: Hide | None) -> None:
+    """Left out, or written in another way."""
+    body = b'{"stream":true,"stream_options":%b}' % options.encode()
+    edit = usage_request.asking(profile, CHAT, body, options.encode())
+    assert (edit.hide if edit else None) is hide
+
+
 @pytest.mark.parametrize(
     ("options", "sent", "hide"),
     [
@@ -456,7 +580,7 @@ def test_an_engine_is_asked_for_what_its_profile_allows(engine: str, path: str, 
 def test_where_only_usage_is_asked_for(options: str, sent: dict[str, Any] | None, hide: Hide | None) -> None:
     """TGI has no continuous usage: who asked for usage has all there is."""
     body = b'{"stream":true,"stream_options":%b}' % options.encode()
-    edit = usage_request.asking(TGI, "/v1/completions", body, options.encode())
+    edit = usage_request.asking(TGI, CHAT, body, options.encode())
     if sent is None:
         assert edit is None
     else:

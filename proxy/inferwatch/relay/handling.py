@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
-from inferwatch.engines import Asked
+from inferwatch.engines import UNKNOWN
 from inferwatch.record import ErrorType, Outcome
 from inferwatch.relay import endings, heads, usage_request
 from inferwatch.relay.admission import BudgetRefusal
@@ -146,7 +146,8 @@ class Handling:
     def _plan(self) -> None:
         """Look into the body, and decide what to ask for."""
         body, head = self._body, self._request.head
-        read = usage_request.read(body, head.path) if body and self._relay.is_readable(head) else None
+        # Whatever its type and coding are said to be: engines read JSON all the same.
+        read = usage_request.read(body, head.path) if body else None
         if read is not None:
             self._facts, self._options = read
             self._asks = self._facts.stream and self._relay.asks(head)
@@ -254,13 +255,12 @@ class Handling:
     async def _stream(self) -> None:
         """On a connection that cannot be stale: the beginning could not be sent again."""
         relay, exchange, request = self._relay, self.exchange, self._request
-        ask = relay.is_readable(request.head) and relay.asks(request.head)
-        asked = Asked.NOTHING
-        if ask and usage_request.is_usage_route(request.head.path):
+        path, profile = request.head.path, UNKNOWN
+        if relay.asks(request.head) and usage_request.is_usage_route(path):
             await relay.engine.known()
-            asked = relay.engine.profile.asked
-        ask = asked is not Asked.NOTHING
-        edit = usage_request.StreamedEdit(asked=asked, path=request.head.path)
+            profile = relay.engine.profile
+        ask = usage_request.takes_options(profile, path)
+        edit = usage_request.StreamedEdit(profile, path)
         beginning = self._take()
         first = edit.feed(beginning)
         # Without a length, the most that may come. Names behind the beginning are not known to budgets.

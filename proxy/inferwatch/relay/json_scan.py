@@ -5,6 +5,7 @@ compiled expression, so that a base64 image passes at the speed of a memory scan
 The scanner is no validator: on anything that cannot be JSON it gives up (`broken`) and the engine says what is wrong.
 """
 
+import json
 import re
 from typing import Final
 
@@ -153,7 +154,8 @@ class ObjectScanner:
         elif self._depth == 1:
             if byte == 0x3A and self._value_start < 0:  # :
                 self._is_key = False
-                self.broken = b"\\" in self._key  # `"stre\u0061m"`: the engine may read a name that we do not
+                if b"\\" in self._key:
+                    self._unescape_key()
                 self._value_start = self._offset + at + 1
                 self._capture = bytes(self._key) in self._wanted
                 self._captured.clear()
@@ -161,6 +163,15 @@ class ObjectScanner:
             if byte == 0x2C:  # ,
                 return self._end_value(data, at, captured_from)
         return captured_from
+
+    def _unescape_key(self) -> None:
+        """`"stre\\u0061m"` is `stream` to the engine."""
+        if len(self._key) >= MAX_KEY_BYTES:
+            return
+        try:
+            self._key[:] = json.loads(b'"%b"' % bytes(self._key)).encode("utf-8", "surrogatepass")
+        except ValueError:
+            self.broken = True
 
     def _end_value(self, data: bytes, at: int, captured_from: int) -> int:
         if self._value_start < 0:

@@ -70,11 +70,6 @@ class Relay:
             subject.trace_sampled = context.sampled
         return subject
 
-    def is_readable(self, head: heads.RequestHead) -> bool:
-        """Whether to look into the body. Engines read JSON whatever its type says, and curl, as Ollama's pages show it,
-        says that it is a form; a compressed body stays closed."""
-        return b"content-encoding" not in head.named
-
     def asks(self, head: heads.RequestHead) -> bool:
         """Whether to ask for usage, if the engine takes it."""
         path = head.path

@@ -6,33 +6,37 @@ is re-serialised: the body the engine parses is the client's, but for one member
 and the client's own `stream_options`, if any, is an object we understand. Whatever else is in it stays.
 """
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-from inferwatch.engines import Asked, Profile
+from inferwatch.engines import INVOCATIONS, PROFILES, Asked, Profile
+from inferwatch.relay import python_json, stream_options
 from inferwatch.relay.json_scan import BYTE_ORDER_MARK, Member, ObjectScanner
+from inferwatch.relay.lax_values import MAX_DIGITS, is_true, whole
 from inferwatch.relay.usage_filter import Hide
 
 _OPTIONS: Final = b"stream_options"
 _WANTED: Final = frozenset({_OPTIONS})
 
-# What is asked for, by how much: the members of `stream_options`.
-_MEMBERS: Final = {
-    Asked.USAGE: ("include_usage",),
-    Asked.CONTINUOUS: ("include_usage", "continuous_usage_stats"),
-}
-_VALUES: Final = {
-    asked: b"{" + b",".join(b'"%b":true' % name.encode() for name in names) + b"}" for asked, names in _MEMBERS.items()
-}
+# Ends of the paths on which some engine is asked.
+_ASKED_ON: Final = tuple(
+    {end for profile in PROFILES.values() if profile.asked is not Asked.NOTHING for end in profile.asked_on}
+)
+# Bodies for which an answer is generated, among those that `/invocations` takes.
+_GENERATING: Final = frozenset({b"messages", b"prompt"})
 
 # The most that an answer may have: OpenAI's two names, Responses', llama.cpp's; and TGI's, SGLang's and Ollama's, in
 # objects of their own.
-_MOST: Final = (b"max_completion_tokens", b"max_tokens", b"max_output_tokens", b"n_predict")
-_NESTED: Final = (b"parameters", b"sampling_params", b"options")
+_MOST: Final = ("max_completion_tokens", "max_tokens", "max_output_tokens", "n_predict")
+_NESTED: Final = ("parameters", "sampling_params", "options")
 _NESTED_MOST: Final = ("max_new_tokens", "max_tokens", "num_predict")
-_SCAN_WANTED: Final = frozenset({_OPTIONS, b"stream", b"model", b"n", b"prompt", *_MOST, *_NESTED})
+_SCAN_WANTED: Final = _GENERATING | {_OPTIONS, *(name.encode() for name in ("stream", "model", "n", *_MOST, *_NESTED))}
+
+# The client's own where they cannot be told, or nothing can be spliced into the body: it is left alone.
+_UNREADABLE: Final = b""
 
 _PARAMETERS: Final = b"parameters"
 _DETAILS: Final = b"details"
@@ -42,14 +46,9 @@ _STREAM_ROUTES: Final = ("/generate_stream",)
 _STREAM_BY_DEFAULT: Final = ("/api/chat", "/api/generate")
 _OWN_STREAMS: Final = _STREAM_ROUTES + _STREAM_BY_DEFAULT
 
-# What vLLM takes for true in `stream` (pydantic's lax booleans), seen on the wire.
-_TRUE_WORDS: Final = frozenset({"1", "on", "t", "true", "y", "yes"})
-
 # A list of more prompts than this is still booked right; only the relay's note of the number stops here.
 MAX_CHOICES: Final = 65536
 
-# No engine takes a number of tokens with more.
-MAX_DIGITS: Final = 18
 MAX_TOKENS: Final = 10**MAX_DIGITS - 1
 
 # `stream_options` is under 100 bytes, and nothing but a line break follows a body.
@@ -94,7 +93,7 @@ class _Body(msgspec.Struct):
 
 
 _decode_body = msgspec.json.Decoder(_Body).decode
-_decode_options = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_nested = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_list = msgspec.json.Decoder(list[Raw]).decode
 
 
@@ -107,7 +106,7 @@ def read(body: bytes, path: str = "") -> tuple[Facts, bytes | None] | None:
         # Windows' tools write a mark in front, and Python's parser, so the engine's, skips it.
         decoded = _decode_body(body.removeprefix(BYTE_ORDER_MARK))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+        return _read_as_python(body, path)
     options = None if isinstance(decoded.stream_options, UnsetType) else bytes(decoded.stream_options)
     prompts = 1 if isinstance(decoded.prompt, UnsetType) else _prompts(decoded.prompt)
     most = _most(decoded.max_completion_tokens, decoded.max_tokens, decoded.max_output_tokens, decoded.n_predict)
@@ -117,16 +116,42 @@ def read(body: bytes, path: str = "") -> tuple[Facts, bytes | None] | None:
     return _facts(decoded.model, decoded.n, prompts, most, stream=_streams(decoded.stream, path)), options
 
 
+def _read_as_python(body: bytes, path: str) -> tuple[Facts, bytes | None] | None:
+    found = python_json.read_object(body)
+    if found is None:
+        return None
+    prompt = found.get("prompt")
+    many = isinstance(prompt, list) and isinstance(next(iter(prompt), None), str | list)
+    facts = _facts_by(found.get, path, prompts=len(found["prompt"]) if many else 1)
+    if not python_json.is_utf8(body):
+        return facts, _UNREADABLE
+    if _OPTIONS.decode() not in found:
+        return facts, None
+    member = _scan(body, _WANTED).members.get(_OPTIONS)
+    return facts, _UNREADABLE if member is None or member.value is None else member.value
+
+
 def asking(profile: Profile, path: str, body: bytes, options: bytes | None) -> Edit | None:
     """Return the edit by which a streaming request to `path` asks what the engine's profile allows; None: nothing."""
+    if options == _UNREADABLE:
+        return None
     if is_usage_route(path):
-        return edit(body, options, profile.asked) if profile.asked is not Asked.NOTHING else None
+        if not takes_options(profile, path):
+            return None
+        if path.endswith(INVOCATIONS) and _GENERATING.isdisjoint(_scan(body, _GENERATING).members):
+            return None
+        return edit(body, options, profile)
     return details_edit(body) if profile.asked_details else None
 
 
 def is_usage_route(path: str) -> bool:
-    """Tell whether `path` takes `stream_options`; whatever stands before does not matter."""
-    return path.endswith(("/chat/completions", "/completions"))
+    """Tell whether some engine takes `stream_options` on `path`; whatever stands before does not matter."""
+    return path.endswith(_ASKED_ON)
+
+
+def takes_options(profile: Profile, path: str) -> bool:
+    """Tell whether this engine does, and is to be asked."""
+    return profile.asked is not Asked.NOTHING and path.endswith(profile.asked_on)
 
 
 def is_details_route(path: str) -> bool:
@@ -134,16 +159,15 @@ def is_details_route(path: str) -> bool:
     return path.endswith(_STREAM_ROUTES) or path == "/"
 
 
-def edit(body: bytes, options: bytes | None, asked: Asked = Asked.CONTINUOUS) -> Edit | None:
+def edit(body: bytes, options: bytes | None, profile: Profile) -> Edit | None:
     """Return the edit for a streaming request, or None if there is nothing (or nothing safe) to ask."""
     if options is None:
         closing = len(body.rstrip(b" \t\r\n")) - 1
-        return Edit(closing, closing, b',"%b":%b' % (_OPTIONS, _VALUES[asked]), Hide.ALL)
-    wish = _wish(options, asked)
+        return Edit(closing, closing, b',"%b":%b' % (_OPTIONS, stream_options.VALUES[profile.asked]), Hide.ALL)
+    wish = stream_options.wish(options, profile)
     if wish is None:
         return None
-    scanner = ObjectScanner(_WANTED)
-    scanner.feed(body)
+    scanner = _scan(body, _WANTED)
     member = scanner.members.get(_OPTIONS)
     if scanner.broken or member is None:
         return None
@@ -181,37 +205,16 @@ def details_edit(body: bytes) -> Edit | None:
     return Edit(member.start + own.start, member.start + own.end, b"true", Hide.DETAILS)
 
 
-def _is_null(options: bytes) -> bool:
-    return options.strip() == b"null"
-
-
-def _wish(options: bytes, asked: Asked) -> tuple[bytes, Hide] | None:
-    """Return the `stream_options` to send instead of the client's, or None to leave it alone.
-
-    vLLM needs `include_usage` for continuous usage. What an object without `include_usage` means differs between its
-    versions (true once, false in 0.32), so that one is left alone.
-    """
-    if _is_null(options):
-        return _VALUES[asked], Hide.ALL
-    try:
-        wish = _decode_options(options)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    include = wish.get("include_usage", "")
-    continuous = wish.get("continuous_usage_stats", False)
-    if not isinstance(include, bool | None) or not isinstance(continuous, bool | None):
-        return None
-    if include and (continuous or asked is Asked.USAGE):
-        return None
-    for name in _MEMBERS[asked]:
-        wish[name] = True
-    return msgspec.json.encode(wish), Hide.CONTINUOUS if include else Hide.ALL
+def _scan(body: bytes, wanted: frozenset[bytes]) -> ObjectScanner:
+    scanner = ObjectScanner(wanted)
+    scanner.feed(body)
+    return scanner
 
 
 def _facts(model: Any, n: Any, prompts: int, most: int, *, stream: bool) -> Facts:
-    copies = min(_whole(n), MAX_CHOICES) or 1
+    copies = min(whole(n), MAX_CHOICES) or 1
     return Facts(
-        model=model if isinstance(model, str) else "",
+        model=python_json.printable(model) if isinstance(model, str) else "",
         stream=stream,
         choices=min(prompts * copies, MAX_CHOICES),
         n=copies,
@@ -219,15 +222,24 @@ def _facts(model: Any, n: Any, prompts: int, most: int, *, stream: bool) -> Fact
     )
 
 
+def _facts_by(value: Callable[[str], Any], path: str, *, prompts: int) -> Facts:
+    """Return what the members say, by name."""
+    most = _most(*map(value, _MOST))
+    for key in _NESTED:
+        if isinstance(inner := value(key), dict):
+            most = max(most, _most(*map(inner.get, _NESTED_MOST)))
+    return _facts(value("model"), value("n"), prompts, most, stream=_streams(value("stream"), path))
+
+
 def _most(*values: Any) -> int:
     """Which of two names an engine goes by is its own affair: the larger number holds for either."""
-    return max(map(_whole, values))
+    return max(map(whole, values))
 
 
 def _nested_most(raw: bytes) -> int:
     """Return the limit in an object of an engine's own, 0 if there is none."""
     try:
-        inner = _decode_options(raw)
+        inner = _decode_nested(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return 0
     return _most(*map(inner.get, _NESTED_MOST))
@@ -236,24 +248,8 @@ def _nested_most(raw: bytes) -> int:
 def _streams(stream: Any, path: str) -> bool:
     """Tell whether the answer is to be streamed."""
     if path.endswith(_OWN_STREAMS):
-        return path.endswith(_STREAM_ROUTES) or stream is None or _is_true(stream)
-    return _is_true(stream)
-
-
-def _whole(value: Any) -> int:
-    """Take what vLLM takes for a number (pydantic's lax integers); anything else is 0."""
-    if isinstance(value, str):
-        value = value.strip()
-        return int(value) if value.isdecimal() and len(value) <= MAX_DIGITS else 0
-    if isinstance(value, float):
-        return int(value) if value.is_integer() and value > 0 else 0
-    return value if type(value) is int and value > 0 else 0
-
-
-def _is_true(value: Any) -> bool:
-    if isinstance(value, str):
-        return value.lower() in _TRUE_WORDS
-    return value is True or (type(value) in (int, float) and value == 1)
+        return path.endswith(_STREAM_ROUTES) or stream is None or is_true(stream)
+    return is_true(stream)
 
 
 def _prompts(prompt: Raw) -> int:
@@ -275,11 +271,11 @@ class StreamedEdit:
     either. But for null, which it takes: that is only replaced behind `stream`.
     """
 
-    __slots__ = ("_ask", "_asked", "_held", "_offset", "_path", "_scanner", "_seen", "hide")
+    __slots__ = ("_ask", "_held", "_offset", "_path", "_profile", "_scanner", "_seen", "hide")
 
-    def __init__(self, *, asked: Asked, path: str = "") -> None:
-        self._asked = asked
-        self._ask = asked is not Asked.NOTHING
+    def __init__(self, profile: Profile, path: str) -> None:
+        self._profile = profile
+        self._ask = takes_options(profile, path)
         self._path = path
         self._scanner = ObjectScanner(_SCAN_WANTED)
         self._held = b""
@@ -316,28 +312,31 @@ class StreamedEdit:
 
     def _wish(self, options: bytes | None) -> tuple[bytes, Hide] | None:
         """Return what to send instead of the client's `stream_options` (None: too long to be any)."""
-        if options is None or (_is_null(options) and not self.facts().stream):
+        if options is None or (stream_options.is_null(options) and not self.facts().stream):
             return None
-        return _wish(options, self._asked)
+        return stream_options.wish(options, self._profile)
 
     def finish(self) -> bytes:
         """Return the end of the body."""
         scanner, held = self._scanner, self._held
         self._held = b""
-        asks = self._ask and not scanner.broken and scanner.closing >= 0 and self.facts().stream
+        asks = self._ask and not scanner.broken and scanner.closing >= 0 and self._generates() and self.facts().stream
         if not asks:
             self.hide = None
         elif _OPTIONS not in scanner.members:
             self.hide = Hide.ALL
-            return b',"%b":%b' % (_OPTIONS, _VALUES[self._asked]) + held
+            return b',"%b":%b' % (_OPTIONS, stream_options.VALUES[self._profile.asked]) + held
         return held
+
+    def _generates(self) -> bool:
+        return not (self._path.endswith(INVOCATIONS) and _GENERATING.isdisjoint(self._scanner.members))
 
     def facts(self) -> Facts:
         """Return what the members seen so far say."""
         members = self._scanner.members
 
-        def value(key: bytes) -> Any:
-            member = members.get(key)
+        def value(key: str) -> Any:
+            member = members.get(key.encode())
             if member is None or member.value is None:
                 return None
             try:
@@ -345,11 +344,6 @@ class StreamedEdit:
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 return None
 
-        most = _most(*map(value, _MOST))
-        for key in _NESTED:
-            if isinstance(inner := value(key), dict):
-                most = max(most, _most(*map(inner.get, _NESTED_MOST)))
-        stream = _streams(value(b"stream"), self._path)
-        facts = _facts(value(b"model"), value(b"n"), 1, most, stream=stream)
+        facts = _facts_by(value, self._path, prompts=1)
         # A prompt may be a list longer than what is kept of it: then the number of choices is unknown.
         return msgspec.structs.replace(facts, choices=0) if b"prompt" in members else facts
