@@ -113,6 +113,7 @@ TGI: Final = Profile(
     known_by="`/info` has `router` and `max_total_tokens`",
     apis="`/`, `/generate`, `/generate_stream`, chat, completions, `/invocations`, `/vertex`",
     asked=Asked.USAGE,
+    asked_on=(CHAT,),  # on completions everybody gets usage, and there are no `stream_options`
     asked_details=True,
     cached=Cached.UNTOLD,
     reasoning="not told",

@@ -435,6 +435,7 @@ def test_routes_that_stream_unasked(path: str, body: str, stream: bool) -> None:
         ("vllm", "/v1/chat/completions", '"stream_options":{"include_usage":true,"continuous_usage_stats":true}'),
         ("sglang", "/v1/completions", '"stream_options":{"include_usage":true,"continuous_usage_stats":true}'),
         ("tgi", "/v1/chat/completions", '"stream_options":{"include_usage":true}'),
+        ("tgi", "/v1/completions", None),  # everybody gets usage there, and must see it
         ("tgi", "/invocations", None),
         ("trtllm", "/invocations", None),
         ("vllm", "/invocations", None),  # neither a chat nor a completion
