@@ -86,6 +86,16 @@ def test_the_state_of_a_trace_is_mirrored_in_one_piece() -> None:
     assert head.forwarded == fields
 
 
+def test_one_field_stands_for_several() -> None:
+    """What is accepted may come in pieces; what is sent in its place is one field, where the first stood."""
+    fields = [(b"A", b"1"), (b"Accept-Encoding", b"gzip"), (b"B", b"2"), (b"ACCEPT-encoding", b"br")]
+    head = RequestHead(b"/", fields)
+    assert (head.named[b"accept-encoding"], head.forwarded) == (b"gzip, br", fields)
+    head.instead(b"accept-encoding", b"gzip")
+    assert head.forwarded == [(b"A", b"1"), (b"Accept-Encoding", b"gzip"), (b"B", b"2")]
+    assert head.named[b"accept-encoding"] == b"gzip"
+
+
 @pytest.mark.parametrize("value", [b"100-continue", b"100-Continue", b" 100-continue "])
 def test_expect_continue_is_understood(value: bytes) -> None:
     """In any case, with any blanks."""

@@ -564,6 +564,37 @@ async def test_connect_is_refused(rig: Rig) -> None:
     assert (await rig.tap.close()).outcome == "rejected"
 
 
+# compression that is offered
+
+
+@pytest.mark.parametrize(
+    ("accepted", "offered"),
+    [
+        (["gzip, deflate, br, zstd"], [b"gzip, deflate"]),
+        (["br"], [b"identity"]),
+        (["gzip"], [b"gzip"]),
+        (["gzip", "br"], [b"gzip"]),
+        (["gzip", "deflate"], [b"gzip", b"deflate"]),
+        ([], []),
+    ],
+)
+async def test_only_compression_that_can_be_read_is_offered(
+    rig: Rig, accepted: list[str], offered: list[bytes]
+) -> None:
+    """Where the answer may have tokens; the other fields are as they came."""
+    got = await relayed(rig, post("{}", "/v1/embeddings", "X-A: 1", *[f"Accept-Encoding: {one}" for one in accepted]))
+    assert got.all("accept-encoding") == offered
+    assert got.one("x-a") == b"1"
+
+
+@pytest.mark.parametrize(
+    "asked", [get("/v1/models", "Accept-Encoding: br"), post("{}", "/tokenize", "Accept-Encoding: br")]
+)
+async def test_where_nothing_is_generated_any_compression_is_offered(rig: Rig, asked: bytes) -> None:
+    """There is nothing in the answer to read."""
+    assert (await relayed(rig, asked)).one("accept-encoding") == b"br"
+
+
 # asking for usage
 
 

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from inferwatch.engines import UNKNOWN
 from inferwatch.record import ErrorType, Outcome
-from inferwatch.relay import endings, heads, usage_request
+from inferwatch.relay import codings, endings, heads, usage_request
 from inferwatch.relay.admission import BudgetRefusal
 from inferwatch.relay.client_request import Request, chunk
 from inferwatch.relay.exchange import Exchange, Refusal
 from inferwatch.relay.observer import Observer
 from inferwatch.relay.pool import ConnectError
+from inferwatch.relay.reckoning import is_asked_for
 from inferwatch.relay.tunnel import Tunnel
 from inferwatch.relay.upstream import Connection
 from inferwatch.relay.usage_request import Facts
@@ -34,7 +35,8 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 STRANGER: Final = Refusal(401, "the API key is not known here", ErrorType.UNKNOWN_KEY)
 
 _NOTHING: Final[frozenset[bytes]] = frozenset()
-_ACCEPT_ENCODING: Final = frozenset({b"accept-encoding"})
+_ACCEPT_ENCODING: Final = b"accept-encoding"
+_COMPRESSION: Final = frozenset({_ACCEPT_ENCODING})
 
 
 class Handling:
@@ -238,6 +240,10 @@ class Handling:
 
     def _head(self, extra: bytes, *, edited: bool) -> bytes:
         head = self._request.head
+        accepted = head.named.get(_ACCEPT_ENCODING, b"")
+        offered = codings.readable(accepted) if accepted else b""
+        if offered != accepted and is_asked_for(self._request.method, head.path):  # its answer may have tokens
+            head.instead(_ACCEPT_ENCODING, offered)
         return heads.request(
             self._request.method,
             heads.origin_form(head.target),
@@ -246,7 +252,7 @@ class Handling:
             # Behind TLS the name decides who answers; on plain HTTP the engine sees what it would see without us.
             replace_host=self._relay.config.upstream.tls,
             # A compressed reply cannot be edited; engines do not compress streams, so nothing changes for the client.
-            without=_ACCEPT_ENCODING if edited else _NOTHING,
+            without=_COMPRESSION if edited else _NOTHING,
             extra=head.trace_line + extra,
         )
 

@@ -143,8 +143,8 @@ class RequestHead:
                     self.named[lower] = field[1]
                     if kind == _MIRRORED:
                         self.mirrored[text] = field[1].decode("latin-1")
-                elif lower == b"tracestate":  # W3C: a list, which may come in pieces
-                    self.mirrored[text] += "," + field[1].decode("latin-1")
+                else:
+                    self._goes_on(lower, field[1])
             elif kind == _OURS:
                 self.ours = {**self.ours, lower.removeprefix(OURS): field[1].strip()}
             elif lower == b"connection":
@@ -157,6 +157,13 @@ class RequestHead:
             self.without(*options)
             for name in options:
                 self.named.pop(name, None)  # a Host, say: the engine gets one all the same
+
+    def _goes_on(self, name: bytes, value: bytes) -> None:
+        """Lists may come in pieces."""
+        if name == b"tracestate":
+            self.mirrored["tracestate"] += "," + value.decode("latin-1")
+        elif name == b"accept-encoding":
+            self.named[name] += b", " + value
 
     def _ends_here(self, name: bytes, value: bytes) -> None:
         if name == b"content-length":
@@ -176,6 +183,13 @@ class RequestHead:
     def without(self, *names: bytes) -> None:
         """Do not pass these on (lower-case names)."""
         self.forwarded = [field for field in self.forwarded if field[0].lower() not in names]
+
+    def instead(self, name: bytes, value: bytes) -> None:
+        """Pass on one such field (lower-case name), where the first of them stood."""
+        first = next(field for field in self.forwarded if field[0].lower() == name)
+        changed = [(field[0], value) if field is first else field for field in self.forwarded]
+        self.forwarded = [field for field in changed if field[0].lower() != name or field[1] is value]
+        self.named[name] = value
 
 
 def request(
