@@ -79,6 +79,15 @@ async def test_every_post_is_asked_for(start: Start, request_: bytes, generates:
     assert [wish.generates for _, wish in gate.asked] == [generates]
 
 
+async def test_a_forms_model_is_asked_for(start: Start) -> None:
+    """Budgets of a model's hold for transcriptions."""
+    rig, gate = await guarded(start, SPENT)
+    body = b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nwhisper\r\n--b--\r\n'
+    head = "POST /v1/audio/transcriptions HTTP/1.1\nHost: h\nContent-Type: multipart/form-data; boundary=b\n"
+    assert (await rig.ask(wire(f"{head}Content-Length: {len(body)}\n\n", body))).status == 429
+    assert [names.model for names, _ in gate.asked] == ["whisper"]
+
+
 async def test_what_generates_nothing_is_not_asked_for(start: Start) -> None:
     """A spent budget does not keep anybody from looking at the models."""
     rig, gate = await guarded(start, SPENT)

@@ -647,6 +647,31 @@ async def test_anything_else_is_not_edited(vllm: Rig, path: str, body: str, line
     assert not vllm.tap.opens[0].asked_usage
 
 
+@pytest.mark.parametrize("limit", [200, 1_000_000])
+async def test_a_form_has_a_model(start: Start, limit: int) -> None:
+    """Transcriptions: by what stands in its beginning, also where the file is too long to wait for."""
+    rig = await start(limits={"buffer_request_bytes": limit}, upstream={"engine": "vllm"})
+    parts = {"model": "whisper", "stream": "True", "max_completion_tokens": "7"}
+    texts = [f'--b c\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{text}\r\n' for key, text in parts.items()]
+    file = '--b c\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n' + "x" * 5000 + "\r\n--b c--\r\n"
+    body = "".join([*texts, file])
+    head = [
+        "POST /v1/audio/transcriptions HTTP/1.1",
+        "Host: h",
+        'Content-Type: multipart/form-data; boundary="b c"',
+        f"Content-Length: {len(body)}",
+    ]
+    rig.engine.answer(ok())
+    client = await rig.connect()
+    data = wire("\n".join([*head, "", ""]), body.encode())
+    client.send(data[:1000])
+    await asyncio.sleep(0.02)
+    assert (await client.ask(data[1000:])).status == 200
+    assert rig.engine.requests[0].body == body.encode()
+    (opened,) = rig.tap.opens
+    assert (opened.model, opened.stream, opened.max_tokens, opened.asked_usage) == ("whisper", True, 7, False)
+
+
 @pytest.mark.parametrize("coding", ["identity", "utf-8", "gzip", "x, br"])
 @pytest.mark.parametrize("limit", [10, 1000])
 async def test_json_is_read_whatever_its_coding_says(start: Start, coding: str, limit: int) -> None:

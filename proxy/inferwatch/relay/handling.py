@@ -153,6 +153,8 @@ class Handling:
         if read is not None:
             self._facts, self._options = read
             self._asks = self._facts.stream and self._relay.asks(head)
+        elif body:
+            self._facts = self._form(body) or self._facts
         room, refusal = self._relay.room, None
         if room.gate is not None:
             refusal = room.take(self.exchange.observer, self._request.method, head, self._facts, len(body))
@@ -162,6 +164,9 @@ class Handling:
             self._start(self._wait_for_room)
         else:
             self._over_budget(refusal)
+
+    def _form(self, beginning: bytes) -> Facts | None:
+        return usage_request.read_form(beginning, self._request.head.named.get(b"content-type", b""))
 
     def _go_on(self) -> None:
         """Ask for usage, and send it."""
@@ -266,8 +271,8 @@ class Handling:
             await relay.engine.known()
             profile = relay.engine.profile
         ask = usage_request.takes_options(profile, path)
-        edit = usage_request.StreamedEdit(profile, path)
         beginning = self._take()
+        edit = usage_request.StreamedEdit(profile, path, self._form(beginning))
         first = edit.feed(beginning)
         # Without a length, the most that may come. Names behind the beginning are not known to budgets.
         size = request.head.length or relay.config.limits.max_request_bytes

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from inferwatch.engines import INVOCATIONS, PROFILES, Asked, Profile
-from inferwatch.relay import python_json, stream_options
+from inferwatch.relay import form_data, python_json, stream_options
 from inferwatch.relay.json_scan import BYTE_ORDER_MARK, Member, ObjectScanner
 from inferwatch.relay.lax_values import MAX_DIGITS, is_true, whole
 from inferwatch.relay.usage_filter import Hide
@@ -129,6 +129,13 @@ def _read_as_python(body: bytes, path: str) -> tuple[Facts, bytes | None] | None
         return facts, None
     member = _scan(body, _WANTED).members.get(_OPTIONS)
     return facts, _UNREADABLE if member is None or member.value is None else member.value
+
+
+def read_form(body: bytes, content_type: bytes) -> Facts | None:
+    """Return the facts in the beginning of a multipart form; None if it is none."""
+    boundary = form_data.boundary_of(content_type)
+    found = form_data.fields(body, boundary) if boundary is not None else None
+    return _facts_by(found.get, "", prompts=1) if found is not None else None
 
 
 def asking(profile: Profile, path: str, body: bytes, options: bytes | None) -> Edit | None:
@@ -271,10 +278,12 @@ class StreamedEdit:
     either. But for null, which it takes: that is only replaced behind `stream`.
     """
 
-    __slots__ = ("_ask", "_held", "_offset", "_path", "_profile", "_scanner", "_seen", "hide")
+    __slots__ = ("_ask", "_form", "_held", "_offset", "_path", "_profile", "_scanner", "_seen", "hide")
 
-    def __init__(self, profile: Profile, path: str) -> None:
+    def __init__(self, profile: Profile, path: str, form: Facts | None = None) -> None:
+        """`form`: what is known of a body that is a form."""
         self._profile = profile
+        self._form = form
         self._ask = takes_options(profile, path)
         self._path = path
         self._scanner = ObjectScanner(_SCAN_WANTED)
@@ -333,6 +342,8 @@ class StreamedEdit:
 
     def facts(self) -> Facts:
         """Return what the members seen so far say."""
+        if self._form is not None:
+            return self._form
         members = self._scanner.members
 
         def value(key: str) -> Any:
