@@ -44,8 +44,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
         asked: on streams of the routes in `asked_on`.
         asked_on: ends of their paths.
         lax_options: in `stream_options` it takes pydantic's lax booleans: 0 and "no" are false.
-        bare_options: an object of `stream_options` without `include_usage` asks it for nothing.
+        bare_options: what it takes an object of `stream_options` without `include_usage` for; None: it is not known.
         continuous_alone: it takes `continuous_usage_stats` without `include_usage`.
+        null_usage: on completions, an event without usage has `"usage":null`.
         asked_details: `parameters.details` on TGI's own streams.
         fingerprint: without usage its finish events carry `system_fingerprint`, which must be put back.
         start: a command that starts it on `url` with all that we can use; "" for what somebody else runs.
@@ -65,8 +66,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     asked: Asked = Asked.NOTHING
     asked_on: tuple[str, ...] = (CHAT, COMPLETIONS)
     lax_options: bool = False
-    bare_options: bool = False
+    bare_options: bool | None = None
     continuous_alone: bool = False
+    null_usage: bool = False
     asked_details: bool = False
     fingerprint: bool = False
     cached: Cached = Cached.SUBSET
@@ -94,7 +96,7 @@ VLLM: Final = Profile(
     asked=Asked.CONTINUOUS,
     asked_on=(CHAT, COMPLETIONS, INVOCATIONS),
     lax_options=True,
-    bare_options=True,  # in 0.32; in old versions it asked for usage
+    bare_options=False,  # in 0.32; in old versions it asked for usage
     fingerprint=True,
     cached=Cached.SUBSET,
     errors='`{"error": {…}}`; in a stream the same as an event, then `[DONE]`, at 200',
@@ -138,7 +140,7 @@ SGLANG: Final = Profile(
     asked=Asked.CONTINUOUS,
     asked_on=(CHAT, COMPLETIONS, INVOCATIONS),
     lax_options=True,
-    bare_options=True,
+    bare_options=False,
     continuous_alone=True,
     errors='flat `{"object": "error", …}`; in a stream `{"error": {…}}`; an abort with a status is one as well',
     end="`[DONE]`, after chunks with `sglext`",
@@ -158,6 +160,8 @@ TRTLLM: Final = Profile(
     apis="chat, completions, responses",
     asked=Asked.CONTINUOUS,
     lax_options=True,
+    bare_options=True,
+    null_usage=True,
     errors='`{"error": {…}}` or flat, as vLLM once',
     end="`[DONE]`; a list of prompts ends with one usage for each, which are added",
     exact="all counts, also of streams that are cut",

@@ -335,3 +335,15 @@ async def test_broken_tap_changes_nothing_for_the_client(vllm: Rig, broken: str)
     assert texts.findall(reply.body) == texts.findall(b"".join(bare))
     assert len(without.findall(reply.body)) in (0, len(chunks) - 1)
     vllm.tap = type(vllm.tap)()  # its books are broken on purpose
+
+
+@pytest.mark.parametrize(("path", "nothing"), [("/v1/completions", ',"usage":null'), ("/v1/chat/completions", "")])
+async def test_an_engine_that_writes_null_is_seen_to(start: Start, path: str, nothing: str) -> None:
+    """trtllm-serve's completions, where nobody has asked for usage."""
+    rig = await start(upstream={"engine": "trtllm"})
+    event = 'data: {"choices":[{"index":0,"finish_reason":%s}]%s}\n\n'
+    told = [event % (reason, ',"usage":{"prompt_tokens":3}') for reason in ("null", "null", '"stop"')]
+    seen = [event % (reason, nothing) for reason in ("null", "null", '"stop"')]
+    rig.engine.answer(sse(*[one.encode() for one in told]))
+    reply = await rig.ask(post('{"stream":true}', path))
+    assert reply.body.decode() == "".join(seen)

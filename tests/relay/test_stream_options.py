@@ -51,3 +51,16 @@ def test_no_bytes_crash_it(options: bytes) -> None:
     """They come from clients."""
     for candidate in (options, b"{" + options, b'{"include_usage":' + options + b"}"):
         stream_options.wish(candidate, VLLM)
+
+
+@pytest.mark.parametrize(
+    ("profile", "path", "nothing"),
+    [
+        (TRTLLM, "/v1/completions", b',"usage":null'),
+        (TRTLLM, "/v1/chat/completions", b""),
+        (VLLM, "/v1/completions", b""),
+    ],
+)
+def test_what_stands_in_the_place_of_a_usage(profile: Profile, path: str, nothing: bytes) -> None:
+    """trtllm-serve's completions write a null, its chat leaves it out."""
+    assert stream_options.nothing(profile, path) == nothing

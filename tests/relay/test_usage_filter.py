@@ -339,3 +339,27 @@ def test_engine_to_whose_finish_events_nothing_belongs_teaches_nothing() -> None
     stream = UsageFilter(Hide.ALL, several_choices=True, fingerprint=NO_FINGERPRINT)
     assert b"system_fingerprint" not in b"".join(stream.feed(chunk) for chunk in case.chunks)
     assert NO_FINGERPRINT.value == b""
+
+
+NULLED = [
+    b'data: {"choices":[{"index":0,"text":"a","finish_reason":null}],"usage":null}\n\n',
+    b'data: {"choices":[{"index":0,"text":"b","finish_reason":"stop"}],"usage":null}\n\n',
+]
+ENDS = [b'data: {"choices":[],"usage":{"prompt_tokens":3}}\n\n', b"data: [DONE]\n\n"]
+
+
+@pytest.mark.parametrize("hide", [Hide.ALL, Hide.CONTINUOUS])
+@pytest.mark.parametrize("long", [False, True])
+@given(data=st.data())
+def test_null_stands_where_an_engine_has_null(hide: Hide, long: bool, data: st.DataObject) -> None:
+    """trtllm-serve's completions, in any split: the client gets what it would get without our asking."""
+    bare = b"".join(NULLED)
+    if long:
+        bare = bare.replace(b'"a"', b'"%b"' % (b"x" * usage_filter.MAX_HELD_BYTES * 2))
+    body = bare.replace(b"null}\n", b'{"prompt_tokens":3,"prompt_tokens_details":{"cached_tokens":0}}}\n')
+    at = data.draw(st.lists(st.integers(0, len(body)), max_size=6))
+    stream = UsageFilter(hide, several_choices=True, fingerprint=NO_FINGERPRINT, nothing=b',"usage":null')
+    assert not stream.is_simple
+    pieces = cut(body + b"".join(ENDS), at)
+    shown = b"".join([stream.feed(piece) for piece in pieces]) + stream.finish()
+    assert shown == bare + b"".join(ENDS if hide is Hide.CONTINUOUS else ENDS[1:])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from inferwatch.engines import UNKNOWN
 from inferwatch.record import ErrorType, Outcome
-from inferwatch.relay import codings, endings, heads, usage_request
+from inferwatch.relay import codings, endings, heads, stream_options, usage_request
 from inferwatch.relay.admission import BudgetRefusal
 from inferwatch.relay.client_request import Request, chunk
 from inferwatch.relay.exchange import Exchange, Refusal
@@ -22,6 +22,7 @@ from inferwatch.relay.pool import ConnectError
 from inferwatch.relay.reckoning import is_asked_for
 from inferwatch.relay.tunnel import Tunnel
 from inferwatch.relay.upstream import Connection
+from inferwatch.relay.usage_filter import Hide
 from inferwatch.relay.usage_request import Facts
 
 if TYPE_CHECKING:
@@ -233,7 +234,12 @@ class Handling:
             mirrored = body[: self._relay.config.tap.max_body_bytes]
             observer.opened(self._facts, mirrored, len(body), exchange.sent_ns, asked_usage=edit is not None)
             if edit is not None:
-                observer.hide(edit.hide, self._relay.engine.put_back)
+                self._hide(edit.hide)
+
+    def _hide(self, hide: Hide) -> None:
+        engine = self._relay.engine
+        nothing = stream_options.nothing(engine.profile, self._request.head.path)
+        self.exchange.observer.hide(hide, engine.put_back, nothing)
 
     def _speak(self, connection: Connection, message: bytes) -> None:
         exchange = self.exchange
@@ -316,7 +322,7 @@ class Handling:
         asked = edit.hide is not None
         exchange.observer.sent(edit.facts(), request.body_bytes, exchange.sent_ns, asked_usage=asked)
         if edit.hide is not None and not exchange.head_written:  # what has begun is no answer to what we asked
-            exchange.observer.hide(edit.hide, self._relay.engine.put_back)
+            self._hide(edit.hide)
 
     async def _taken(self, connection: Connection) -> None:
         """Wait until the engine takes more. Meanwhile the client is not read from, so that nobody sees it leave."""

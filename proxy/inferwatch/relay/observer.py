@@ -208,15 +208,15 @@ class Observer:
             beginning, asked = self._beginning, self.asked_usage
             self.opened(self._facts, beginning, self._body_bytes, self._sent_ns, asked_usage=asked)
 
-    def hide(self, hide: Hide, fingerprint: Fingerprint) -> None:
-        """Take usage out of the reply."""
+    def hide(self, hide: Hide, fingerprint: Fingerprint, nothing: bytes = b"") -> None:
+        """Take usage out of the reply; `nothing` is what the engine has in the place of one."""
         self._wishes_usage = hide is Hide.CONTINUOUS
         if hide is Hide.DETAILS:
             self._filter = DetailsFilter()
             return
         # Where no fingerprint is to be put back, no finish event need wait for one: as with several choices.
         several = self._facts.choices != 1 or fingerprint is NO_FINGERPRINT
-        self._filter = UsageFilter(hide, several_choices=several, fingerprint=fingerprint)
+        self._filter = UsageFilter(hide, several_choices=several, fingerprint=fingerprint, nothing=nothing)
 
     def show_all(self) -> None:
         """Nothing was asked for after all."""

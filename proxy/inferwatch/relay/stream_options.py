@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from inferwatch.engines import Asked, Profile
+from inferwatch.engines import CHAT, COMPLETIONS, Asked, Profile
 from inferwatch.relay import lax_values, python_json
 from inferwatch.relay.json_scan import ObjectScanner
 from inferwatch.relay.usage_filter import Hide
@@ -42,7 +42,7 @@ def wish(options: bytes, profile: Profile) -> tuple[bytes, Hide] | None:
     own = _read(options)
     if own is None:
         return None
-    include = _flag(own[INCLUDE], profile) if INCLUDE in own else (False if profile.bare_options else None)
+    include = _flag(own[INCLUDE], profile) if INCLUDE in own else profile.bare_options
     continuous = _flag(own.get(CONTINUOUS), profile)
     if include is None or continuous is None:
         return None
@@ -52,6 +52,12 @@ def wish(options: bytes, profile: Profile) -> tuple[bytes, Hide] | None:
         return None  # the client gets the counts that it asked for, and so do we
     sent = _with(options, _MEMBERS[asked])
     return None if sent is None else (sent, Hide.CONTINUOUS if include else Hide.ALL)
+
+
+def nothing(profile: Profile, path: str) -> bytes:
+    """Return what stands in an event of the engine's in the place of a usage that nobody asked for."""
+    is_completion = path.endswith(COMPLETIONS) and not path.endswith(CHAT)
+    return b',"usage":null' if profile.null_usage and is_completion else b""
 
 
 def _read(options: bytes) -> dict[str, Any] | None:

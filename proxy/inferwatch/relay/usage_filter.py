@@ -80,13 +80,16 @@ class UsageFilter:
         "_held",
         "_held_bytes",
         "_hide_all",
+        "_nothing",
         "_several",
         "_waiting",
         "usages",
     )
 
-    def __init__(self, hide: Hide, *, several_choices: bool, fingerprint: Fingerprint) -> None:
+    def __init__(self, hide: Hide, *, several_choices: bool, fingerprint: Fingerprint, nothing: bytes = b"") -> None:
+        """`nothing` stands in the place of a usage that is taken out."""
         self._hide_all = hide is Hide.ALL
+        self._nothing = nothing
         self._several = several_choices
         self._fingerprint = fingerprint
         self._before = b""  # what was held back when the last call began
@@ -121,7 +124,9 @@ class UsageFilter:
     @property
     def is_simple(self) -> bool:
         """Whether an event with a usage and no finish reason would be shown without it, and nothing else happen."""
-        return not (self._several or self._held_bytes or self._big or self._waiting is not None or self._before)
+        return not (
+            self._several or self._nothing or self._held_bytes or self._big or self._waiting is not None or self._before
+        )
 
     @property
     def holds(self) -> bool:
@@ -187,7 +192,7 @@ class UsageFilter:
             end = object_end(b"{" + rest, 0) - 1
         if end <= 0:
             return event
-        usage, after = b"{" + rest[:end], rest[end:]
+        usage, after = b"{" + rest[:end], self._nothing + rest[end:]
         if before.endswith(b"[]"):
             return self._usage_only(event, usage)
         self.usages[_index(event) if self._several else 0] = usage
@@ -242,7 +247,7 @@ class UsageFilter:
             if end < 0:
                 break
             self.usages[self._big_index] = data[start + len(USAGE) - 1 : end]
-            out.append(data[:start])
+            out.append(data[:start] + self._nothing)
             self._big_finished = self._big_finished or FINISHED in data[:start]
             if self._big_finished and self._hide_all:
                 out.append(self._fingerprint.value or b"")

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from collections.abc import Sequence as Items
 from typing import Any, Final
 
+import msgspec
+
 from inferwatch_simulator.config import SimulatorConfig
 from inferwatch_simulator.metrics import EngineTotals
 from inferwatch_simulator.personas.base import (
@@ -84,7 +86,7 @@ class TensorRTLLM(Persona):
     name = "trtllm"
     _formats: Mapping[str, Format] = {
         "/v1/chat/completions": OpenAIFormat(_TRTLLM, chat=True),
-        "/v1/completions": OpenAIFormat(_TRTLLM, chat=False),
+        "/v1/completions": OpenAIFormat(msgspec.structs.replace(_TRTLLM, usage_null="always"), chat=False),
     }
 
     def formats(self) -> Mapping[str, Format]:
