@@ -15,10 +15,18 @@ OBJECTS = st.dictionaries(st.text(max_size=4), st.integers() | st.text(max_size=
 
 @given(OBJECTS, st.sampled_from(ENCODINGS), st.sampled_from(["", " ", "\n" * 200]))
 def test_an_object_in_any_encoding(document: dict[str, Any], encoding: str, blanks: str) -> None:
-    """Behind blanks, too; ASCII may be spliced into UTF-8 alone."""
+    """Behind blanks, too."""
     data = (blanks + json.dumps(document)).encode(encoding)
     assert python_json.read_object(data) == document
-    assert python_json.is_utf8(data) == encoding.startswith("utf-8")
+    assert python_json.is_wide(data) != encoding.startswith("utf-8")
+
+
+@given(OBJECTS, st.sampled_from(ENCODINGS[2:]), st.sampled_from(["", " \n"]))
+def test_a_member_can_be_put_before_the_last_brace(document: dict[str, Any], encoding: str, blanks: str) -> None:
+    """In the body's own encoding."""
+    data = (json.dumps({"a": 1, **document}) + blanks).encode(encoding)
+    end, name = python_json.end_of_wide(data)
+    assert json.loads(data[:end] + ',"a b":2'.encode(name) + data[end:]) == {"a": 1, **document, "a b": 2}
 
 
 @given(st.binary(max_size=100))
@@ -40,3 +48,12 @@ def test_what_is_no_object(data: bytes) -> None:
 def test_names_can_be_written_down(text: str, shown: str) -> None:
     """But for lone surrogates they are what they were."""
     assert python_json.printable(text) == shown
+
+
+def test_a_part_is_written_as_ascii() -> None:
+    """With whatever else than JSON it has; never an error."""
+    assert python_json.written({"a": [float("nan"), "\ud800"]}) == b'{"a": [NaN, "\\ud800"]}'
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    assert python_json.written(deep) == b""

@@ -515,17 +515,39 @@ def test_what_only_pythons_parser_takes_is_read_and_asked_for(body: bytes, sent:
     assert edit.apply(body) == sent % b'{"include_usage":true,"continuous_usage_stats":true}'
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"])
-@pytest.mark.parametrize("path", [CHAT, "/generate_stream"])
-def test_facts_of_what_is_not_utf_8(encoding: str, path: str) -> None:
-    """Engines in Python take it; nothing can be spliced into it."""
+WIDE = ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"]
+
+
+@pytest.mark.parametrize("encoding", WIDE)
+def test_what_is_not_utf_8_is_read_and_asked_for(encoding: str) -> None:
+    """Engines in Python take it; what is spliced in is in the body's encoding."""
     text = '{"model":"m","stream":true,"n":2,"max_tokens":7,"parameters":{"max_new_tokens":9},"prompt":["a","b"]}'
     body = text.encode(encoding)
     read = usage_request.read(body)
     assert read is not None
     assert read[0] == usage_request.Facts("m", True, 4, 2, 9)
-    for profile in (VLLM, TGI):
-        assert usage_request.asking(profile, path, body, read[1]) is None
+    for path in (CHAT, "/invocations"):
+        edit = usage_request.asking(VLLM, path, body, read[1])
+        assert edit is not None
+        assert json.loads(edit.apply(body)) == {**json.loads(text), "stream_options": BOTH}
+        assert edit.hide is Hide.ALL
+    assert usage_request.asking(TGI, "/generate_stream", body, read[1]) is None
+
+
+@pytest.mark.parametrize("encoding", WIDE)
+@given(body=bodies())
+def test_the_edit_is_the_same_in_any_encoding(encoding: str, body: bytes) -> None:
+    """As Python's parser reads it."""
+    wide = body.decode().lstrip("\ufeff").encode(encoding)
+    plain, read = usage_request.read(body), usage_request.read(wide)
+    assert plain is not None
+    assert read is not None
+    assert read[0] == plain[0]
+    edit = usage_request.asking(VLLM, CHAT, body, plain[1])
+    other = usage_request.asking(VLLM, CHAT, wide, read[1])
+    assert (edit.hide if edit else None) is (other.hide if other else None)
+    if edit is not None and other is not None:
+        assert json.loads(other.apply(wide)) == json.loads(edit.apply(body))
 
 
 @given(bodies())

@@ -3,11 +3,15 @@
 NaN and Infinity, lone surrogates, UTF-16 and UTF-32. It is several times slower, so it is asked only after the other.
 """
 
+import codecs
 import json
 from typing import Any, Final
 
 # Enough to see whether an object begins; what begins with more blanks is read to see it.
 _BEGINNING_BYTES: Final = 64
+
+# What a byte order mark in front decides.
+_ORDERS: Final = ("utf-16", "utf-32")
 
 
 def read_object(data: bytes) -> dict[str, Any] | None:
@@ -20,9 +24,27 @@ def read_object(data: bytes) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def is_utf8(data: bytes) -> bool:
-    """Tell whether ASCII may be spliced into what has been read."""
-    return json.detect_encoding(data).startswith("utf-8")
+def written(value: Any) -> bytes:
+    """Return a part of what has been read as ASCII; nothing where it is nested too deep for that."""
+    try:
+        return json.dumps(value).encode()
+    except RecursionError:
+        return b""
+
+
+def is_wide(data: bytes) -> bool:
+    """Tell whether it is UTF-16 or UTF-32, if it is JSON at all: no other has such a beginning."""
+    return b"\0" in data[:4] or data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+
+
+def end_of_wide(data: bytes) -> tuple[int, str]:
+    """Return where the last brace of such an object is, and how to encode what is put before it."""
+    encoding: str = json.detect_encoding(data)
+    text = data.decode(encoding, "surrogatepass")
+    end = text[len(text.rstrip(" \t\r\n")) - 1 :]
+    if encoding in _ORDERS:
+        encoding += "-le" if data.startswith(codecs.BOM_UTF16_LE) else "-be"
+    return len(data) - len(end.encode(encoding)), encoding
 
 
 def printable(text: str) -> str:

@@ -25,7 +25,6 @@ _WANTED: Final = frozenset({_OPTIONS})
 _ASKED_ON: Final = tuple(
     {end for profile in PROFILES.values() if profile.asked is not Asked.NOTHING for end in profile.asked_on}
 )
-# Bodies for which an answer is generated, among those that `/invocations` takes.
 _GENERATING: Final = frozenset({b"messages", b"prompt"})
 
 # The most that an answer may have: OpenAI's two names, Responses', llama.cpp's; and TGI's, SGLang's and Ollama's, in
@@ -35,7 +34,7 @@ _NESTED: Final = ("parameters", "sampling_params", "options")
 _NESTED_MOST: Final = ("max_new_tokens", "max_tokens", "num_predict")
 _SCAN_WANTED: Final = _GENERATING | {_OPTIONS, *(name.encode() for name in ("stream", "model", "n", *_MOST, *_NESTED))}
 
-# The client's own where they cannot be told, or nothing can be spliced into the body: it is left alone.
+# The client's own where they cannot be told: left alone.
 _UNREADABLE: Final = b""
 
 _PARAMETERS: Final = b"parameters"
@@ -123,10 +122,10 @@ def _read_as_python(body: bytes, path: str) -> tuple[Facts, bytes | None] | None
     prompt = found.get("prompt")
     many = isinstance(prompt, list) and isinstance(next(iter(prompt), None), str | list)
     facts = _facts_by(found.get, path, prompts=len(found["prompt"]) if many else 1)
-    if not python_json.is_utf8(body):
-        return facts, _UNREADABLE
     if _OPTIONS.decode() not in found:
         return facts, None
+    if python_json.is_wide(body):
+        return facts, python_json.written(found[_OPTIONS.decode()])
     member = _scan(body, _WANTED).members.get(_OPTIONS)
     return facts, _UNREADABLE if member is None or member.value is None else member.value
 
@@ -140,15 +139,20 @@ def read_form(body: bytes, content_type: bytes) -> Facts | None:
 
 def asking(profile: Profile, path: str, body: bytes, options: bytes | None) -> Edit | None:
     """Return the edit by which a streaming request to `path` asks what the engine's profile allows; None: nothing."""
-    if options == _UNREADABLE:
-        return None
     if is_usage_route(path):
-        if not takes_options(profile, path):
+        if not takes_options(profile, path) or (path.endswith(INVOCATIONS) and not _generates(body)):
             return None
-        if path.endswith(INVOCATIONS) and _GENERATING.isdisjoint(_scan(body, _GENERATING).members):
-            return None
-        return edit(body, options, profile)
-    return details_edit(body) if profile.asked_details else None
+        return _wide_edit(body, options, profile) if python_json.is_wide(body) else edit(body, options, profile)
+    return details_edit(body) if profile.asked_details and not python_json.is_wide(body) else None
+
+
+def _generates(body: bytes) -> bool:
+    """Tell whether it is a body for which an answer is generated, among those that `/invocations` takes."""
+    if python_json.is_wide(body):
+        return not _GENERATING.isdisjoint(
+            name.encode("utf-8", "replace") for name in python_json.read_object(body) or ()
+        )
+    return not _GENERATING.isdisjoint(_scan(body, _GENERATING).members)
 
 
 def is_usage_route(path: str) -> bool:
@@ -180,6 +184,16 @@ def edit(body: bytes, options: bytes | None, profile: Profile) -> Edit | None:
         return None
     value, hide = wish
     return Edit(member.start, member.end, value, hide)
+
+
+def _wide_edit(body: bytes, options: bytes | None, profile: Profile) -> Edit | None:
+    """The same for UTF-16 and UTF-32: only Python's parser takes them, and of a repeated key it takes the last."""
+    wish = stream_options.wish(options if options is not None else b"null", profile)
+    if wish is None:
+        return None
+    end, encoding = python_json.end_of_wide(body)
+    member = b',"%b":%b' % (_OPTIONS, wish[0])
+    return Edit(end, end, member.decode().encode(encoding), wish[1])
 
 
 def details_edit(body: bytes) -> Edit | None:
