@@ -39,6 +39,7 @@ def test_nothing_else_is_changed(options: dict[str, Any], profile: Profile, sepa
             b'{"continuous_usage_stats":true,"include_us\\u0061ge":true}',
         ),
         (b"{}", b'{"include_usage":true,"continuous_usage_stats":true}'),
+        (b'{"x":"%b"}' % (b"y" * 500), b'{"x":"%b","include_usage":true,"continuous_usage_stats":true}' % (b"y" * 500)),
     ],
 )
 def test_members_are_spliced_in(options: bytes, sent: bytes) -> None:

@@ -5,6 +5,7 @@ must not be able to tell that we are here.
 """
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote
 
@@ -280,9 +281,14 @@ def path_of(target: bytes) -> str:
     For decisions only: the target is passed on as it came. `/v1/chat/complet%69ons` generates like its plain spelling.
     """
     path = target.partition(b"?")[0]
+    return _known_path(path) if len(path) <= MAX_REMEMBERED_BYTES else _path(path)
+
+
+def _path(path: bytes) -> str:
     if not path.startswith(b"/"):
         path = origin_form(path)
-    if b"#" in path:
-        path = path.partition(b"#")[0]
-    text = path.decode("utf-8", "replace")  # no lone surrogates: they cannot be written anywhere
-    return unquote(text) if "%" in text else text
+    text = path.partition(b"#")[0].decode("utf-8", "replace")  # no lone surrogates: they cannot be written anywhere
+    return unquote(text)
+
+
+_known_path = lru_cache(maxsize=MAX_REMEMBERED)(_path)

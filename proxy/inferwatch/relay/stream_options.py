@@ -3,6 +3,7 @@
 Members of ours are spliced into the client's object; what else is in it stays as it is written.
 """
 
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +23,10 @@ VALUES: Final = {
     asked: b"{" + b",".join(b'"%b":true' % name.encode() for name in names) + b"}" for asked, names in _MEMBERS.items()
 }
 
+# Clients send the same few objects with every request; bounded, because anybody may send others.
+MAX_REMEMBERED: Final = 256
+MAX_REMEMBERED_BYTES: Final = 128
+
 _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -35,6 +40,10 @@ def wish(options: bytes, profile: Profile) -> tuple[bytes, Hide] | None:
 
     vLLM needs `include_usage` for continuous usage. What an object without it means differs between engines.
     """
+    return _known(options, profile) if len(options) <= MAX_REMEMBERED_BYTES else _wish(options, profile)
+
+
+def _wish(options: bytes, profile: Profile) -> tuple[bytes, Hide] | None:
     asked = profile.asked
     if is_null(options):
         return VALUES[asked], Hide.ALL
@@ -52,6 +61,9 @@ def wish(options: bytes, profile: Profile) -> tuple[bytes, Hide] | None:
         return None  # the client gets the counts that it asked for, and so do we
     sent = _with(options, _MEMBERS[asked])
     return None if sent is None else (sent, Hide.CONTINUOUS if include else Hide.ALL)
+
+
+_known = lru_cache(maxsize=MAX_REMEMBERED)(_wish)
 
 
 def nothing(profile: Profile, path: str) -> bytes:

@@ -139,11 +139,13 @@ def read_form(body: bytes, content_type: bytes) -> Facts | None:
 
 def asking(profile: Profile, path: str, body: bytes, options: bytes | None) -> Edit | None:
     """Return the edit by which a streaming request to `path` asks what the engine's profile allows; None: nothing."""
-    if is_usage_route(path):
-        if not takes_options(profile, path) or (path.endswith(INVOCATIONS) and not _generates(body)):
+    if takes_options(profile, path):
+        if path.endswith(INVOCATIONS) and not _generates(body):
             return None
         return _wide_edit(body, options, profile) if python_json.is_wide(body) else edit(body, options, profile)
-    return details_edit(body) if profile.asked_details and not python_json.is_wide(body) else None
+    if profile.asked_details and is_details_route(path) and not python_json.is_wide(body):
+        return details_edit(body)
+    return None
 
 
 def _generates(body: bytes) -> bool:
