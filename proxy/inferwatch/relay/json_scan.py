@@ -1,7 +1,8 @@
 """Find the top-level members of a JSON object in bytes that arrive in pieces, without building anything.
 
-For request bodies too large to wait for, and for splicing into one member of a small one. Strings are skipped by one
-compiled expression, so that a base64 image passes at the speed of a memory scan; nothing is kept but the wanted values.
+For request bodies too large to wait for, and for splicing into one member of a small one. Strings, and what is within a
+member, are skipped as a whole: a base64 image passes at the speed of a memory scan, and a prompt of 100,000 token ids
+in a tenth of what a step for each comma takes; nothing is kept but the wanted values.
 The scanner is no validator: on anything that cannot be JSON it gives up (`broken`) and the engine says what is wrong.
 """
 
@@ -12,6 +13,10 @@ from typing import Final
 _STRUCTURE: Final = re.compile(rb'["{}\[\],:]')
 # Possessive: a string that does not end in this piece must not be tried again from every byte of it.
 _STRING_REST: Final = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+# Within a member only brackets count. Those that have none within them go in one step, with short strings; the end of a
+# long one is found faster by itself. All possessive: what does not end in this piece is looked at twice at most.
+_FLAT: Final = rb'(?:[^"{}\[\]]++|"[^"\\]{0,64}+")*+'
+_WITHIN: Final = re.compile(rb"(?:%b(?:\[%b\]|\{%b\}))*+%b" % ((_FLAT,) * 4))
 _SPACE: Final = b" \t\r\n"
 
 BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
@@ -98,6 +103,8 @@ class ObjectScanner:
             if self._in_string:
                 position = self._skip_string(data, position)
                 continue
+            if self._depth > 1 and (within := _WITHIN.match(data, position)) is not None:
+                position = within.end()
             match = _STRUCTURE.search(data, position)
             if match is None:
                 break
