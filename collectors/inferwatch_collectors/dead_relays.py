@@ -16,8 +16,9 @@ from inferwatch_collectors.turns import Turn
 
 LOOK_S: Final = 0.5
 
-# A commit of COMMIT_RECORDS takes some 10 ms. After this long the rest is booked all the same.
-COMMIT_TIMEOUT_S: Final = 5.0
+# A commit of COMMIT_RECORDS takes some 10 ms. After one that takes this long, the rest is booked all the same: what is
+# done at the end of a collector comes after it.
+COMMIT_TIMEOUT_S: Final = 2.0
 
 
 async def watch(booking: Booking, journal: Journal) -> None:
@@ -29,8 +30,8 @@ async def watch(booking: Booking, journal: Journal) -> None:
 
 async def book(booking: Booking, journal: Journal, now_ns: int) -> None:
     """Book what is due at `now_ns`, and let others run meanwhile."""
-    turn = Turn()
+    turn, patient = Turn(), True
     for _ in booking.expire(now_ns, is_alive):
-        if journal.waiting >= COMMIT_RECORDS:
-            await journal.flush(COMMIT_TIMEOUT_S)  # returns at once while the ledger fails
+        if patient and journal.waiting >= COMMIT_RECORDS:
+            patient = await journal.flush(COMMIT_TIMEOUT_S)
         await turn.over()

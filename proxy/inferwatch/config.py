@@ -322,7 +322,9 @@ def _check(config: Config) -> None:
             raise ConfigError(f"{key}: holds a null byte")
     listen, admin = parse_address("listen", config.listen), parse_address("admin", config.admin)
     fault = addresses.upstream_fault(config.upstream.url)
-    fault = fault or addresses.clash(listen, admin, (config.upstream.host, config.upstream.port))
+    fault = fault or addresses.clash(
+        listen, admin, (config.upstream.host, config.upstream.port), alone=config.workers == 1
+    )
     if fault:
         raise ConfigError(fault)
     if bool(config.tls.cert_file) != bool(config.tls.key_file):

@@ -31,8 +31,9 @@ def run(arguments: argparse.Namespace, path: str | None) -> int:
     flags = {key: getattr(arguments, key) for key in _KEYS}
     said = msgspec.structs.replace(Config(), **_said(tree, os.environ, flags))
     noted = "" if flags["admin"] else _noted(said)
-    where, port = reachable_address("admin", noted or said.admin)
-    told = _ask(where, port, arguments.timeout_s)
+    answered, told = _ask(*reachable_address("admin", noted or said.admin), arguments.timeout_s)
+    if noted not in ("", said.admin) and not answered:  # an instance that was killed leaves its note
+        _, told = _ask(*reachable_address("admin", said.admin), arguments.timeout_s)
     if not told:
         return EXIT_OK
     if fault and not noted and not flags["admin"]:
@@ -71,14 +72,14 @@ def _noted(said: Config) -> str:
         return ""
 
 
-def _ask(where: str, port: int, timeout_s: float) -> str:
-    """Return "" if the data path is alive, else what is wrong."""
+def _ask(where: str, port: int, timeout_s: float) -> tuple[bool, str]:
+    """Return whether somebody answered, and "" if the data path is alive, else what is wrong."""
     connection = http.client.HTTPConnection(where, port, timeout=timeout_s)
     try:
         connection.request("GET", "/healthz")
         status = connection.getresponse().status
     except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: a host that no name can be
-        return f"no answer on the admin port {address_text(where, port)}: {error}"
+        return False, f"no answer on the admin port {address_text(where, port)}: {error}"
     finally:
         connection.close()
-    return "" if status == http.client.OK else f"not healthy: /healthz answered {status}"
+    return True, "" if status == http.client.OK else f"not healthy: /healthz answered {status}"

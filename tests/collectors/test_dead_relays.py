@@ -61,6 +61,27 @@ async def test_they_wait_for_their_commits(frames: Any, monkeypatch: pytest.Monk
     await ledger.close()
 
 
+async def test_a_ledger_that_hangs_is_waited_for_once(frames: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that takes nothing must not keep a collector from its end."""
+    monkeypatch.setattr(dead_relays, "COMMIT_TIMEOUT_S", 0.05)
+    ledger = await SqliteLedger.open(None)
+    enough = asyncio.Event()
+
+    async def hangs(*_: Any) -> None:
+        await enough.wait()
+
+    monkeypatch.setattr(ledger, "commit", hangs)
+    dead = Dead(frames, ledger)
+    running = asyncio.get_running_loop().create_task(dead.journal.run())
+    async with asyncio.timeout(10):
+        await dead_relays.book(dead.booking, dead.journal, dead.due_ns)
+    assert len(dead.records) == STREAMS
+    enough.set()
+    dead.journal.close()
+    await running
+    await ledger.close()
+
+
 async def test_a_ledger_that_fails_is_not_waited_for(frames: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk gets no better by waiting; the journal keeps them."""
     ledger = await SqliteLedger.open(None)

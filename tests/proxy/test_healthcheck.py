@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import os
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,7 +165,7 @@ def test_a_configuration_that_does_not_say_where_is_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, text: str, fault: str
 ) -> None:
     """One line names what is wrong; the default port was tried."""
-    monkeypatch.setattr("inferwatch.healthcheck._ask", lambda *_: "no answer")
+    monkeypatch.setattr("inferwatch.healthcheck._ask", lambda *_: (False, "no answer"))
     file = tmp_path / "inferwatch.yml"
     file.write_text(text)
 
@@ -172,6 +173,18 @@ def test_a_configuration_that_does_not_say_where_is_2(
     error = capsys.readouterr().err
     assert fault in error
     assert error.count("\n") == 1
+
+
+def test_a_note_that_was_left_behind(
+    admin: http.server.HTTPServer, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody answers where it says, since its instance was killed: then what is said elsewhere counts."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        host.note_admin(state, taken.getsockname()[:2])
+        assert exit_of("healthcheck", "--state-dir", str(state)) == cli.EXIT_RUNTIME
+        monkeypatch.setenv("INFERWATCH__ADMIN", f"127.0.0.1:{admin.server_port}")
+        assert exit_of("healthcheck", "--state-dir", str(state)) == cli.EXIT_OK
 
 
 def test_a_note_is_made_read_and_taken_away(state: Path) -> None:

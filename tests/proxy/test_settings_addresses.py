@@ -13,13 +13,14 @@ ADMIN = ("127.0.0.1", 9480)
         ("127.0.0.1", "127.0.0.1"),
         ("0.0.0.0", "127.0.0.1"),
         ("0.0.0.0", "127.0.0.53"),
-        ("0.0.0.0", "localhost"),
         ("0.0.0.0", "0.0.0.0"),
         ("::", "127.0.0.1"),
         ("::", "::1"),
-        ("::1", "localhost"),
-        ("localhost", "LOCALHOST"),
+        ("::", "localhost"),
+        ("0.0.0.0", "localhost"),
         ("127.0.0.1", "localhost"),
+        ("localhost", "LOCALHOST"),
+        ("localhost", "127.0.0.1"),
         ("127.0.0.1", "0.0.0.0"),
         ("10.0.0.5", "10.0.0.5"),
         ("gpu-1", "gpu-1"),
@@ -47,6 +48,12 @@ def test_an_engine_that_is_ourselves(listen: str, upstream: str) -> None:
 def test_an_engine_beside_us(listen: tuple[str, int], upstream: tuple[str, int]) -> None:
     """The same port on another address, or another port, is somebody else."""
     assert clash(listen, ADMIN, upstream) == ""
+
+
+def test_several_relays_share_the_port() -> None:
+    """So may an engine: what is sent to an address of its own reaches it, and not who listens on all of them."""
+    assert clash(("0.0.0.0", 8000), ADMIN, ("127.0.0.1", 8000), alone=False) == ""
+    assert clash(("127.0.0.1", 8000), ADMIN, ("127.0.0.1", 8000), alone=False) != ""
 
 
 @pytest.mark.parametrize(

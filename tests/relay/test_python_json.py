@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,16 +45,41 @@ def test_what_is_no_object(data: bytes) -> None:
     assert python_json.read_object(data) is None
 
 
-@pytest.mark.parametrize(("text", "shown"), [("m", "m"), ("é", "é"), ("m\ud83d", "m?"), ("", "")])
-def test_names_can_be_written_down(text: str, shown: str) -> None:
-    """But for lone surrogates they are what they were."""
-    assert python_json.printable(text) == shown
+@given(OBJECTS, st.sampled_from(ENCODINGS))
+def test_the_same_in_utf_8(document: dict[str, Any], encoding: str) -> None:
+    """With all that it has, lone surrogates too; what is in UTF-8 is not touched."""
+    text = json.dumps({"s": "\ud83d", **document}, ensure_ascii=False)
+    data = text.encode(encoding, "surrogatepass")
+    narrow = python_json.narrow(data)
+    assert narrow is data if encoding.startswith("utf-8") else narrow == text.encode("utf-8", "surrogatepass")
 
 
-def test_a_part_is_written_as_ascii() -> None:
-    """With whatever else than JSON it has; never an error."""
-    assert python_json.written({"a": [float("nan"), "\ud800"]}) == b'{"a": [NaN, "\\ud800"]}'
-    deep: list[Any] = []
-    for _ in range(100_000):
-        deep = [deep]
-    assert python_json.written(deep) == b""
+ODD_TEXTS = st.lists(
+    st.sampled_from(["\ud83d", "\ude00", "\U0001f600", "\\", "u", "\\ud83d", "\n", '"', ":NaN", "[-Infinity"]),
+    max_size=9,
+).map("".join)
+ODD = st.recursive(
+    st.floats() | ODD_TEXTS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(ODD_TEXTS, inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(ODD_TEXTS, ODD), st.booleans())
+def test_what_is_repaired_is_json_of_the_same_length(document: dict[str, Any], ascii_only: bool) -> None:
+    """What only Python's parser takes, the other one takes then, and each member is where it was."""
+    data = json.dumps({**document, "model": "m"}, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
+    repaired = python_json.repaired(data)
+    assert len(repaired) == len(data)
+    assert msgspec.json.decode(repaired)["model"] == "m"
+
+
+def test_what_needs_no_repair_is_not_touched() -> None:
+    """It is the same object, so that nobody reads it twice."""
+    data = json.dumps({"b": "NaN", "c": [1, "\u00e9 \\n"]}, ensure_ascii=False).encode()
+    assert python_json.repaired(data) is data
+
+
+def test_half_a_character_is_in_no_encoding() -> None:
+    """It is left alone."""
+    assert python_json.narrow("{".encode("utf-16") + b"a") is None

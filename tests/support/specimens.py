@@ -605,6 +605,12 @@ _COHERE = [
 ]  # fmt: skip
 
 _OTHER_COUNTS = [
+    Specimen("ollama chat: a tool's argument is named as a member of TGI's", "/api/chat", JSON, {"stream": False},
+        _plain({"model": "m", "message": {"role": "assistant", "content": "", "tool_calls": [
+                    {"function": {"name": "login", "arguments": {"token": "abc", "usage": {"prompt_tokens": 9}}}}]},
+                "done_reason": "stop", "done": True, "total_duration": 123456, "load_duration": 1, "prompt_eval_count": 26,
+                "prompt_eval_duration": 10, "eval_count": 290, "eval_duration": 99}),
+        Expected(26, 290, "final_usage", ("stop",))),
     Specimen("deepseek: cached tokens by a name of its own", "/v1/chat/completions", JSON, {},
         _plain({"choices": [{"index": 0, "message": {"content": "a"}, "finish_reason": "stop"}],
                 "usage": {"prompt_tokens": 1000, "completion_tokens": 2, "total_tokens": 1002,

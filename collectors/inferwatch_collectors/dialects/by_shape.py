@@ -26,14 +26,19 @@ from inferwatch_collectors.dialects.tgi import TGI_NATIVE
 from inferwatch_collectors.dialects.triton import TRITON_GENERATE
 from inferwatch_collectors.dialects.usage import Totals, Usage
 
+_Shapes = tuple[tuple[frozenset[str], Dialect], ...]
+
 # (fields of which one must be there, who reads it), in the order in which they are tried.
-_NATIVE: Final[tuple[tuple[frozenset[str], Dialect], ...]] = (
+_NATIVE: Final[_Shapes] = (
     (frozenset({"meta_info"}), SGLANG_NATIVE),
     (frozenset({"text_output"}), TRITON_GENERATE),
     (frozenset({"token", "generated_text", "error_type"}), TGI_NATIVE),
     (frozenset({"tokens_predicted", "tokens_evaluated", "prompt_progress"}), LLAMACPP_NATIVE),
-    (frozenset({"done"}), OLLAMA_CHAT),
 )
+
+# Ollama's records all say whether they are the last, so what does not is none of its. Its last one has times.
+_OLLAMA: Final[_Shapes] = ((frozenset({"done"}), OLLAMA_CHAT),)
+_OLLAMA_END: Final[_Shapes] = ((frozenset({"total_duration"}), OLLAMA_CHAT),)
 
 # What the objects of OpenAI's APIs call themselves, by their beginning.
 _OBJECTS: Final[tuple[tuple[str, Dialect], ...]] = (
@@ -54,11 +59,23 @@ class ByShape(Dialect):
     reads: ClassVar[bool] = True
     reads_head: ClassVar[bool] = True
 
-    def __init__(self, operation: str, default: Dialect, *, request: Dialect, end: Dialect | None = None) -> None:
+    def __init__(
+        self,
+        operation: str,
+        default: Dialect,
+        *,
+        request: Dialect,
+        shapes: _Shapes = _NATIVE,
+        ends: _Shapes = _NATIVE,
+        end: Dialect | None = None,
+    ) -> None:
         """`request`: who reads it; its facts must be right for, or of no interest to, all of them.
 
-        `end`: who reads ends of no known shape, and usages, if not `default`.
+        `shapes`: of the engines that have it as a route of their own; `ends`: by which the end of a plain reply is
+        known, whatever else is in it. `end`: who reads ends of no known shape, and usages, if not `default`.
         """
+        self._shapes = shapes
+        self._ends = ends
         self.operation = operation
         self._default = default
         self._end = end or default
@@ -98,7 +115,7 @@ class ByShape(Dialect):
     def read_reply_tail(self, observation: Observation, tail: bytes) -> None:
         """Take the end of a plain reply that was not read."""
         if observation.reader is None:
-            observation.reader = next((dialect for fields, dialect in _NATIVE if _any_named(fields, tail)), None)
+            observation.reader = next((dialect for fields, dialect in self._ends if _any_named(fields, tail)), None)
         if observation.reader is None and self._end is not self._default:
             observation.reader = self._end
         self._known(observation).read_reply_tail(observation, tail)
@@ -120,7 +137,7 @@ class ByShape(Dialect):
 
     def _reader(self, observation: Observation, data: bytes) -> Dialect:
         if observation.reader is None:
-            observation.reader = reader_of(data)
+            observation.reader = _reader_of(data, self._shapes)
         return self._known(observation)
 
 
@@ -128,7 +145,7 @@ def _any_named(fields: frozenset[str], tail: bytes) -> bool:
     return any(b'"%b":' % field.encode() in tail for field in fields)
 
 
-def reader_of(data: bytes) -> Dialect | None:
+def _reader_of(data: bytes, shapes: _Shapes) -> Dialect | None:
     """Return who reads an event or a plain reply, None if its shape is none that is known."""
     try:
         shape: dict[str, Any] | None = (
@@ -138,7 +155,7 @@ def reader_of(data: bytes) -> Dialect | None:
         shape = load_object(data)
     if shape is None:
         return None
-    for fields, dialect in _NATIVE:
+    for fields, dialect in shapes:
         if not fields.isdisjoint(shape):
             return dialect
     return _openai_or_anthropic(shape)
@@ -159,7 +176,6 @@ def _openai_or_anthropic(shape: Mapping[str, Any]) -> Dialect | None:
 
 
 GENERATE: Final = ByShape("text_completion", TGI_NATIVE, request=SGLANG_NATIVE)
-# Ollama's records all say whether they are the last, so what does not is none of its.
-API_CHAT: Final = ByShape("chat", OLLAMA_CHAT, request=OLLAMA_CHAT, end=OPENAI_CHAT)
+API_CHAT: Final = ByShape("chat", OLLAMA_CHAT, request=OLLAMA_CHAT, shapes=_OLLAMA, ends=_OLLAMA_END, end=OPENAI_CHAT)
 BARE_COMPLETIONS: Final = ByShape("text_completion", OPENAI_COMPLETIONS, request=OPENAI_COMPLETIONS)
 INVOCATIONS: Final = ByShape("generate_content", OPENAI_CHAT, request=OPENAI_COMPLETIONS)

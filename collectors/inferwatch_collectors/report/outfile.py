@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-# Names there stand for what a process has open, whatever kind of file that is.
-_SPECIAL: Final = (Path("/dev"), Path("/proc"))
+# Names that stand for what a process has open, whatever kind of file that is.
+_SPECIAL: Final = tuple(map(Path, ("/dev/fd", "/dev/stdout", "/dev/stderr", "/proc")))
 
 
 @contextlib.contextmanager
@@ -30,8 +30,9 @@ def whole(out: Path) -> Iterator[Path]:
     part = target.with_name(target.name + ".part")
     part.unlink(missing_ok=True)
     try:
-        _make(part, before)
+        mode = _made(part, before)
         yield part
+        part.chmod(mode)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
@@ -49,14 +50,19 @@ def _is_special(out: Path) -> bool:
     return any(absolute.is_relative_to(folder) for folder in _SPECIAL)
 
 
-def _make(part: Path, before: os.stat_result | None) -> None:
-    """Make it, empty, with the mode of the file that it is going to replace, and never a wider one meanwhile."""
+def _made(part: Path, before: os.stat_result | None) -> int:
+    """Make it, empty, and return the mode that it is to have: that of the file that it is going to replace.
+
+    Until then nobody else may read it who could not read that one, and we may write to it.
+    """
     mode = 0o666 if before is None else stat.S_IMODE(before.st_mode)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode & 0o777)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, (mode & 0o777) | stat.S_IWUSR)
     try:
-        if before is not None:
-            with contextlib.suppress(PermissionError):
-                os.fchown(descriptor, before.st_uid, before.st_gid)
-            os.fchmod(descriptor, mode)
+        if before is None:
+            return stat.S_IMODE(os.fstat(descriptor).st_mode)
+        with contextlib.suppress(PermissionError):
+            os.fchown(descriptor, before.st_uid, before.st_gid)
+        os.fchmod(descriptor, mode | stat.S_IWUSR)
+        return mode
     finally:
         os.close(descriptor)

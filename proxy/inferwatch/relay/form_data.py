@@ -11,8 +11,8 @@ from typing import Final
 # RFC 2046 allows 70.
 MAX_BOUNDARY_BYTES: Final = 256
 # An API's form has some twenty fields, a part's head some 100 bytes, a name of a model less.
-MAX_PARTS: Final = 256
-MAX_HEAD_BYTES: Final = 4096
+MAX_PARTS: Final = 64
+MAX_HEAD_BYTES: Final = 1024
 MAX_VALUE_BYTES: Final = 1024
 
 _TYPE: Final = re.compile(rb"\s*multipart/form-data\s*(?:;|\Z)", re.IGNORECASE)

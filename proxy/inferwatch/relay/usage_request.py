@@ -101,11 +101,18 @@ def read(body: bytes, path: str = "") -> tuple[Facts, bytes | None] | None:
 
     `path` (without query) says whether a body without `stream` streams.
     """
+    narrow = python_json.narrow(body)
+    if narrow is None:
+        return None
+    return _read(narrow, path) or _read_as_python(narrow, path)
+
+
+def _read(body: bytes, path: str) -> tuple[Facts, bytes | None] | None:
     try:
         # Windows' tools write a mark in front, and Python's parser, so the engine's, skips it.
         decoded = _decode_body(body.removeprefix(BYTE_ORDER_MARK))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _read_as_python(body, path)
+        return None
     options = None if isinstance(decoded.stream_options, UnsetType) else bytes(decoded.stream_options)
     prompts = 1 if isinstance(decoded.prompt, UnsetType) else _prompts(decoded.prompt)
     most = _most(decoded.max_completion_tokens, decoded.max_tokens, decoded.max_output_tokens, decoded.n_predict)
@@ -116,18 +123,12 @@ def read(body: bytes, path: str = "") -> tuple[Facts, bytes | None] | None:
 
 
 def _read_as_python(body: bytes, path: str) -> tuple[Facts, bytes | None] | None:
-    found = python_json.read_object(body)
-    if found is None:
-        return None
-    prompt = found.get("prompt")
-    many = isinstance(prompt, list) and isinstance(next(iter(prompt), None), str | list)
-    facts = _facts_by(found.get, path, prompts=len(found["prompt"]) if many else 1)
-    if _OPTIONS.decode() not in found:
-        return facts, None
-    if python_json.is_wide(body):
-        return facts, python_json.written(found[_OPTIONS.decode()])
-    member = _scan(body, _WANTED).members.get(_OPTIONS)
-    return facts, _UNREADABLE if member is None or member.value is None else member.value
+    repaired = python_json.repaired(body)
+    found = _read(repaired, path) if repaired is not body else None
+    if found is None or found[1] is None:
+        return found
+    member = _scan(body, _WANTED).members.get(_OPTIONS)  # as the client wrote it
+    return found[0], _UNREADABLE if member is None or member.value is None else member.value
 
 
 def read_form(body: bytes, content_type: bytes) -> Facts | None:
@@ -150,11 +151,7 @@ def asking(profile: Profile, path: str, body: bytes, options: bytes | None) -> E
 
 def _generates(body: bytes) -> bool:
     """Tell whether it is a body for which an answer is generated, among those that `/invocations` takes."""
-    if python_json.is_wide(body):
-        return not _GENERATING.isdisjoint(
-            name.encode("utf-8", "replace") for name in python_json.read_object(body) or ()
-        )
-    return not _GENERATING.isdisjoint(_scan(body, _GENERATING).members)
+    return not _GENERATING.isdisjoint(_scan(python_json.narrow(body) or b"", _GENERATING).members)
 
 
 def is_usage_route(path: str) -> bool:
@@ -237,7 +234,7 @@ def _scan(body: bytes, wanted: frozenset[bytes]) -> ObjectScanner:
 def _facts(model: Any, n: Any, prompts: int, most: int, *, stream: bool) -> Facts:
     copies = min(whole(n), MAX_CHOICES) or 1
     return Facts(
-        model=python_json.printable(model) if isinstance(model, str) else "",
+        model=model if isinstance(model, str) else "",
         stream=stream,
         choices=min(prompts * copies, MAX_CHOICES),
         n=copies,

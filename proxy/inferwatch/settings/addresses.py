@@ -25,23 +25,25 @@ def upstream_fault(url: str) -> str:
     return "" if usable else f"upstream.url: expected `http://host:port` without a path, got `{url}`"
 
 
-def clash(listen: Address, admin: Address, upstream: Address) -> str:
+def clash(listen: Address, admin: Address, upstream: Address, *, alone: bool = True) -> str:
     """Return what is wrong with our ports beside each other and beside the engine's, or "".
 
-    Names other than localhost are not looked up: the name of this host may be the engine's elsewhere.
+    Names other than localhost are not looked up: the name of this host may be the engine's elsewhere. Not `alone`, with
+    several relays on the port, an engine may have it on an address of its own beside us.
     """
     if _same(listen, admin):
         return f"admin: port {admin[1]} is that of `listen`; the data port and the admin port are two"
-    if _same(listen, upstream):
+    if _same(listen, upstream, alone=alone):
         return f"upstream.url: port {upstream[1]} here is that of `listen`: requests would go round; name the engine's"
     return ""
 
 
-def _same(ours: Address, other: Address) -> bool:
+def _same(ours: Address, other: Address, *, alone: bool = True) -> bool:
     """Tell whether what comes to `other` reaches who listens at `ours`. Port 0 is one that is free."""
     if ours[1] != other[1] or not ours[1]:
         return False
-    return ours[0] == other[0] or any(_hears(mine, its) for mine in _ips(ours[0]) for its in _ips(other[0]))
+    mine = [each for each in _ips(ours[0]) if alone or not each.is_unspecified]
+    return ours[0] == other[0] or any(_hears(each, its) for each in mine for its in _ips(other[0]))
 
 
 def _ips(host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:

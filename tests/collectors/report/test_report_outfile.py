@@ -4,6 +4,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -51,6 +52,22 @@ def test_the_mode_of_a_file_is_kept(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         path.write_text("rows")
     assert (out.read_text(), stat.S_IMODE(out.stat().st_mode)) == ("rows", 0o600)
+
+
+def test_a_file_that_is_only_read_is_replaced_as_before(tmp_path: Path) -> None:
+    """Its folder says who may do that."""
+    out = tmp_path / "out"
+    out.touch(0o440)
+    with whole(out) as path:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o640
+        path.write_text("rows")
+    assert (out.read_text(), stat.S_IMODE(out.stat().st_mode)) == ("rows", 0o440)
+
+
+def test_a_file_in_shared_memory_is_a_file() -> None:
+    """Under /dev, and whole or not at all as any other."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        test_what_fails_leaves_the_file_as_it_was(Path(folder))
 
 
 def test_a_link_stays_and_its_file_is_written(tmp_path: Path) -> None:
