@@ -174,4 +174,4 @@ def test_a_wrong_configuration_is_one_line_and_exit_2(docker: Docker, image: str
     )  # fmt: skip
 
     assert done.returncode == 2
-    assert done.stderr == "inferwatch: workers: expected `int`, got `str`\n"
+    assert done.stderr == "inferwatch: workers: expected `int`, got `str` (environment INFERWATCH__WORKERS)\n"
