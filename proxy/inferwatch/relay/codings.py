@@ -3,11 +3,23 @@
 from functools import lru_cache
 from typing import Final
 
+from inferwatch.relay.heads import RequestHead
+from inferwatch.relay.reckoning import is_asked_for
+
+ACCEPT_ENCODING: Final = b"accept-encoding"
 READABLE: Final = frozenset({b"gzip", b"x-gzip", b"deflate", b"identity"})
 
 # Clients send the same few values with every request; bounded, because anybody may send others.
 MAX_REMEMBERED: Final = 256
 MAX_REMEMBERED_BYTES: Final = 128
+
+
+def offer_readable(method: bytes, head: RequestHead) -> None:
+    """Pass on no other, where the answer may have tokens."""
+    accepted = head.named.get(ACCEPT_ENCODING, b"")
+    offered = readable(accepted) if accepted else b""
+    if offered != accepted and is_asked_for(method, head.path):
+        head.instead(ACCEPT_ENCODING, offered)
 
 
 def readable(accepted: bytes) -> bytes:

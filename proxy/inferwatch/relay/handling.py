@@ -19,7 +19,6 @@ from inferwatch.relay.client_request import Request, chunk
 from inferwatch.relay.exchange import Exchange, Refusal
 from inferwatch.relay.observer import Observer
 from inferwatch.relay.pool import ConnectError
-from inferwatch.relay.reckoning import is_asked_for
 from inferwatch.relay.tunnel import Tunnel
 from inferwatch.relay.upstream import Connection
 from inferwatch.relay.usage_filter import Hide
@@ -36,8 +35,7 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 STRANGER: Final = Refusal(401, "the API key is not known here", ErrorType.UNKNOWN_KEY)
 
 _NOTHING: Final[frozenset[bytes]] = frozenset()
-_ACCEPT_ENCODING: Final = b"accept-encoding"
-_COMPRESSION: Final = frozenset({_ACCEPT_ENCODING})
+_COMPRESSION: Final = frozenset({codings.ACCEPT_ENCODING})
 
 
 class Handling:
@@ -251,10 +249,7 @@ class Handling:
 
     def _head(self, extra: bytes, *, edited: bool) -> bytes:
         head = self._request.head
-        accepted = head.named.get(_ACCEPT_ENCODING, b"")
-        offered = codings.readable(accepted) if accepted else b""
-        if offered != accepted and is_asked_for(self._request.method, head.path):  # its answer may have tokens
-            head.instead(_ACCEPT_ENCODING, offered)
+        codings.offer_readable(self._request.method, head)
         return heads.request(
             self._request.method,
             heads.origin_form(head.target),

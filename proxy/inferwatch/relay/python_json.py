@@ -9,9 +9,6 @@ import json
 import re
 from typing import Any, Final
 
-# Enough to see whether an object begins; what begins with more blanks is read to see it.
-_BEGINNING_BYTES: Final = 64
-
 # What may stand before a value.
 _BEFORE_VALUE: Final = (b":", b",", b"[", b" ", b"\n", b"\t", b"\r", b"-")
 _FINITE: Final = ((b"NaN", b"1.0"), (b"Infinity", b"1.000000"))
@@ -26,8 +23,7 @@ _ORDERS: Final = ("utf-16", "utf-32")
 def read_object(data: bytes) -> dict[str, Any] | None:
     """Return the object; None if it is none, or no JSON."""
     try:
-        beginning = data[:_BEGINNING_BYTES].decode(json.detect_encoding(data), "ignore").lstrip("\ufeff \t\r\n")
-        found = json.loads(data) if beginning[:1] in ("", "{") else None
+        found = json.loads(data)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
